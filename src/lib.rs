@@ -1,1 +1,20 @@
-//! veriff-archive
+//! Archives Veriff verification sessions into customer-owned, write-once storage.
+//!
+//! ```text
+//! source ───▶ catalog ───▶ fetch ───▶ store ───▶ ledger
+//! which       what each    its bytes,  objects,   what we know
+//! sessions    one holds    hashed on   sidecars,  was archived
+//! to archive  (signed API) the way     manifest
+//! ```
+//!
+//! Every step may be repeated, and every later step vouches for the earlier ones: media objects, their sidecars, the
+//! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
+
+// In the order of the flow; see docs/architecture.md for who may import whom.
+pub mod clock;
+pub mod error;
+pub mod ledger;
+pub mod model;
+pub mod retry;
+pub mod secret;
+pub mod store;
