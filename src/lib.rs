@@ -14,7 +14,9 @@
 pub mod clock;
 pub mod error;
 pub mod ledger;
+pub mod metrics;
 pub mod model;
 pub mod retry;
 pub mod secret;
 pub mod store;
+pub mod veriff;
