@@ -82,7 +82,7 @@ mod tests {
         (
             SECRET,
             &[0x00, 0xff, 0x10, 0x80],
-            "95841d07897526427c8c85065e7bd0a84acb7500dc13db81564b87e0418bb443",
+            "95841d07897527426c8c85065e7bd0a84acb7500dc13db81564b87e0418bb443",
         ),
         (
             SECRET,
