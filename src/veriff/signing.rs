@@ -79,6 +79,7 @@ mod tests {
             br#"{"status":"success","images":[],"videos":[]}"#,
             "8974eba5d667715811ae12596afa2ca95211b45f0286bb77aa81a4fed3be4495",
         ),
+        // The notes print this value with two digits swapped; it was recomputed with another implementation.
         (
             SECRET,
             &[0x00, 0xff, 0x10, 0x80],
