@@ -11,9 +11,13 @@
 //! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
 
 // In the order of the flow; see docs/architecture.md for who may import whom.
+pub mod budget;
+pub mod catalog;
 pub mod clock;
 pub mod error;
+pub mod fetch;
 pub mod ledger;
+pub mod look;
 pub mod metrics;
 pub mod model;
 pub mod retry;

@@ -155,6 +155,18 @@ pub enum VeriffError {
     /// The body ended before what was announced.
     #[error("the body ended before what was announced")]
     Truncated,
+    /// HTML or an error document in place of the media.
+    #[error("what came is not the media but a page or an error document")]
+    NotMedia,
+    /// Nothing came where a size was listed.
+    #[error("nothing came where a size was listed")]
+    Empty,
+    /// The media item is longer than `limits.max_media_size`.
+    #[error("the media item is longer than limits.max_media_size ({limit_bytes} bytes)")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The response signature is wrong, or absent where it is required.
     #[error("the response signature is wrong or absent")]
     Signature {
@@ -205,6 +217,9 @@ impl VeriffError {
             Self::Throttled { .. } => Code::VeriffThrottled,
             Self::Unavailable { .. } => Code::VeriffUnavailable,
             Self::Truncated => Code::MediaTruncated,
+            Self::NotMedia => Code::MediaNotMedia,
+            Self::Empty => Code::MediaEmpty,
+            Self::TooLarge { .. } => Code::MediaTooLarge,
             Self::Signature { .. } => Code::MediaSignatureMismatch,
             Self::Unexpected { .. } => Code::VeriffUnexpected,
         }
@@ -230,8 +245,8 @@ impl VeriffError {
 
     pub(super) const fn may_try_again(&self) -> bool {
         match self {
-            Self::Unauthorized { .. } | Self::Missing { .. } | Self::Invalid { .. } => false,
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Truncated => true,
+            Self::Unauthorized { .. } | Self::Missing { .. } | Self::Invalid { .. } | Self::TooLarge { .. } => false,
+            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Truncated | Self::NotMedia | Self::Empty => true,
             Self::Signature { again } | Self::Unexpected { again, .. } => *again,
         }
     }

@@ -199,7 +199,7 @@ impl VeriffClient {
                 Ok(answer) => match read(&answer.body) {
                     Err(reason) => VeriffError::Unexpected { reason, again: true },
                     Ok(content) if self.accepts(answer.signature) => return Ok((answer, Some(content))),
-                    Ok(content) if wrongly_signed && self.settings.response_signature == SignaturePolicy::Record => {
+                    Ok(content) if wrongly_signed && self.records_mismatches() => {
                         return Ok((answer, Some(content)));
                     }
                     Ok(_) => {
@@ -265,6 +265,12 @@ impl VeriffClient {
             SignaturePolicy::Record => signature != SignatureCheck::Mismatch,
             SignaturePolicy::Required => signature == SignatureCheck::Match,
         }
+    }
+
+    /// Tells whether a wrong signature is noted rather than refused.
+    #[must_use]
+    pub fn records_mismatches(&self) -> bool {
+        self.settings.response_signature == SignaturePolicy::Record
     }
 
     async fn ask_once(&self, call: Call<'_>, meter: &SessionMeter) -> Result<Answer, VeriffError> {
