@@ -1,0 +1,3 @@
+//! Serves a simulated Veriff until it is interrupted.
+
+fn main() {}
