@@ -155,8 +155,9 @@ mod tests {
                 "8974eba5d667715811ae12596afa2ca95211b45f0286bb77aa81a4fed3be4495",
             ),
             (
+                // As OpenSSL computes it.
                 &[0x00, 0xff, 0x10, 0x80],
-                "95841d07897526427c8c85065e7bd0a84acb7500dc13db81564b87e0418bb443",
+                "95841d07897527426c8c85065e7bd0a84acb7500dc13db81564b87e0418bb443",
             ),
             (
                 b"",

@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, json};
 
+use crate::faults::{Effect, Endpoint, Fault};
 use crate::ids::Rng;
-use crate::knobs::Knobs;
+use crate::knobs::{Knobs, RetryAfter, Signatures};
 use crate::media::{Kind, Media, SizeForm};
 use crate::world::{Attempt, Integration, Session, World, later};
 
@@ -268,5 +269,110 @@ fn add_extra_fields(attempt: &mut Attempt) {
             ("quality".to_owned(), json!(0.93)),
             ("timestamp".to_owned(), json!({ "url": null })),
         ]);
+    }
+}
+
+/// Gives one passing fault of each sort, spread over the media and lists of a world.
+///
+/// A client that tries again archives every session all the same.
+#[must_use]
+pub fn some_faults(world: &World) -> Vec<Fault> {
+    let media: Vec<&str> = world.all_media().map(|m| m.id.as_str()).collect();
+    let sessions = world.sessions();
+    let on_media = [
+        Effect::too_many(Some(RetryAfter::Seconds(1))),
+        Effect::too_many(None),
+        Effect::status(500),
+        Effect::Html { status: 502 },
+        Effect::status(503),
+        Effect::Truncate { after: 20_000 },
+        Effect::Reset { after: 20_000 },
+        Effect::Html { status: 200 },
+        Effect::ErrorWith200 {
+            code: "1101".to_owned(),
+        },
+        Effect::Empty { status: 200 },
+        Effect::Signatures {
+            mode: Signatures::Corrupt,
+        },
+        Effect::Hangup,
+        Effect::Chunked,
+        Effect::Slow {
+            bytes: 64 * 1024,
+            every_ms: 20,
+        },
+    ];
+    let on_lists = [
+        (Endpoint::Attempts, Effect::status(500)),
+        (Endpoint::SessionMedia, Effect::InvalidJson),
+        (
+            Endpoint::Attempts,
+            Effect::too_many(Some(RetryAfter::Date(1))),
+        ),
+        (Endpoint::SessionMedia, Effect::Gzip),
+    ];
+    let spread = |n: usize, of: usize, len: usize| n * len / of;
+    let lists = on_lists
+        .iter()
+        .enumerate()
+        .filter_map(|(n, (kind, effect))| {
+            let session = sessions.get(spread(n, on_lists.len(), sessions.len()))?;
+            Some(Fault::once(effect.clone()).on(*kind).id(&session.id))
+        });
+    let items = on_media.iter().enumerate().filter_map(|(n, effect)| {
+        let id = media.get(spread(n, on_media.len(), media.len()))?;
+        Some(Fault::once(effect.clone()).on(Endpoint::Media).id(*id))
+    });
+    items.chain(lists).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_same_seed_makes_the_same_world() {
+        let make = |seed| World::builder(seed).sessions(ODDITIES).build();
+        assert_eq!(make(7).sessions(), make(7).sessions());
+        assert_ne!(make(7).sessions(), make(8).sessions());
+    }
+
+    #[test]
+    fn sessions_differ_and_have_one_to_four_attempts() {
+        let world = World::builder(3).sessions(100).build();
+        let ids: HashSet<_> = world.session_ids().into_iter().collect();
+        assert_eq!(ids.len(), 100);
+        let counts: HashSet<_> = world.sessions().iter().map(|s| s.attempts.len()).collect();
+        assert_eq!(counts, HashSet::from([1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn every_oddity_shows() {
+        let world = World::builder(5).sessions(ODDITIES).build();
+        let sessions = world.sessions();
+        let attempts = || sessions.iter().flat_map(|s| &s.attempts);
+        let mimetypes: HashSet<_> = world.all_media().map(|m| m.mimetype.as_str()).collect();
+        for wanted in [
+            "jpg",
+            "application/pdf",
+            "image/heic",
+            "image/webp",
+            "video/mp4",
+        ] {
+            assert!(mimetypes.contains(wanted), "{wanted}");
+        }
+        assert!(sessions.iter().any(|s| s.nfc_in_session_list_only));
+        assert!(sessions.iter().any(|s| s.repeat_attempt));
+        assert!(attempts().any(|a| a.media.is_empty()));
+        assert!(attempts().any(|a| a.omit_empty_arrays));
+        assert!(attempts().any(|a| a.created_time.is_none()));
+        assert!(attempts().any(|a| !a.user_defined_data.is_empty()));
+        assert!(attempts().any(|a| !a.extra.is_empty()));
+        assert!(world.all_media().any(|m| m.size_form == SizeForm::Text));
+        assert!(world.all_media().any(|m| !m.content_length));
+        let ids: HashSet<_> = world.all_media().map(|m| &m.id).collect();
+        assert!(ids.len() < world.all_media().count(), "one is shared");
     }
 }

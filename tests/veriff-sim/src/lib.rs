@@ -34,7 +34,7 @@ mod world;
 
 pub use auth::{AUTH_FAILURE_MESSAGE, AuthOutcome, sign};
 pub use body::{media_bytes, media_sha256};
-pub use builder::WorldBuilder;
+pub use builder::{WorldBuilder, some_faults};
 pub use faults::{Effect, Endpoint, Fault, FaultId};
 pub use ids::id;
 pub use knobs::{Gzip, Knobs, RateLimit, RetryAfter, Signatures};

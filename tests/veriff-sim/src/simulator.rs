@@ -55,7 +55,12 @@ impl Simulator {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let (mut simulator, stopped) = Self::new(listener.local_addr()?, world);
         let shared = Arc::clone(&simulator.shared);
         let thread = std::thread::Builder::new().name("veriff-sim".to_owned());

@@ -1,0 +1,6 @@
+//! What a client of the simulator sees, through a bare HTTP client that hides nothing.
+
+mod answers;
+mod faults;
+mod http;
+mod life;
