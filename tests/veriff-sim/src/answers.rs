@@ -6,7 +6,8 @@ use crate::faults::Endpoint;
 use crate::ids::Rng;
 use crate::knobs::Knobs;
 use crate::media::{Kind, Media, SizeForm};
-use crate::world::{Attempt, Document, Integration, Place, Presence, Session, World, later};
+use crate::session::{Attempt, Document, Presence, Session, later};
+use crate::world::{Integration, Place, World};
 
 /// What an endpoint answers when nothing goes wrong on the way.
 #[derive(Debug)]

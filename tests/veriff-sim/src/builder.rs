@@ -10,7 +10,8 @@ use crate::faults::{Effect, Endpoint, Fault};
 use crate::ids::Rng;
 use crate::knobs::{Knobs, RetryAfter, Signatures};
 use crate::media::{Kind, Media, SizeForm};
-use crate::world::{Attempt, Integration, Session, World, later};
+use crate::session::{Attempt, Session, later};
+use crate::world::{Integration, World};
 
 /// The number of oddities a made-up world cycles through.
 pub(crate) const ODDITIES: usize = 16;

@@ -7,8 +7,9 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use serde_json::json;
 
+use crate::draft::plain_json;
 use crate::faults::Fault;
-use crate::server::{Shared, plain_json};
+use crate::server::Shared;
 use crate::stream::{Line, SimBody};
 
 pub(crate) async fn handle(

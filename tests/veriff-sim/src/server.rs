@@ -9,23 +9,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::answers::{Answer, ListStyle, answer, error_body};
+use crate::answers::{Answer, ListStyle, answer};
 use crate::auth::{self, AuthOutcome};
 use crate::body::{Chunks, media_bytes, media_signature};
 use crate::control;
+use crate::draft::{Content, Draft, build, gzip, reply_draft, sign_head, sign_if};
 use crate::faults::{Effect, Endpoint, FaultBook};
-use crate::knobs::{Gzip, RetryAfter, Signatures};
+use crate::knobs::{Gzip, Signatures};
 use crate::media::Media;
 use crate::record::{InFlight, Record, Seen};
+use crate::request::Ask;
 use crate::stream::{Accidents, Connection, Line, SimBody, Source};
 use crate::world::{Integration, World};
 
@@ -61,127 +62,6 @@ impl std::fmt::Display for Hangup {
 }
 
 impl std::error::Error for Hangup {}
-
-/// What a request asks, taken from its head.
-struct Ask {
-    method: Method,
-    path: String,
-    endpoint: Endpoint,
-    id: String,
-    key: Option<String>,
-    signature: Option<String>,
-    accepts_gzip: bool,
-}
-
-impl Ask {
-    fn new(method: &Method, path: &str, headers: &HeaderMap) -> Self {
-        let header = |name| {
-            headers
-                .get(name)
-                .and_then(|v: &HeaderValue| v.to_str().ok())
-        };
-        let (endpoint, id) = route(method, path);
-        Self {
-            method: method.clone(),
-            path: path.to_owned(),
-            endpoint,
-            id,
-            key: header("x-auth-client").map(str::to_owned),
-            signature: header("x-hmac-signature").map(str::to_owned),
-            accepts_gzip: header("accept-encoding").is_some_and(|v| v.contains("gzip")),
-        }
-    }
-}
-
-/// Reads the kind of a request and the id in its path.
-fn route(method: &Method, path: &str) -> (Endpoint, String) {
-    let path = path.split('?').next().unwrap_or(path);
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (endpoint, id) = match (method, parts.as_slice()) {
-        (&Method::GET, ["v1", "sessions", id, "media"]) => (Endpoint::SessionMedia, id),
-        (&Method::GET, ["v1", "sessions", id, "attempts"]) => (Endpoint::Attempts, id),
-        (&Method::GET, ["v1", "attempts", id, "media"]) => (Endpoint::AttemptMedia, id),
-        (&Method::GET, ["v1", "media", id]) => (Endpoint::Media, id),
-        (&Method::GET, ["v1", "sessions", id, "decision"]) => (Endpoint::Decision, id),
-        (&Method::GET, ["v1", "sessions", id, "person"]) => (Endpoint::Person, id),
-        (&Method::GET, ["v1", "sessions", id, "watchlist-screening"]) => (Endpoint::Watchlist, id),
-        (&Method::DELETE, ["v1", "sessions", id]) => (Endpoint::Delete, id),
-        _ => return (Endpoint::Other, String::new()),
-    };
-    (endpoint, percent_decode(id))
-}
-
-/// Undoes percent-encoding; what is not valid stays as it is.
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, others)) = rest.split_first() {
-        let mut byte = [0];
-        let decoded = first == b'%' && others.len() >= 2;
-        if decoded && hex::decode_to_slice(&others[..2], &mut byte).is_ok() {
-            bytes.push(byte[0]);
-            rest = &others[2..];
-        } else {
-            bytes.push(first);
-            rest = others;
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
-}
-
-/// An answer before it is signed and framed.
-struct Draft {
-    status: u16,
-    content_type: String,
-    extra: Vec<(&'static str, String)>,
-    content: Content,
-    signer: Option<(Integration, String)>,
-    signatures: Signatures,
-    gzip: bool,
-}
-
-enum Content {
-    Bytes(Vec<u8>),
-    Media(Box<Media>),
-}
-
-impl Draft {
-    fn new(status: u16, content_type: &str, bytes: Vec<u8>) -> Self {
-        Self {
-            status,
-            content_type: content_type.to_owned(),
-            extra: Vec::new(),
-            content: Content::Bytes(bytes),
-            signer: None,
-            signatures: Signatures::None,
-            gzip: false,
-        }
-    }
-
-    fn error(status: u16, code: Option<&str>) -> Self {
-        let body = error_body(status, code);
-        Self::new(status, "application/json", body.to_string().into_bytes())
-    }
-
-    fn retry_after(mut self, form: Option<&RetryAfter>) -> Self {
-        self.extra
-            .extend(form.map(|f| ("retry-after", retry_after_value(f))));
-        self
-    }
-}
-
-fn retry_after_value(form: &RetryAfter) -> String {
-    match form {
-        RetryAfter::Seconds(n) => n.to_string(),
-        RetryAfter::Text(text) => text.clone(),
-        RetryAfter::Date(seconds) => {
-            let now = jiff::Timestamp::now();
-            let then = now.saturating_add(jiff::SignedDuration::from_secs(*seconds));
-            let then = then.unwrap_or(now);
-            then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-        }
-    }
-}
 
 /// What was decided for a request: an answer or a hang-up, and the twists it meets.
 struct Decided {
@@ -449,98 +329,6 @@ impl Shared {
         let body = SimBody::new(source, line).with(accidents, in_flight);
         build(draft.status, headers, body)
     }
-}
-
-fn sign_if(wanted: bool, secret: &str, bytes: &[u8]) -> String {
-    if wanted {
-        auth::sign(secret, bytes)
-    } else {
-        String::new()
-    }
-}
-
-fn sign_head(
-    headers: &mut Vec<(&'static str, String)>,
-    owner: &Integration,
-    signature: &str,
-    mode: Signatures,
-) {
-    if mode != Signatures::VrfOnly {
-        headers.push(("x-auth-client", owner.api_key.clone()));
-        headers.push(("x-hmac-signature", signature.to_owned()));
-    }
-    if mode != Signatures::XOnly {
-        headers.push(("vrf-auth-client", owner.api_key.clone()));
-        headers.push(("vrf-hmac-signature", signature.to_owned()));
-        headers.push(("vrf-integration-id", owner.id.clone()));
-    }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    // Writing to memory does not fail.
-    written.unwrap_or_default()
-}
-
-/// Gives the answer of a fault that replaces the true one; none when the connection closes instead.
-fn reply_draft(effect: &Effect) -> Option<Draft> {
-    const PAGE: &str = "<!doctype html>\n<html><head><title>Bad gateway</title></head>\
-        <body><h1>Bad gateway</h1><p>The origin did not answer.</p></body></html>\n";
-    Some(match effect {
-        Effect::Status {
-            status,
-            code,
-            retry_after,
-        } => Draft::error(*status, code.as_deref()).retry_after(retry_after.as_ref()),
-        Effect::Html { status } => Draft::new(*status, "text/html; charset=utf-8", PAGE.into()),
-        Effect::Empty { status } => Draft::new(*status, "application/json", Vec::new()),
-        Effect::ErrorWith200 { code } => {
-            let body = error_body(200, Some(code));
-            Draft::new(200, "application/json", body.to_string().into_bytes())
-        }
-        Effect::Raw {
-            status,
-            content_type,
-            body,
-        } => Draft::new(*status, content_type, body.clone().into_bytes()),
-        Effect::Redirect { location } => {
-            let mut draft = Draft::new(302, "text/plain", Vec::new());
-            draft.extra.push(("location", location.clone()));
-            draft
-        }
-        _ => return None,
-    })
-}
-
-fn build(status: u16, headers: Vec<(&'static str, String)>, body: SimBody) -> Response<SimBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-    for (name, value) in headers {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
-}
-
-/// Frames a small JSON answer of the simulator's own.
-pub(crate) fn plain_json(
-    status: u16,
-    body: &impl serde::Serialize,
-    line: &Arc<Line>,
-) -> Response<SimBody> {
-    let bytes = serde_json::to_vec(body).unwrap_or_default();
-    let headers = vec![
-        ("content-type", "application/json".to_owned()),
-        ("content-length", bytes.len().to_string()),
-    ];
-    build(
-        status,
-        headers,
-        SimBody::new(Source::Held(Bytes::from(bytes)), line),
-    )
 }
 
 async fn handle(

@@ -11,7 +11,8 @@ use crate::faults::{Endpoint, Fault, FaultId};
 use crate::knobs::Knobs;
 use crate::record::{Seen, Stats};
 use crate::server::{Shared, serve};
-use crate::world::{Attempt, Presence, World};
+use crate::session::{Attempt, Presence};
+use crate::world::World;
 
 /// A simulator that serves until it is dropped.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Simulator {
     shared: Arc<Shared>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
+    task: Option<tokio::task::JoinHandle<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -39,8 +41,9 @@ impl Simulator {
     /// When the address cannot be bound.
     pub async fn start_on(address: impl ToSocketAddrs, world: World) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let (simulator, stopped) = Self::new(listener.local_addr()?, world);
-        tokio::spawn(serve(listener, Arc::clone(&simulator.shared), stopped));
+        let (mut simulator, stopped) = Self::new(listener.local_addr()?, world);
+        let served = serve(listener, Arc::clone(&simulator.shared), stopped);
+        simulator.task = Some(tokio::spawn(served));
         Ok(simulator)
     }
 
@@ -75,13 +78,25 @@ impl Simulator {
             shared: Arc::new(Shared::new(format!("http://{address}"), world)),
             address,
             stop: Some(stop),
+            task: None,
             thread: None,
         };
         (simulator, stopped)
     }
 
     /// Stops serving; connections are cut. Dropping does the same.
+    ///
+    /// On a shared runtime the port closes when that next runs; [`Simulator::shut_down`] waits for it.
     pub fn stop(self) {}
+
+    /// Stops serving and returns once connections are refused.
+    pub async fn shut_down(mut self) {
+        drop(self.stop.take());
+        if let Some(task) = self.task.take() {
+            // It ends by itself; that it could panic is of no interest here.
+            let _ = task.await;
+        }
+    }
 
     /// Where it is reached: `http://127.0.0.1:PORT`.
     #[must_use]

@@ -143,24 +143,24 @@ async fn chunked_bodies_state_no_length() -> Outcome {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn slow_and_stalled_bodies_arrive_whole_in_the_end() -> Outcome {
     for (effect, least_ms) in [
         (
             Effect::Stall {
                 after: 100_000,
-                for_ms: 40,
+                for_ms: 40_000,
             },
-            40,
+            40_000,
         ),
         (
             Effect::Slow {
                 bytes: 100_000,
-                every_ms: 15,
+                every_ms: 15_000,
             },
-            30,
+            30_000,
         ),
-        (Effect::DelayHead { for_ms: 40 }, 40),
+        (Effect::DelayHead { for_ms: 40_000 }, 40),
     ] {
         let start = Instant::now();
         let (hit, _) = under(effect).await?;

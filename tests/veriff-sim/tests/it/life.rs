@@ -8,14 +8,16 @@ use crate::http::{End, Outcome, get, media};
 
 #[tokio::test]
 async fn a_stopped_simulator_refuses_connections() -> Outcome {
-    let sim = Simulator::start_on_thread(World::new())?;
-    let address = sim.address();
-    sim.stop();
-    let refused = tokio::net::TcpStream::connect(address).await.map(|_| ());
-    assert_eq!(
-        refused.map_err(|e| e.kind()),
-        Err(io::ErrorKind::ConnectionRefused)
-    );
+    let on_thread = Simulator::start_on_thread(World::new())?;
+    let here = Simulator::start(World::new()).await?;
+    let addresses = [on_thread.address(), here.address()];
+    on_thread.stop();
+    here.shut_down().await;
+    for address in addresses {
+        let refused = tokio::net::TcpStream::connect(address).await.map(|_| ());
+        let kind = refused.map_err(|e| e.kind());
+        assert_eq!(kind, Err(io::ErrorKind::ConnectionRefused));
+    }
     Ok(())
 }
 
