@@ -1,8 +1,9 @@
 //! The answers of a simulator in good health.
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use veriff_sim::{
-    Attempt, AuthOutcome, Document, Endpoint, Integration, Knobs, Media, Presence, Session,
+    Attempt, AuthOutcome, Document, Endpoint, Gzip, Integration, Knobs, Media, Presence, Session,
     Signatures, Simulator, World, id, media_bytes, media_sha256, sign,
 };
 
@@ -341,5 +342,33 @@ async fn deletion_is_enabled_limited_and_at_once() -> Outcome {
         404
     );
     assert_eq!(sim.count_status(Endpoint::Delete, 200), 4);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_as_a_whole_is_turned_by_knobs() -> Outcome {
+    let sim = Simulator::start(World::new().session(two_attempts())).await?;
+    sim.set_knobs(|k| {
+        k.latency_ms = 5000;
+        k.sign_errors = true;
+        k.gzip = Gzip::WhenAsked;
+        k.url_base = Some("https://elsewhere.test".to_owned());
+    });
+    let start = Instant::now();
+    let absent = get(&sim, "/v1/sessions/{id}/media", &id("nobody")).await?;
+    assert!(absent.status == 404 && absent.is_signed_with(&sim.secret()));
+    assert!(start.elapsed().as_secs() >= 5);
+    let list = get(&sim, "/v1/sessions/{id}/media", &id("s")).await?;
+    let url = list.json()["images"][0]["url"].to_string();
+    assert!(url.starts_with("\"https://elsewhere.test/v1/media/"));
+    let (key, signature) = (sim.api_key(), sign(&sim.secret(), id("s").as_bytes()));
+    let headers = [
+        ("x-auth-client", key.as_str()),
+        ("x-hmac-signature", &signature),
+        ("accept-encoding", "br, gzip"),
+    ];
+    let path = format!("/v1/sessions/{}/media", id("s"));
+    let packed = send(&sim, "GET", &path, &headers, "").await?;
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
     Ok(())
 }
