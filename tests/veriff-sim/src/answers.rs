@@ -144,12 +144,7 @@ impl Lists<'_> {
     }
 
     fn attempts(&self) -> Value {
-        let mut entries: Vec<Value> = self
-            .session
-            .visible_attempts()
-            .rev()
-            .map(attempt_entry)
-            .collect();
+        let mut entries: Vec<Value> = self.session.visible_attempts().rev().map(attempt_entry).collect();
         if self.session.repeat_attempt {
             entries.extend(entries.first().cloned());
         }
@@ -312,13 +307,7 @@ fn delete(world: &mut World, id: &str) -> Answer {
         .and_then(|s| s.visible_attempts().next_back())
         .map_or("created", |a| a.status.as_str());
     let code = match status {
-        "created"
-        | "started"
-        | "approved"
-        | "declined"
-        | "resubmission_requested"
-        | "expired"
-        | "abandoned" => None,
+        "created" | "started" | "approved" | "declined" | "resubmission_requested" | "expired" | "abandoned" => None,
         "submitted" => Some("1306"),
         _ => Some("1305"),
     };

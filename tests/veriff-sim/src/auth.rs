@@ -92,9 +92,7 @@ pub(crate) fn check<'w>(
     signature: Option<&str>,
     signed: &str,
 ) -> Result<Caller<'w>, AuthOutcome> {
-    let key = key
-        .filter(|k| !k.is_empty())
-        .ok_or(AuthOutcome::KeyMissing)?;
+    let key = key.filter(|k| !k.is_empty()).ok_or(AuthOutcome::KeyMissing)?;
     if uuid::Uuid::try_parse(key).is_err() {
         return Err(AuthOutcome::KeyNotUuid);
     }
@@ -120,10 +118,7 @@ pub(crate) fn check<'w>(
         .iter()
         .find(|s| sign(s, signed.as_bytes()) == lowered)
         .ok_or(AuthOutcome::SignatureMismatch)?;
-    Ok(Caller {
-        integration,
-        secret,
-    })
+    Ok(Caller { integration, secret })
 }
 
 #[cfg(test)]
@@ -159,10 +154,7 @@ mod tests {
                 &[0x00, 0xff, 0x10, 0x80],
                 "95841d07897527426c8c85065e7bd0a84acb7500dc13db81564b87e0418bb443",
             ),
-            (
-                b"",
-                "91ec30ecf43bc3102a3b0be789363cdaf987fe11a4d49bfeff16d3894439a30a",
-            ),
+            (b"", "91ec30ecf43bc3102a3b0be789363cdaf987fe11a4d49bfeff16d3894439a30a"),
         ] {
             assert_eq!(sign(SECRET, bytes), hex);
         }

@@ -21,9 +21,7 @@ const STAMP: usize = 24;
 
 static BINARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut rng = Rng::new(0x5eed);
-    (0..POOL / 8)
-        .flat_map(|_| rng.next().to_le_bytes())
-        .collect()
+    (0..POOL / 8).flat_map(|_| rng.next().to_le_bytes()).collect()
 });
 static BASE64: LazyLock<Vec<u8>> = LazyLock::new(|| BINARY.iter().map(|b| letter(*b)).collect());
 
@@ -150,8 +148,7 @@ fn frame(item: &Media) -> (Bytes, Bytes) {
 
 /// Gives the JSON around the filler of an NFC document; any length comes out as valid JSON, except none at all.
 fn nfc_frame(size: u64) -> (Bytes, Bytes) {
-    const HEAD: &[u8] =
-        br#"{"com":"YBhfAQQwMTA3XzYGMDQwMDAwXAJhdQ==","sod":"d4IBAA==","dg1":"YVtfH1g=","dg2":""#;
+    const HEAD: &[u8] = br#"{"com":"YBhfAQQwMTA3XzYGMDQwMDAwXAJhdQ==","sod":"d4IBAA==","dg1":"YVtfH1g=","dg2":""#;
     const TAIL: &[u8] = b"\"}";
     let frame = (HEAD.len() + TAIL.len()) as u64;
     match size {

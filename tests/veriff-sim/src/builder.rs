@@ -168,8 +168,7 @@ impl WorldBuilder {
 
     fn video(&self, context: &str, rng: &mut Rng) -> Media {
         let mut media = Media::video(rng.id(), context, rng.within(&self.video_bytes));
-        media.duration =
-            Some(f64::from(u16::try_from(rng.within(&(15..=120))).unwrap_or(15)) / 10.0);
+        media.duration = Some(f64::from(u16::try_from(rng.within(&(15..=120))).unwrap_or(15)) / 10.0);
         media
     }
 
@@ -189,25 +188,15 @@ impl WorldBuilder {
                 latest
                     .media
                     .extend(["face-pre", "document-front-pre"].map(|c| self.image(c, rng)));
-                latest.media.extend(
-                    ["document-front-pre-video", "selfid_video"].map(|c| self.video(c, rng)),
-                );
-            }
-            3 => {
-                for mimetype in [
-                    "jpg",
-                    "application/pdf",
-                    "image/heic",
-                    "image/webp",
-                    "image/png",
-                ] {
-                    latest
-                        .media
-                        .push(self.image("address-front", rng).mimetype(mimetype));
-                }
                 latest
                     .media
-                    .push(self.video("selfid_video", rng).mimetype("video/mp4"));
+                    .extend(["document-front-pre-video", "selfid_video"].map(|c| self.video(c, rng)));
+            }
+            3 => {
+                for mimetype in ["jpg", "application/pdf", "image/heic", "image/webp", "image/png"] {
+                    latest.media.push(self.image("address-front", rng).mimetype(mimetype));
+                }
+                latest.media.push(self.video("selfid_video", rng).mimetype("video/mp4"));
             }
             4 => {
                 session.nfc_in_session_list_only = true;
@@ -218,14 +207,11 @@ impl WorldBuilder {
                 latest.media.retain(|m| m.kind == Kind::Image);
                 latest.omit_empty_arrays = true;
             }
-            7 => latest.media.extend(
-                ["hologram-sweep", "\"face\"", "Dokument vorne/1"].map(|c| self.image(c, rng)),
-            ),
-            8 => add_extra_fields(latest),
-            9 => latest
+            7 => latest
                 .media
-                .iter_mut()
-                .for_each(|m| m.size_form = SizeForm::Text),
+                .extend(["hologram-sweep", "\"face\"", "Dokument vorne/1"].map(|c| self.image(c, rng))),
+            8 => add_extra_fields(latest),
+            9 => latest.media.iter_mut().for_each(|m| m.size_form = SizeForm::Text),
             10 => self.share_media(session, rng),
             11 => session.repeat_attempt = true,
             12 => latest.created_time = None,
@@ -233,13 +219,8 @@ impl WorldBuilder {
                 "status": "Second look", "statusCode": "second_look", "reason": "Typed by an agent",
                 "reasonCode": null, "createdAt": later(&self.base_time, 7200),
             })),
-            14 => latest
-                .media
-                .iter_mut()
-                .for_each(|m| m.content_length = false),
-            15 => latest
-                .media
-                .push(self.image("face-cropped", rng).mimetype("image/png")),
+            14 => latest.media.iter_mut().for_each(|m| m.content_length = false),
+            15 => latest.media.push(self.image("face-cropped", rng).mimetype("image/png")),
             _ => {}
         }
     }
@@ -252,10 +233,7 @@ impl WorldBuilder {
             earlier.media = self.usual_media(rng);
             session.attempts.insert(0, earlier);
         }
-        let shared = session
-            .attempts
-            .last()
-            .and_then(|latest| rng.pick_from(&latest.media));
+        let shared = session.attempts.last().and_then(|latest| rng.pick_from(&latest.media));
         session.attempts[0].media.extend(shared);
     }
 }
@@ -306,20 +284,14 @@ pub fn some_faults(world: &World) -> Vec<Fault> {
     let on_lists = [
         (Endpoint::Attempts, Effect::status(500)),
         (Endpoint::SessionMedia, Effect::InvalidJson),
-        (
-            Endpoint::Attempts,
-            Effect::too_many(Some(RetryAfter::Date(1))),
-        ),
+        (Endpoint::Attempts, Effect::too_many(Some(RetryAfter::Date(1)))),
         (Endpoint::SessionMedia, Effect::Gzip),
     ];
     let spread = |n: usize, of: usize, len: usize| n * len / of;
-    let lists = on_lists
-        .iter()
-        .enumerate()
-        .filter_map(|(n, (kind, effect))| {
-            let session = sessions.get(spread(n, on_lists.len(), sessions.len()))?;
-            Some(Fault::once(effect.clone()).on(*kind).id(&session.id))
-        });
+    let lists = on_lists.iter().enumerate().filter_map(|(n, (kind, effect))| {
+        let session = sessions.get(spread(n, on_lists.len(), sessions.len()))?;
+        Some(Fault::once(effect.clone()).on(*kind).id(&session.id))
+    });
     let items = on_media.iter().enumerate().filter_map(|(n, effect)| {
         let id = media.get(spread(n, on_media.len(), media.len()))?;
         Some(Fault::once(effect.clone()).on(Endpoint::Media).id(*id))
@@ -355,13 +327,7 @@ mod tests {
         let sessions = world.sessions();
         let attempts = || sessions.iter().flat_map(|s| &s.attempts);
         let mimetypes: HashSet<_> = world.all_media().map(|m| m.mimetype.as_str()).collect();
-        for wanted in [
-            "jpg",
-            "application/pdf",
-            "image/heic",
-            "image/webp",
-            "video/mp4",
-        ] {
+        for wanted in ["jpg", "application/pdf", "image/heic", "image/webp", "video/mp4"] {
             assert!(mimetypes.contains(wanted), "{wanted}");
         }
         assert!(sessions.iter().any(|s| s.nfc_in_session_list_only));

@@ -12,11 +12,7 @@ use crate::faults::Fault;
 use crate::server::Shared;
 use crate::stream::{Line, SimBody};
 
-pub(crate) async fn handle(
-    shared: &Shared,
-    line: &Arc<Line>,
-    request: Request<Incoming>,
-) -> Response<SimBody> {
+pub(crate) async fn handle(shared: &Shared, line: &Arc<Line>, request: Request<Incoming>) -> Response<SimBody> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/__stats") => plain_json(200, &shared.record.stats(), line),
@@ -41,11 +37,7 @@ pub(crate) async fn handle(
                 Err(why) => plain_json(400, &json!({ "error": why.to_string() }), line),
             }
         }
-        _ => plain_json(
-            404,
-            &json!({ "error": "no such path of the simulator" }),
-            line,
-        ),
+        _ => plain_json(404, &json!({ "error": "no such path of the simulator" }), line),
     }
 }
 

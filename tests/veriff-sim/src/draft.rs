@@ -49,8 +49,7 @@ impl Draft {
     }
 
     pub(crate) fn retry_after(mut self, form: Option<&RetryAfter>) -> Self {
-        self.extra
-            .extend(form.map(|f| ("retry-after", retry_after_value(f))));
+        self.extra.extend(form.map(|f| ("retry-after", retry_after_value(f))));
         self
     }
 }
@@ -60,6 +59,10 @@ fn retry_after_value(form: &RetryAfter) -> String {
         RetryAfter::Seconds(n) => n.to_string(),
         RetryAfter::Text(text) => text.clone(),
         RetryAfter::Date(seconds) => {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the date is compared with the client's real clock"
+            )]
             let now = jiff::Timestamp::now();
             let then = now.saturating_add(jiff::SignedDuration::from_secs(*seconds));
             let then = then.unwrap_or(now);
@@ -131,11 +134,7 @@ pub(crate) fn reply_draft(effect: &Effect) -> Option<Draft> {
     })
 }
 
-pub(crate) fn build(
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: SimBody,
-) -> Response<SimBody> {
+pub(crate) fn build(status: u16, headers: Vec<(&'static str, String)>, body: SimBody) -> Response<SimBody> {
     let mut response = Response::new(body);
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
     for (name, value) in headers {
@@ -147,19 +146,11 @@ pub(crate) fn build(
 }
 
 /// Frames a small JSON answer of the simulator's own.
-pub(crate) fn plain_json(
-    status: u16,
-    body: &impl serde::Serialize,
-    line: &Arc<Line>,
-) -> Response<SimBody> {
+pub(crate) fn plain_json(status: u16, body: &impl serde::Serialize, line: &Arc<Line>) -> Response<SimBody> {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
     let headers = vec![
         ("content-type", "application/json".to_owned()),
         ("content-length", bytes.len().to_string()),
     ];
-    build(
-        status,
-        headers,
-        SimBody::new(Source::Held(Bytes::from(bytes)), line),
-    )
+    build(status, headers, SimBody::new(Source::Held(Bytes::from(bytes)), line))
 }

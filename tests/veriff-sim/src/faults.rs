@@ -283,10 +283,7 @@ impl Fault {
         let seen = self.seen.entry(key.to_owned()).or_default();
         let nth = *seen;
         *seen += 1;
-        let hit = nth >= self.after
-            && self
-                .times
-                .is_none_or(|n| nth < self.after.saturating_add(n));
+        let hit = nth >= self.after && self.times.is_none_or(|n| nth < self.after.saturating_add(n));
         self.hits += u64::from(hit);
         hit
     }
@@ -320,10 +317,7 @@ impl FaultBook {
     }
 
     pub(crate) fn hits(&self, id: FaultId) -> u64 {
-        self.faults
-            .iter()
-            .find(|(i, _)| *i == id)
-            .map_or(0, |(_, f)| f.hits)
+        self.faults.iter().find(|(i, _)| *i == id).map_or(0, |(_, f)| f.hits)
     }
 
     /// Gives what a request meets: one reply, or any number of twists.
@@ -354,9 +348,7 @@ mod tests {
             [Effect::Status { status, .. }] => *status,
             _ => 200,
         };
-        let met: Vec<_> = (0..4)
-            .map(|_| status(book.meet(Endpoint::Media, "a")))
-            .collect();
+        let met: Vec<_> = (0..4).map(|_| status(book.meet(Endpoint::Media, "a"))).collect();
         assert_eq!(met, [500, 503, 503, 200]);
         assert_eq!(status(book.meet(Endpoint::Attempts, "b")), 200);
     }
@@ -366,9 +358,7 @@ mod tests {
         let mut book = FaultBook::default();
         let id = book.add(Fault::once(Effect::Hangup).after(1).each_id());
         for id in ["a", "b"] {
-            let met: Vec<_> = (0..3)
-                .map(|_| book.meet(Endpoint::Media, id).len())
-                .collect();
+            let met: Vec<_> = (0..3).map(|_| book.meet(Endpoint::Media, id).len()).collect();
             assert_eq!(met, [0, 1, 0]);
         }
         assert_eq!(book.hits(id), 2);
@@ -381,10 +371,7 @@ mod tests {
         book.add(Fault::once(Effect::WrongBytes));
         book.add(Fault::once(Effect::Hangup));
         assert_eq!(book.meet(Endpoint::Media, "a"), [Effect::Hangup]);
-        assert_eq!(
-            book.meet(Endpoint::Media, "a"),
-            [Effect::Chunked, Effect::WrongBytes]
-        );
+        assert_eq!(book.meet(Endpoint::Media, "a"), [Effect::Chunked, Effect::WrongBytes]);
     }
 
     #[test]

@@ -64,10 +64,7 @@ fn one() -> u32 {
 /// The behaviour of the whole service; see each field's default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent switches, each named"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, each named")]
 pub struct Knobs {
     /// Wait before every answer, in milliseconds (0).
     pub latency_ms: u64,

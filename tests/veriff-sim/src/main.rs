@@ -57,10 +57,7 @@ async fn run(options: Options) -> io::Result<()> {
         lines.push('\n');
         std::fs::write(path, lines).map_err(|e| at(path, &e))?;
     }
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let simulator = Simulator::start_on(&options.listen, world).await?;
     let mut out = io::stdout();
     writeln!(out, "export VERIFF_BASE_URL={}", simulator.base_url())?;
@@ -79,9 +76,7 @@ async fn run(options: Options) -> io::Result<()> {
 fn build_world(options: &Options) -> io::Result<World> {
     let mut world = match &options.world {
         Some(path) => read_json(path)?,
-        None => World::builder(options.seed)
-            .sessions(options.sessions)
-            .build(),
+        None => World::builder(options.seed).sessions(options.sessions).build(),
     };
     if let Some(first) = world.integrations.first_mut() {
         if let Some(key) = &options.api_key {

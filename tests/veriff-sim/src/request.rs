@@ -18,11 +18,7 @@ pub(crate) struct Ask {
 
 impl Ask {
     pub(crate) fn new(method: &Method, path: &str, headers: &HeaderMap) -> Self {
-        let header = |name| {
-            headers
-                .get(name)
-                .and_then(|v: &HeaderValue| v.to_str().ok())
-        };
+        let header = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let (endpoint, id) = route(method, path);
         Self {
             method: method.clone(),

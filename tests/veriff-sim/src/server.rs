@@ -122,11 +122,10 @@ impl Shared {
         }
         let (key, signature) = (ask.key.as_deref(), ask.signature.as_deref());
         let uppercase = world.knobs.accept_uppercase_hex;
-        let (owner, secret) =
-            match auth::check(&world.integrations, uppercase, key, signature, &ask.id) {
-                Ok(caller) => (caller.integration.clone(), caller.secret.to_owned()),
-                Err(why) => return Decided::plainly(Draft::error(401, why.code()), why),
-            };
+        let (owner, secret) = match auth::check(&world.integrations, uppercase, key, signature, &ask.id) {
+            Ok(caller) => (caller.integration.clone(), caller.secret.to_owned()),
+            Err(why) => return Decided::plainly(Draft::error(401, why.code()), why),
+        };
         let twists = self.faults().meet(ask.endpoint, &ask.id);
         let faulted = !twists.is_empty();
         let draft = match twists.as_slice() {
@@ -141,14 +140,7 @@ impl Shared {
         }
     }
 
-    fn true_draft(
-        &self,
-        world: &mut World,
-        ask: &Ask,
-        owner: Integration,
-        secret: String,
-        twists: &[Effect],
-    ) -> Draft {
+    fn true_draft(&self, world: &mut World, ask: &Ask, owner: Integration, secret: String, twists: &[Effect]) -> Draft {
         if ask.endpoint == Endpoint::Delete
             && let Some(refusal) = self.delete_refusal(world, &owner)
         {
@@ -270,9 +262,7 @@ impl Shared {
         let mut headers = draft.extra;
         headers.push(("content-type", draft.content_type));
         let mut state_length = !twists.contains(&Effect::Chunked);
-        let signing = draft
-            .signer
-            .filter(|_| draft.signatures != Signatures::None);
+        let signing = draft.signer.filter(|_| draft.signatures != Signatures::None);
         let secret = signing.as_ref().map_or("", |(_, secret)| secret);
         let wants_true = signing.is_some() && draft.signatures != Signatures::Corrupt;
         let (len, source, signature) = match draft.content {
@@ -284,19 +274,11 @@ impl Shared {
                     } else {
                         String::new()
                     };
-                    (
-                        media.size_bytes,
-                        Source::Made(Chunks::new(&media)),
-                        signature,
-                    )
+                    (media.size_bytes, Source::Made(Chunks::new(&media)), signature)
                 } else {
                     let bytes = media_bytes(&media);
                     let signature = sign_if(wants_true, secret, &bytes);
-                    (
-                        media.size_bytes,
-                        Source::Held(Bytes::from(bytes)),
-                        signature,
-                    )
+                    (media.size_bytes, Source::Held(Bytes::from(bytes)), signature)
                 }
             }
             Content::Bytes(mut bytes) => {
@@ -305,11 +287,7 @@ impl Shared {
                     headers.push(("content-encoding", "gzip".to_owned()));
                     bytes = gzip(&bytes);
                 }
-                (
-                    bytes.len() as u64,
-                    Source::Held(Bytes::from(bytes)),
-                    signature,
-                )
+                (bytes.len() as u64, Source::Held(Bytes::from(bytes)), signature)
             }
         };
         if let Some((owner, secret)) = &signing {
@@ -331,11 +309,7 @@ impl Shared {
     }
 }
 
-async fn handle(
-    shared: Arc<Shared>,
-    line: Arc<Line>,
-    request: Request<Incoming>,
-) -> Result<Response<SimBody>, Hangup> {
+async fn handle(shared: Arc<Shared>, line: Arc<Line>, request: Request<Incoming>) -> Result<Response<SimBody>, Hangup> {
     let path = request
         .uri()
         .path_and_query()
@@ -367,9 +341,7 @@ async fn handle(
         }
     }
     let draft = decided.draft.ok_or(Hangup)?;
-    Ok(shared
-        .respond(draft, &decided.twists, in_flight, &line)
-        .await)
+    Ok(shared.respond(draft, &decided.twists, in_flight, &line).await)
 }
 
 async fn pause(milliseconds: u64) {
@@ -379,11 +351,7 @@ async fn pause(milliseconds: u64) {
 }
 
 /// Accepts connections until told to stop; then all connections are cut.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    mut stop: oneshot::Receiver<()>,
-) {
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

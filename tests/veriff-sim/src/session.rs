@@ -108,10 +108,7 @@ impl Session {
 
     pub(crate) fn push_attempt(&mut self, mut attempt: Attempt) {
         if attempt.created_time.as_deref() == Some(DEFAULT_CREATED_TIME) {
-            attempt.created_time = Some(later(
-                DEFAULT_CREATED_TIME,
-                3600 * self.attempts.len() as u64,
-            ));
+            attempt.created_time = Some(later(DEFAULT_CREATED_TIME, 3600 * self.attempts.len() as u64));
         }
         self.attempts.push(attempt);
     }

@@ -55,9 +55,7 @@ impl Simulator {
     ///
     /// When no port can be bound or no thread started.
     pub fn start_on_thread(world: World) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let listener = {
@@ -67,8 +65,7 @@ impl Simulator {
         let (mut simulator, stopped) = Self::new(listener.local_addr()?, world);
         let shared = Arc::clone(&simulator.shared);
         let thread = std::thread::Builder::new().name("veriff-sim".to_owned());
-        simulator.thread =
-            Some(thread.spawn(move || runtime.block_on(serve(listener, shared, stopped)))?);
+        simulator.thread = Some(thread.spawn(move || runtime.block_on(serve(listener, shared, stopped)))?);
         Ok(simulator)
     }
 

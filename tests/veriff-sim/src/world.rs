@@ -223,10 +223,7 @@ impl World {
 
     /// All media items; one that two attempts share comes twice.
     pub fn all_media(&self) -> impl Iterator<Item = &Media> {
-        self.sessions
-            .iter()
-            .flat_map(|s| &s.attempts)
-            .flat_map(|a| &a.media)
+        self.sessions.iter().flat_map(|s| &s.attempts).flat_map(|a| &a.media)
     }
 
     pub(crate) fn session_at(&self, place: Place) -> &Session {

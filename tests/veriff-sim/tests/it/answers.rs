@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use veriff_sim::{
-    Attempt, AuthOutcome, Document, Endpoint, Gzip, Integration, Knobs, Media, Presence, Session,
-    Signatures, Simulator, World, id, media_bytes, media_sha256, sign,
+    Attempt, AuthOutcome, Document, Endpoint, Gzip, Integration, Knobs, Media, Presence, Session, Signatures,
+    Simulator, World, id, media_bytes, media_sha256, sign,
 };
 
 use crate::http::{End, Outcome, get, media, send};
@@ -31,13 +31,8 @@ fn ids(list: &Value) -> Vec<String> {
 async fn the_session_list_covers_the_latest_attempt_alone() -> Outcome {
     let sim = Simulator::start(World::new().session(two_attempts())).await?;
     let (session, first, second) = (id("s"), id("a1"), id("a2"));
-    let attempts = get(&sim, "/v1/sessions/{id}/attempts", &session)
-        .await?
-        .json();
-    assert_eq!(
-        ids(&attempts["verifications"]),
-        [second.clone(), first.clone()]
-    );
+    let attempts = get(&sim, "/v1/sessions/{id}/attempts", &session).await?.json();
+    assert_eq!(ids(&attempts["verifications"]), [second.clone(), first.clone()]);
     let latest = get(&sim, "/v1/sessions/{id}/media", &session).await?;
     assert!(latest.is_signed_with(&sim.secret()));
     let latest = latest.json();
@@ -61,10 +56,7 @@ async fn files_come_whole_and_signed() -> Outcome {
             let reply = media(&sim, &item.id).await?;
             assert_eq!((reply.status, reply.end), (200, End::Whole));
             assert_eq!(reply.header("content-type"), Some(item.mimetype.as_str()));
-            assert_eq!(
-                reply.header("vrf-auth-client"),
-                Some(sim.api_key().as_str())
-            );
+            assert_eq!(reply.header("vrf-auth-client"), Some(sim.api_key().as_str()));
             assert!(reply.is_signed_with(&sim.secret()));
             assert!(reply.body == media_bytes(&item), "bytes differ");
         }
@@ -80,9 +72,7 @@ async fn each_way_to_fail_authentication_has_its_code() -> Outcome {
         active: false,
         ..Integration::new("idle")
     };
-    let world = World::new()
-        .integration(idle.clone())
-        .session(two_attempts());
+    let world = World::new().integration(idle.clone()).session(two_attempts());
     let sim = Simulator::start(world).await?;
     let (key, session) = (sim.api_key(), id("s"));
     let good = sign(&sim.secret(), session.as_bytes());
@@ -100,14 +90,7 @@ async fn each_way_to_fail_authentication_has_its_code() -> Outcome {
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
-        let reply = send(
-            &sim,
-            "GET",
-            &format!("/v1/sessions/{session}/media"),
-            &headers,
-            "",
-        )
-        .await?;
+        let reply = send(&sim, "GET", &format!("/v1/sessions/{session}/media"), &headers, "").await?;
         assert_eq!((reply.status, reply.code().as_str()), (401, code));
         assert_eq!(reply.json()["status"], "fail");
         assert_eq!(reply.header("x-hmac-signature"), None);
@@ -123,18 +106,8 @@ async fn answers_are_signed_with_the_secret_that_signed_the_request() -> Outcome
     let old = sim.secret();
     let fetch = async |secret: &str| {
         let (key, signature) = (sim.api_key(), sign(secret, id("s").as_bytes()));
-        let headers = [
-            ("x-auth-client", key.as_str()),
-            ("x-hmac-signature", &signature),
-        ];
-        send(
-            &sim,
-            "GET",
-            &format!("/v1/sessions/{}/media", id("s")),
-            &headers,
-            "",
-        )
-        .await
+        let headers = [("x-auth-client", key.as_str()), ("x-hmac-signature", &signature)];
+        send(&sim, "GET", &format!("/v1/sessions/{}/media", id("s")), &headers, "").await
     };
     sim.rotate_secret("default", "new-secret", true);
     assert!(fetch("new-secret").await?.is_signed_with("new-secret"));
@@ -199,33 +172,23 @@ async fn nfc_documents_can_hide_from_attempt_lists_and_videos_from_tests() -> Ou
     let session = get(&sim, "/v1/sessions/{id}/media", &id("s")).await?.json();
     assert_eq!(session["nfcDocuments"].as_array().map(Vec::len), Some(1));
     assert_eq!(session["videos"], json!([]));
-    let attempt = get(&sim, "/v1/attempts/{id}/media", &id("a2"))
-        .await?
-        .json();
+    let attempt = get(&sim, "/v1/attempts/{id}/media", &id("a2")).await?.json();
     assert_eq!(attempt["nfcDocuments"], Value::Null);
     Ok(())
 }
 
 #[tokio::test]
 async fn an_attempt_can_appear_between_two_calls() -> Outcome {
-    let session = two_attempts().attempt(
-        Attempt::approved(id("a3"))
-            .image("face", 100)
-            .appears_after(2),
-    );
+    let session = two_attempts().attempt(Attempt::approved(id("a3")).image("face", 100).appears_after(2));
     let sim = Simulator::start(World::new().session(session)).await?;
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let list = get(&sim, "/v1/sessions/{id}/attempts", &id("s"))
-            .await?
-            .json();
+        let list = get(&sim, "/v1/sessions/{id}/attempts", &id("s")).await?.json();
         seen.push(ids(&list["verifications"]).len());
     }
     assert_eq!(seen, [2, 2, 3]);
     sim.add_attempt(&id("s"), Attempt::declined(id("a4")));
-    let list = get(&sim, "/v1/sessions/{id}/attempts", &id("s"))
-        .await?
-        .json();
+    let list = get(&sim, "/v1/sessions/{id}/attempts", &id("s")).await?.json();
     assert_eq!(ids(&list["verifications"])[0], id("a4"));
     Ok(())
 }
@@ -275,9 +238,7 @@ async fn decisions_are_null_or_of_every_status() -> Outcome {
     }
     let sim = Simulator::start(world).await?;
     for (status, code) in statuses {
-        let reply = get(&sim, "/v1/sessions/{id}/decision", &id(status))
-            .await?
-            .json();
+        let reply = get(&sim, "/v1/sessions/{id}/decision", &id(status)).await?.json();
         assert_eq!(reply["verification"]["code"], code, "{status}");
         if let Some(time) = reply["verification"]["decisionTime"].as_str() {
             assert_eq!(time, "2026-10-05T09:19:42.047512Z");
@@ -288,12 +249,7 @@ async fn decisions_are_null_or_of_every_status() -> Outcome {
         (null.status, null.json()),
         (200, json!({ "status": "success", "verification": null }))
     );
-    assert_eq!(
-        get(&sim, "/v1/sessions/{id}/person", &id("null"))
-            .await?
-            .status,
-        404
-    );
+    assert_eq!(get(&sim, "/v1/sessions/{id}/person", &id("null")).await?.status, 404);
     let watch = get(&sim, "/v1/sessions/{id}/watchlist-screening", &id("review"))
         .await?
         .json();
@@ -303,26 +259,15 @@ async fn decisions_are_null_or_of_every_status() -> Outcome {
 
 #[tokio::test]
 async fn deletion_is_enabled_limited_and_at_once() -> Outcome {
-    let mut world =
-        World::new().session(Session::new(id("busy")).attempt(Attempt::new(id("b"), "submitted")));
+    let mut world = World::new().session(Session::new(id("busy")).attempt(Attempt::new(id("b"), "submitted")));
     for n in 0..6 {
         world.add_session(Session::new(id(&format!("d{n}"))));
     }
     let sim = Simulator::start(world).await?;
     let delete = async |session: &str| {
         let (key, signature) = (sim.api_key(), sign(&sim.secret(), session.as_bytes()));
-        let headers = [
-            ("x-auth-client", key.as_str()),
-            ("x-hmac-signature", &signature),
-        ];
-        send(
-            &sim,
-            "DELETE",
-            &format!("/v1/sessions/{session}"),
-            &headers,
-            "",
-        )
-        .await
+        let headers = [("x-auth-client", key.as_str()), ("x-hmac-signature", &signature)];
+        send(&sim, "DELETE", &format!("/v1/sessions/{session}"), &headers, "").await
     };
     assert_eq!(delete(&id("d0")).await?.status, 403);
     sim.world().integrations[0].delete_enabled = true;
@@ -335,12 +280,7 @@ async fn deletion_is_enabled_limited_and_at_once() -> Outcome {
         assert_eq!(delete(&id(&format!("d{n}"))).await?.status, 200);
     }
     assert_eq!(delete(&id("d5")).await?.status, 429);
-    assert_eq!(
-        get(&sim, "/v1/sessions/{id}/media", &id("d0"))
-            .await?
-            .status,
-        404
-    );
+    assert_eq!(get(&sim, "/v1/sessions/{id}/media", &id("d0")).await?.status, 404);
     assert_eq!(sim.count_status(Endpoint::Delete, 200), 4);
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::io::Read as _;
 
 use tokio::time::Instant;
 use veriff_sim::{
-    Attempt, Effect, Endpoint, Fault, Gzip, Media, RateLimit, RetryAfter, Session, Signatures,
-    Simulator, World, id, media_bytes,
+    Attempt, Effect, Endpoint, Fault, Gzip, Media, RateLimit, RetryAfter, Session, Signatures, Simulator, World, id,
+    media_bytes,
 };
 
 use crate::http::{End, Outcome, Reply, get, media, send};
@@ -47,27 +47,10 @@ async fn replies_replace_the_answer_and_pass() -> Outcome {
         (Effect::status(410), 410, json, "1104"),
         (Effect::too_many(None), 429, json, ""),
         (Effect::unauthorized("1804"), 401, json, "1804"),
-        (
-            Effect::Html { status: 502 },
-            502,
-            "text/html; charset=utf-8",
-            "",
-        ),
-        (
-            Effect::Html { status: 200 },
-            200,
-            "text/html; charset=utf-8",
-            "",
-        ),
+        (Effect::Html { status: 502 }, 502, "text/html; charset=utf-8", ""),
+        (Effect::Html { status: 200 }, 200, "text/html; charset=utf-8", ""),
         (Effect::Empty { status: 200 }, 200, json, ""),
-        (
-            Effect::ErrorWith200 {
-                code: "1101".into(),
-            },
-            200,
-            json,
-            "1101",
-        ),
+        (Effect::ErrorWith200 { code: "1101".into() }, 200, json, "1101"),
     ] {
         let (hit, after) = under(effect).await?;
         assert_eq!(hit.status, status);
@@ -175,10 +158,7 @@ async fn wrong_bytes_keep_length_and_true_signature() -> Outcome {
     let (hit, after) = under(Effect::WrongBytes).await?;
     assert_eq!(hit.body.len() as u64, SIZE);
     assert!(hit.body != media_bytes(&item()));
-    assert_eq!(
-        hit.header("x-hmac-signature"),
-        after.header("x-hmac-signature")
-    );
+    assert_eq!(hit.header("x-hmac-signature"), after.header("x-hmac-signature"));
     Ok(())
 }
 
@@ -191,10 +171,7 @@ async fn heads_can_lie_about_type_and_signature() -> Outcome {
     assert_eq!(hit.header("content-type"), Some("text/plain"));
     let mode = Signatures::Corrupt;
     let (hit, after) = under(Effect::Signatures { mode }).await?;
-    assert_ne!(
-        hit.header("x-hmac-signature"),
-        after.header("x-hmac-signature")
-    );
+    assert_ne!(hit.header("x-hmac-signature"), after.header("x-hmac-signature"));
     assert!(hit.body == after.body);
     Ok(())
 }
@@ -223,15 +200,9 @@ async fn lists_can_be_compressed_and_are_signed_as_they_were_before() -> Outcome
     let mut text = Vec::new();
     flate2::read::GzDecoder::new(packed.body.as_slice()).read_to_end(&mut text)?;
     assert_eq!(text, plain.body);
-    assert_eq!(
-        packed.header("x-hmac-signature"),
-        plain.header("x-hmac-signature")
-    );
+    assert_eq!(packed.header("x-hmac-signature"), plain.header("x-hmac-signature"));
     sim.set_knobs(|k| k.gzip = Gzip::WhenAsked);
-    assert_eq!(
-        get(&sim, path, &id("s")).await?.header("content-encoding"),
-        None
-    );
+    assert_eq!(get(&sim, path, &id("s")).await?.header("content-encoding"), None);
     Ok(())
 }
 
@@ -257,16 +228,8 @@ async fn requests_above_the_rate_are_refused() -> Outcome {
 async fn faults_are_set_and_read_from_outside() -> Outcome {
     let sim = simulator().await?;
     let faults = r#"[{"endpoint":"media","times":1,"effect":{"status":{"status":500}}}]"#;
-    assert_eq!(
-        send(&sim, "POST", "/__faults", &[], faults).await?.status,
-        200
-    );
-    assert_eq!(
-        send(&sim, "POST", "/__faults", &[], r#"{"x":1}"#)
-            .await?
-            .status,
-        400
-    );
+    assert_eq!(send(&sim, "POST", "/__faults", &[], faults).await?.status, 200);
+    assert_eq!(send(&sim, "POST", "/__faults", &[], r#"{"x":1}"#).await?.status, 400);
     assert_eq!(media(&sim, &id("m")).await?.status, 500);
     assert_eq!(media(&sim, &id("m")).await?.status, 200);
     let stats = send(&sim, "GET", "/__stats", &[], "").await?.json();

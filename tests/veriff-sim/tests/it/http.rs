@@ -52,10 +52,7 @@ impl Reply {
 pub(crate) async fn get(sim: &Simulator, path: &str, id: &str) -> io::Result<Reply> {
     let (key, secret) = (sim.api_key(), sim.secret());
     let signature = sign(&secret, id.as_bytes());
-    let headers = [
-        ("x-auth-client", key.as_str()),
-        ("x-hmac-signature", &signature),
-    ];
+    let headers = [("x-auth-client", key.as_str()), ("x-hmac-signature", &signature)];
     send(sim, "GET", &path.replace("{id}", id), &headers, "").await
 }
 
@@ -71,10 +68,7 @@ pub(crate) async fn send(
     body: &str,
 ) -> io::Result<Reply> {
     let mut stream = TcpStream::connect(sim.address()).await?;
-    let lines: Vec<String> = headers
-        .iter()
-        .map(|(n, v)| format!("{n}: {v}\r\n"))
-        .collect();
+    let lines: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n{}content-length: {}\r\n\r\n{body}",
         lines.concat(),
@@ -88,10 +82,7 @@ pub(crate) async fn send(
 
 fn read_reply(all: &[u8], reset: bool) -> io::Result<Reply> {
     let nothing = || io::Error::new(io::ErrorKind::UnexpectedEof, "no head");
-    let at = all
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .ok_or_else(nothing)?;
+    let at = all.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(nothing)?;
     let head = String::from_utf8_lossy(&all[..at]).into_owned();
     let mut lines = head.split("\r\n");
     let status = lines

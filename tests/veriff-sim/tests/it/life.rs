@@ -59,10 +59,7 @@ async fn a_made_up_world_is_served_whole() -> Outcome {
     }
     for item in world.all_media() {
         let reply = media(&sim, &item.id).await?;
-        assert_eq!(
-            (reply.status, reply.body.len() as u64),
-            (200, item.size_bytes)
-        );
+        assert_eq!((reply.status, reply.body.len() as u64), (200, item.size_bytes));
     }
     Ok(())
 }
