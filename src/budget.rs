@@ -68,10 +68,16 @@ impl Budget {
 }
 
 impl Room {
+    /// Returns how many bytes may be in it.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes.next_multiple_of(UNIT_BYTES)
+    }
+
     /// Tells whether a body of this length fits.
     #[must_use]
     pub fn fits(&self, size_bytes: Option<u64>) -> bool {
-        Budget::needed(size_bytes) <= self.bytes.next_multiple_of(UNIT_BYTES)
+        Budget::needed(size_bytes) <= self.bytes()
     }
 }
 

@@ -14,8 +14,11 @@
 pub mod budget;
 pub mod catalog;
 pub mod clock;
+pub mod closing;
+pub mod deposit;
 pub mod error;
 pub mod fetch;
+pub mod keep;
 pub mod ledger;
 pub mod look;
 pub mod metrics;
