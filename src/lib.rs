@@ -17,4 +17,5 @@ pub mod ledger;
 pub mod model;
 pub mod retry;
 pub mod secret;
+pub mod source;
 pub mod store;
