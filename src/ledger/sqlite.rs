@@ -168,7 +168,7 @@ async fn migrate(writer: &SqlitePool) -> Result<(), LedgerError> {
 }
 
 /// Makes an error of what SQLite or the file system said.
-fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
+pub(super) fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
     move |error| LedgerError::Unavailable {
         action: action.into(),
         source: Box::new(error),
