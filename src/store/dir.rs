@@ -103,7 +103,7 @@ impl Store for DirStore {
         let payload = payload.clone();
         blocking(ACTION, move || {
             if stands(&place).map_err(|error| io_error(ACTION, &error))? {
-                return Ok(PutOutcome::Taken);
+                return taken(ACTION, &place);
             }
             let mut draft = Draft::new(place).map_err(|error| io_error(ACTION, &error))?;
             draft.append(ACTION, payload.segments())?;
@@ -297,19 +297,23 @@ impl Draft {
             .set_permissions(Permissions::from_mode(OBJECT_MODE))
             .and_then(|()| self.file.sync_all())
             .and_then(|()| fs::hard_link(&self.temp, &self.place));
-        let outcome = match linked {
-            Ok(()) => PutOutcome::Created(Stored {
-                version_id: None,
-                checksum: Checksum::full(sha256),
-            }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => PutOutcome::Taken,
+        match linked {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return taken(action, &self.place),
             Err(error) => return Err(link_error(action, &error)),
-        };
-        // Also when taken: whoever linked it may have died before making the name durable, and the caller goes on as
-        // if it were.
+        }
         sync_dir(parent_of(&self.place)).map_err(|error| io_error(action, &error))?;
-        Ok(outcome)
+        Ok(PutOutcome::Created(Stored {
+            version_id: None,
+            checksum: Checksum::full(sha256),
+        }))
     }
+}
+
+/// Whoever linked the object may have died before its name was durable, and the caller goes on as if it were.
+fn taken(action: &'static str, place: &Path) -> Result<PutOutcome, StoreError> {
+    sync_dir(parent_of(place)).map_err(|error| io_error(action, &error))?;
+    Ok(PutOutcome::Taken)
 }
 
 impl Drop for Draft {

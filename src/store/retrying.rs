@@ -201,3 +201,159 @@ impl Upload for RetryingUpload {
         tried!(self.pace, self.inner.abort())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::dir::DirStore;
+
+    /// Fails the first calls of `head`, then does what the directory does.
+    #[derive(Debug)]
+    struct Failing {
+        inner: DirStore,
+        error: StoreError,
+        left: AtomicU32,
+        calls: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Store for Failing {
+        fn features(&self) -> Features {
+            self.inner.features()
+        }
+
+        fn now(&self) -> Timestamp {
+            self.inner.now()
+        }
+
+        async fn check(&self) -> Result<StoreReport, StoreError> {
+            self.inner.check().await
+        }
+
+        async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
+            self.inner.put(key, payload, terms).await
+        }
+
+        async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+            self.inner.start_upload(key, terms).await
+        }
+
+        async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            let fails = self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            match fails {
+                Ok(_) => Err(self.error.clone()),
+                Err(_) => self.inner.head(key, version).await,
+            }
+        }
+
+        async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
+            self.inner.open(key, version).await
+        }
+
+        async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
+            self.inner.list(prefix, after).await
+        }
+
+        async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {
+            self.inner.extend_lock(key, version, lock).await
+        }
+    }
+
+    struct Fixture {
+        store: RetryingStore,
+        failing: Arc<Failing>,
+        successes: Arc<AtomicU32>,
+        _directory: tempfile::TempDir,
+    }
+
+    async fn failing(times: u32, error: StoreError) -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = DirStore::open(directory.path(), Arc::new(SystemClock)).await.unwrap();
+        let failing = Arc::new(Failing {
+            inner,
+            error,
+            left: AtomicU32::new(times),
+            calls: AtomicU32::new(0),
+        });
+        let successes = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&successes);
+        let progress: Progress = Arc::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        Fixture {
+            store: RetryingStore::new(Arc::clone(&failing) as Arc<dyn Store>, Backoff::of_tries(4), progress),
+            failing,
+            successes,
+            _directory: directory,
+        }
+    }
+
+    fn unavailable(wait: Option<Duration>, slow_down: bool) -> StoreError {
+        StoreError::Unavailable {
+            action: "look at an object",
+            reason: "503".to_owned(),
+            wait,
+            slow_down,
+        }
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::from_store("a")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_tried_again_and_counted() {
+        let fixture = failing(3, unavailable(None, false)).await;
+        assert_eq!(fixture.store.head(&key(), None).await.unwrap(), None);
+        assert_eq!(fixture.store.retries(), 3);
+        assert_eq!(fixture.successes.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_of_tries_ends_it() {
+        let fixture = failing(u32::MAX, unavailable(None, true)).await;
+        let error = fixture.store.head(&key(), None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert_eq!(fixture.failing.calls.load(Ordering::SeqCst), 4);
+        assert_eq!(fixture.successes.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_not_tried_again() {
+        let refusals = [
+            StoreError::Denied {
+                action: "look at an object",
+                reason: "AccessDenied".to_owned(),
+            },
+            StoreError::Full,
+            StoreError::Unfit("no".to_owned()),
+            StoreError::ClockSkew { offset_ms: 99_000 },
+        ];
+        for refusal in refusals {
+            let fixture = failing(1, refusal).await;
+            assert!(fixture.store.head(&key(), None).await.is_err());
+            assert_eq!(fixture.failing.calls.load(Ordering::SeqCst), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_store_makes_everyone_wait() {
+        let asked = Duration::from_secs(90);
+        let fixture = failing(1, unavailable(Some(asked), true)).await;
+        let start = Instant::now();
+        let told = fixture.store.clone();
+        let told = tokio::spawn(async move { told.head(&key(), None).await });
+        while fixture.store.retries() == 0 {
+            tokio::task::yield_now().await;
+        }
+        fixture.store.list("", None).await.unwrap();
+        assert!(start.elapsed() >= asked);
+        told.await.unwrap().unwrap();
+    }
+}

@@ -61,10 +61,7 @@ impl Bucket {
             .map_err(|fault| self.error_of(ACTION, fault))?;
         let objects = answer.contents.unwrap_or_default();
         Ok(ListPage {
-            versions: objects
-                .into_iter()
-                .filter_map(|object| self.object_entry(object))
-                .collect(),
+            versions: objects.iter().filter_map(|object| self.object_entry(object)).collect(),
             next: answer
                 .next_continuation_token
                 .map(|key| PageToken { key, version: None }),
@@ -101,7 +98,7 @@ impl Bucket {
         })
     }
 
-    fn object_entry(&self, object: Object) -> Option<ListedVersion> {
+    fn object_entry(&self, object: &Object) -> Option<ListedVersion> {
         Some(ListedVersion {
             key: self.own_key(object.key())?,
             version_id: None,

@@ -23,6 +23,7 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -33,6 +34,7 @@ use aws_sdk_s3::types::{
     ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode, ServerSideEncryption, StorageClass,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use self::error::{Fault, fault_of, unavailable};
 pub use self::inspect::{BucketReport, Seen};
@@ -91,6 +93,35 @@ impl S3Store {
     /// # Errors
     /// Fatal: no region is known.
     pub async fn connect(settings: &S3Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Self::connect_with(settings, None, clock).await
+    }
+
+    /// Makes a client with a fixed key instead of the default credential chain: for tests and tools that act as several
+    /// identities in one process.
+    ///
+    /// # Errors
+    /// As [`S3Store::connect`].
+    pub async fn connect_as(
+        settings: &S3Settings,
+        access_key_id: &str,
+        secret_access_key: &SecretString,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let credentials = Credentials::new(
+            access_key_id,
+            secret_access_key.expose_secret(),
+            None,
+            None,
+            "fixed access key",
+        );
+        Self::connect_with(settings, Some(credentials), clock).await
+    }
+
+    async fn connect_with(
+        settings: &S3Settings,
+        credentials: Option<Credentials>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
         let region = region_of(settings).await?;
         let clock = StoreClock::new(clock);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -104,6 +135,9 @@ impl S3Store {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if let Some(endpoint_url) = &settings.endpoint_url {
             loader = loader.endpoint_url(endpoint_url);
+        }
+        if let Some(credentials) = credentials {
+            loader = loader.credentials_provider(credentials);
         }
         let config = aws_sdk_s3::config::Builder::from(&loader.load().await)
             .force_path_style(settings.force_path_style)
@@ -194,7 +228,7 @@ impl Store for S3Store {
     }
 
     fn clock_offsets(&self) -> Option<(i64, i64)> {
-        self.bucket.clock.offsets().map(|seen| (seen.min_ms, seen.max_ms))
+        self.bucket.clock.offsets().map(|seen| (seen.min, seen.max))
     }
 
     async fn check(&self) -> Result<StoreReport, StoreError> {
@@ -211,7 +245,7 @@ impl Store for S3Store {
         let _ = bucket.features.set(features);
         let report = StoreReport {
             features,
-            clock_offset_ms: bucket.clock.offsets().map(|seen| seen.last_ms),
+            clock_offset_ms: bucket.clock.offsets().map(|seen| seen.last),
             default_lock: lock.as_ref().and_then(default_lock_of),
         };
         policy::check_clock(&report)?;
@@ -227,7 +261,8 @@ impl Store for S3Store {
             .checksum_sha256(&checksum.value)
             .content_length(i64::try_from(payload.size_bytes()).unwrap_or(i64::MAX))
             .body(body_of(payload));
-        let answer = match bucket.call(ACTION, TRANSFER_TIMEOUT, request.send()).await {
+        // Boxed because the input of this request is the largest of all.
+        let answer = match Box::pin(bucket.call(ACTION, TRANSFER_TIMEOUT, request.send())).await {
             Err(Fault::Taken) => return Ok(PutOutcome::Taken),
             other => other.map_err(|fault| bucket.error_of(ACTION, fault))?,
         };
@@ -351,7 +386,7 @@ impl Bucket {
             Fault::Absent => unavailable(action, "404".to_owned(), false),
             Fault::NoSuchUpload => unavailable(action, "404 NoSuchUpload".to_owned(), false),
             Fault::ClockSkew => StoreError::ClockSkew {
-                offset_ms: self.clock.offsets().map_or(0, |seen| seen.last_ms),
+                offset_ms: self.clock.offsets().map_or(0, |seen| seen.last),
             },
             Fault::ExpiredToken => self.expired(action),
         }

@@ -131,12 +131,12 @@ impl Intercept for KnownDigest {
     }
 }
 
-/// Store clock minus ours, as the answers so far showed it.
+/// Store clock minus ours in milliseconds, as the answers so far showed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Offsets {
-    pub(super) last_ms: i64,
-    pub(super) min_ms: i64,
-    pub(super) max_ms: i64,
+    pub(super) last: i64,
+    pub(super) min: i64,
+    pub(super) max: i64,
 }
 
 /// Keeps the offset of the store's clock, from the `Date` of every answer.
@@ -163,7 +163,7 @@ impl StoreClock {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        let offset_ms = self.offsets().map_or(0, |offsets| offsets.last_ms);
+        let offset_ms = self.offsets().map_or(0, |offsets| offsets.last);
         self.ours.now().plus_millis(offset_ms)
     }
 
@@ -172,14 +172,14 @@ impl StoreClock {
         let offset_ms = if raw_ms.abs() <= DATE_RESOLUTION_MS { 0 } else { raw_ms };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = seen.unwrap_or(Offsets {
-            last_ms: offset_ms,
-            min_ms: offset_ms,
-            max_ms: offset_ms,
+            last: offset_ms,
+            min: offset_ms,
+            max: offset_ms,
         });
         *seen = Some(Offsets {
-            last_ms: offset_ms,
-            min_ms: before.min_ms.min(offset_ms),
-            max_ms: before.max_ms.max(offset_ms),
+            last: offset_ms,
+            min: before.min.min(offset_ms),
+            max: before.max.max(offset_ms),
         });
     }
 }
@@ -232,10 +232,7 @@ mod tests {
         clock.note(ours.plus_millis(90_000));
         clock.note(ours.plus_millis(-5_000));
         let offsets = clock.offsets().unwrap();
-        assert_eq!(
-            (offsets.last_ms, offsets.min_ms, offsets.max_ms),
-            (-5_000, -5_000, 90_000)
-        );
+        assert_eq!((offsets.last, offsets.min, offsets.max), (-5_000, -5_000, 90_000));
         assert_eq!(clock.now(), ours.plus_millis(-5_000));
     }
 }
