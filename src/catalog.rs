@@ -150,11 +150,11 @@ pub async fn read(client: &VeriffClient, session: &SessionId, meter: &SessionMet
         .iter()
         .map(|attempt| attempt.attempt_id.clone())
         .collect();
-    let lists: Vec<Heard> = stream::iter(&ids)
+    let lists: Vec<_> = ids
+        .iter()
         .map(|id| list_or_gap(client, Call::AttemptMedia(id), meter))
-        .buffered(LISTS_IN_FLIGHT)
-        .try_collect()
-        .await?;
+        .collect();
+    let lists: Vec<Heard> = stream::iter(lists).buffered(LISTS_IN_FLIGHT).try_collect().await?;
     for (id, heard) in ids.iter().zip(lists) {
         take_list(&mut catalog, id, heard);
     }

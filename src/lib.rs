@@ -11,6 +11,7 @@
 //! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
 
 // In the order of the flow; see docs/architecture.md for who may import whom.
+pub mod archive;
 pub mod budget;
 pub mod catalog;
 pub mod clock;
@@ -18,6 +19,8 @@ pub mod closing;
 pub mod deposit;
 pub mod error;
 pub mod fetch;
+pub mod gate;
+pub mod identity;
 pub mod keep;
 pub mod ledger;
 pub mod look;
@@ -27,6 +30,9 @@ pub mod results;
 pub mod retry;
 pub mod secret;
 pub mod source;
+pub mod stop;
 pub mod store;
+pub mod summary;
 pub mod unfinished;
 pub mod veriff;
+pub mod worker;

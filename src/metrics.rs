@@ -116,3 +116,38 @@ impl SessionMeter {
         self.retries.load(Ordering::Relaxed)
     }
 }
+
+/// Where a run stands, for whoever shows its progress.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// Sessions done, whatever their outcome.
+    pub sessions: Count,
+    /// Sessions that failed.
+    pub failed: Count,
+    /// Sessions set aside for another try at the end.
+    pub deferred: Count,
+    /// New media items archived.
+    pub media: Count,
+    /// Sessions being worked on.
+    pub in_flight: AtomicU32,
+    nearest_deadline_s: AtomicU64,
+}
+
+impl Board {
+    /// Notes the deadline of a session that is still to be done, in seconds since 1970.
+    pub fn note_deadline(&self, unix_seconds: i64) {
+        let seconds = u64::try_from(unix_seconds).unwrap_or(0).max(1);
+        let nearer = |known: u64| (known == 0 || seconds < known).then_some(seconds);
+        // An update that finds a nearer deadline in place has nothing to do.
+        self.nearest_deadline_s
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, nearer)
+            .ok();
+    }
+
+    /// Returns the nearest deadline noted, in seconds since 1970.
+    #[must_use]
+    pub fn nearest_deadline(&self) -> Option<i64> {
+        let seconds = self.nearest_deadline_s.load(Ordering::Relaxed);
+        (seconds > 0).then(|| i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,167 @@
+//! Identity: which archive this store is.
+//!
+//! `archive.json` is made once, by the first run that has something to write, and never again; every document carries
+//! its id, and a ledger that knows another one belongs to another store. Reading it writes nothing, so a run that is
+//! refused everything leaves an empty store empty.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::error::Code;
+use crate::keep::{KeepError, Keeper, Placed};
+use crate::ledger::{Ledger, LedgerError};
+use crate::look::MAX_DOCUMENT_BYTES;
+use crate::model::ArchiveId;
+use crate::model::key::ObjectKey;
+use crate::model::manifest::{ARCHIVE_SCHEMA, ArchiveDocument};
+use crate::store::{Store, StoreError, Terms, list_all};
+
+/// The identity of the archive, found or made on first use.
+#[derive(Debug)]
+pub struct Identity {
+    ledger: Arc<dyn Ledger>,
+    found: Option<ArchiveId>,
+    claimed: OnceCell<ArchiveId>,
+}
+
+/// Why the archive's identity is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The store did not do what it was asked.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The ledger did not do what it was asked.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// `archive.json` is not one.
+    #[error("archive.json in the store is not the document of an archive; is store.url right?")]
+    Damaged,
+    /// The ledger belongs to another archive.
+    #[error("the ledger belongs to archive {known}, the store is archive {found}; check store.url and ledger.url")]
+    Mismatch {
+        /// What the ledger knows.
+        known: ArchiveId,
+        /// What the store says.
+        found: ArchiveId,
+    },
+    /// The ledger knows an archive and the store is none.
+    #[error("the ledger belongs to archive {known}, the store has no archive.json; check store.url and ledger.url")]
+    Vanished {
+        /// What the ledger knows.
+        known: ArchiveId,
+    },
+}
+
+impl From<StoreError> for IdentityError {
+    fn from(error: StoreError) -> Self {
+        Self::Keep(error.into())
+    }
+}
+
+impl IdentityError {
+    /// Returns the stable code, which fixes the disposition.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Keep(error) => error.code(),
+            Self::Ledger(error) => error.code(),
+            Self::Damaged | Self::Mismatch { .. } | Self::Vanished { .. } => Code::StoreMismatch,
+        }
+    }
+}
+
+impl Identity {
+    /// Reads the identity from the store and holds it against the ledger; writes nothing.
+    ///
+    /// # Errors
+    /// Fatal: the two belong to different archives. Retryable: one of them does not answer.
+    pub async fn find(store: &dyn Store, ledger: Arc<dyn Ledger>) -> Result<Self, IdentityError> {
+        let found = read(store).await?;
+        let known = ledger.archive_id().await?;
+        match (&found, known) {
+            (Some(found), Some(known)) if *found != known => {
+                return Err(IdentityError::Mismatch {
+                    known,
+                    found: found.clone(),
+                });
+            }
+            (None, Some(known)) => return Err(IdentityError::Vanished { known }),
+            _ => {}
+        }
+        Ok(Self {
+            ledger,
+            found,
+            claimed: OnceCell::new(),
+        })
+    }
+
+    /// Returns the archive the store was found to be, if it was one.
+    #[must_use]
+    pub fn known(&self) -> Option<&ArchiveId> {
+        self.claimed.get().or(self.found.as_ref())
+    }
+
+    /// Returns the archive, and makes it one if it is none yet. Asked before anything is written.
+    ///
+    /// # Errors
+    /// As [`Identity::find`], and as the store's.
+    pub async fn claim(&self, keeper: &Keeper) -> Result<&ArchiveId, IdentityError> {
+        self.claimed
+            .get_or_try_init(|| async {
+                let id = match &self.found {
+                    Some(id) => id.clone(),
+                    None => make(keeper).await?,
+                };
+                self.ledger.adopt_archive(&id).await?;
+                match self.ledger.archive_id().await? {
+                    Some(known) if known != id => Err(IdentityError::Mismatch { known, found: id }),
+                    _ => Ok(id),
+                }
+            })
+            .await
+    }
+}
+
+async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
+    let key = ObjectKey::archive();
+    let versions = list_all(store, key.as_str()).await?;
+    let mut own = versions
+        .into_iter()
+        .filter(|version| version.key == key && !version.is_delete_marker);
+    let Some(oldest) = own.next() else { return Ok(None) };
+    if own.next().is_some() {
+        tracing::warn!(object.key = %key, error.code = %Code::StoreShadowed, "a later version lies over archive.json; the first one counts");
+    }
+    let body = store
+        .open(&key, oldest.version_id.as_deref())
+        .await?
+        .ok_or(IdentityError::Damaged)?;
+    let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
+    Ok(Some(
+        ArchiveDocument::parse(&bytes).ok_or(IdentityError::Damaged)?.archive_id,
+    ))
+}
+
+async fn make(keeper: &Keeper) -> Result<ArchiveId, IdentityError> {
+    let document = ArchiveDocument {
+        schema: ARCHIVE_SCHEMA.to_owned(),
+        archive_id: ArchiveId::random(),
+        created_at: keeper.store().now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let lock = keeper.due_by_default().map_err(KeepError::from)?;
+    let terms = Terms {
+        content_type: "application/json".to_owned(),
+        lock,
+        is_document: true,
+    };
+    match keeper
+        .place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json")
+        .await?
+    {
+        Placed::Created(_) | Placed::Same(_) => Ok(document.archive_id),
+        // Another worker made it in the same moment: theirs is the archive.
+        Placed::Other(_) => read(keeper.store()).await?.ok_or(IdentityError::Damaged),
+    }
+}

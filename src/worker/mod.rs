@@ -1,0 +1,840 @@
+//! Worker: many sessions at once, from a source until it ends or the run is told to stop.
+//!
+//! Receives, bounds, settles: each session's ledger commit, result line and acknowledgement, in that order, after its
+//! manifest stands. What failed in a way that may pass is tried once more at the end. Every line that is received is
+//! counted once, whatever happens to it.
+
+mod desk;
+mod second;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::task::{Id, JoinError, JoinSet};
+
+pub use self::desk::Desk;
+use self::desk::Held;
+use self::second::SecondTry;
+use crate::archive::{Archiver, Visit, VisitError};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Code, Disposition};
+use crate::gate::{StopReason, Verdict};
+use crate::ledger::{Ledger, LedgerError, SessionEntry, State};
+use crate::metrics::{Board, Meter, SessionMeter};
+use crate::model::SessionId;
+use crate::model::record::SessionRecord;
+use crate::results::{Outcome, ResultLine, ResultsError, ResultsFile};
+use crate::retry::Backoff;
+use crate::source::{Delivery, Source, SourceError};
+use crate::stop::Stop;
+use crate::summary::{Stopped, Tally};
+use crate::veriff::VeriffError;
+
+/// How often limits on time are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long work that was told to give up may take to clean up behind itself.
+const ABANDON_GRACE: Duration = Duration::from_secs(3);
+
+/// How often a ledger commit is tried before the run ends.
+const COMMIT_TRIES: u32 = 4;
+
+/// How long a source is asked to keep a session that was given back.
+const RELEASE_DELAY: Duration = Duration::from_mins(5);
+
+/// Limits of one run.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sessions under way at once.
+    pub sessions_in_flight: usize,
+    /// No successful answer for so long ends the run.
+    pub no_progress: Duration,
+    /// How long sessions in flight may take to finish once the run is told to stop.
+    pub drain_timeout: Duration,
+    /// Stop after so many sessions.
+    pub max_sessions: Option<u64>,
+    /// Stop after so long.
+    pub max_duration: Option<Duration>,
+    /// Stop after so many bytes of media.
+    pub max_bytes: Option<u64>,
+    /// Stop after so many failures.
+    pub max_failures: Option<u64>,
+}
+
+/// Works through a source.
+#[derive(Debug)]
+pub struct Worker {
+    /// Archives one session.
+    pub archiver: Arc<Archiver>,
+    /// The integrations, by name.
+    pub desks: BTreeMap<String, Desk>,
+    /// The integration of records that name none.
+    pub default_integration: Option<String>,
+    /// What was archived is written down here.
+    pub ledger: Arc<dyn Ledger>,
+    /// And told here.
+    pub results: Option<ResultsFile>,
+    /// The limits.
+    pub limits: Limits,
+    /// Nothing is written; sessions are only looked at.
+    pub dry_run: bool,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub meter: Arc<Meter>,
+    /// Shows.
+    pub board: Arc<Board>,
+    /// Told to stop.
+    pub stop: Stop,
+    /// What was done so far.
+    pub tally: Tally,
+    /// Records received.
+    pub records: u64,
+    /// Why the run stopped early, if it did.
+    pub stopped: Option<Stopped>,
+    /// Results could not be written any more; the ledger has them.
+    pub results_error: Option<ResultsError>,
+}
+
+/// A session under way.
+#[derive(Debug)]
+struct Taken {
+    delivery: Delivery,
+    record: SessionRecord,
+    desk: String,
+}
+
+/// A session whose visit has ended.
+#[derive(Debug)]
+struct Done {
+    taken: Taken,
+    visit: Result<Visit, VisitError>,
+    cost: Cost,
+}
+
+/// What a visit cost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    requests: u32,
+    retries: u32,
+    duration: Duration,
+}
+
+/// How a session is written down.
+#[derive(Debug)]
+struct End {
+    outcome: Outcome,
+    code: Option<Code>,
+    message: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    Second,
+}
+
+type Finished = (Result<Visit, VisitError>, Cost);
+
+impl Worker {
+    /// Works until the source ends or the run is told to stop. Returns the source's own tally.
+    pub async fn run(&mut self, mut source: Box<dyn Source>) -> crate::source::Tally {
+        self.work(source.as_mut(), Pass::First).await;
+        self.settle_held(source.as_mut()).await;
+        let deferred = self.board.deferred.get();
+        if deferred > 0 {
+            let before = self.tally.sessions();
+            let mut second = SecondTry::of(Arc::clone(&self.ledger), self.archiver.run_id.clone());
+            self.work(&mut second, Pass::Second).await;
+            self.settle_held(&mut second).await;
+            self.tally.repeated += deferred.saturating_sub(self.tally.sessions() - before);
+        }
+        if let Some(results) = self.results.take()
+            && let Err(error) = results.finish().await
+        {
+            self.lose_results(error);
+        }
+        source.tally()
+    }
+
+    /// Keeps sessions in flight until there are no more to take.
+    async fn work(&mut self, source: &mut dyn Source, pass: Pass) {
+        let mut tasks: JoinSet<Finished> = JoinSet::new();
+        let mut taken: HashMap<Id, Taken> = HashMap::new();
+        let mut busy: HashSet<SessionId> = HashSet::new();
+        let mut waiting: Option<Delivery> = None;
+        let mut ended = false;
+        let mut watch = tokio::time::interval(WATCH_INTERVAL);
+        let stop = self.stop.clone();
+        loop {
+            let idle = waiting.take_if(|delivery| !is_busy(&busy, delivery));
+            if let Some(delivery) = idle {
+                self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy)
+                    .await;
+            }
+            if self.stopped.is_some() && pass == Pass::First {
+                break self.drain(source, &mut tasks, &mut taken).await;
+            }
+            let has_room = !ended && waiting.is_none() && tasks.len() < self.limits.sessions_in_flight;
+            if ended && tasks.is_empty() && waiting.is_none() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                stopped = stop.requested(), if self.stopped.is_none() => self.stopped = Some(stopped),
+                Some(joined) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                    if let Some(done) = self.joined(joined, &mut taken) {
+                        busy.remove(&done.taken.record.session_id);
+                        self.judge(done, source, pass).await;
+                    }
+                }
+                _ = watch.tick() => self.watch(!tasks.is_empty()),
+                received = source.receive(), if has_room => match received {
+                    Ok(Some(delivery)) if self.is_over_limit(pass) => drop(delivery),
+                    Ok(Some(delivery)) if is_busy(&busy, &delivery) => waiting = Some(delivery),
+                    Ok(Some(delivery)) => self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy).await,
+                    Ok(None) => ended = true,
+                    Err(error) => {
+                        self.source_failed(&error);
+                        ended = true;
+                    }
+                },
+            }
+            if pass == Pass::Second
+                && matches!(
+                    self.stopped,
+                    Some(Stopped::Interrupted | Stopped::Terminated | Stopped::NoProgress)
+                )
+                && !tasks.is_empty()
+            {
+                self.drain(source, &mut tasks, &mut taken).await;
+                busy.clear();
+            }
+        }
+        if let Some(delivery) = waiting.take() {
+            self.records += u64::from(pass == Pass::First);
+            self.give_back(delivery, source, Code::RunStopped, "the run was told to stop")
+                .await;
+        }
+    }
+
+    /// Begins a session, or settles a delivery that cannot be begun.
+    async fn take(
+        &mut self,
+        delivery: Delivery,
+        source: &mut dyn Source,
+        pass: Pass,
+        tasks: &mut JoinSet<Finished>,
+        taken: &mut HashMap<Id, Taken>,
+        busy: &mut HashSet<SessionId>,
+    ) {
+        self.records += u64::from(pass == Pass::First);
+        let record = match &delivery.record {
+            Ok(record) => record.clone(),
+            Err(bad) => {
+                let reason = format!("{}: {}", delivery.place, bad.reason);
+                return self.refuse(delivery, source, &reason).await;
+            }
+        };
+        let desk = match self.desk_of(&record) {
+            Ok(desk) => desk,
+            Err(reason) => {
+                let reason = format!("{}: {reason}", delivery.place);
+                return self.refuse(delivery, source, &reason).await;
+            }
+        };
+        if let Some(reason) = self.desks.get(&desk).and_then(|desk| desk.gate.stopped()) {
+            return self.give_back(delivery, source, code_of(reason), reason.as_str()).await;
+        }
+        if self.stopped.is_some() {
+            return self.give_back_deferred(delivery, source).await;
+        }
+        let Some(integration) = self.desks.get(&desk).map(|desk| Arc::clone(&desk.integration)) else {
+            return;
+        };
+        let (archiver, clock, dry_run) = (Arc::clone(&self.archiver), Arc::clone(&self.clock), self.dry_run);
+        let session = record.session_id.clone();
+        let work = record.clone();
+        let task = tasks.spawn(async move {
+            let meter = SessionMeter::default();
+            let started = clock.instant();
+            let visit = if dry_run {
+                archiver.survey(&integration, &work, &meter).await
+            } else {
+                archiver.archive_session(&integration, &work, &meter).await
+            };
+            (visit, Cost::of(&meter, started, clock.as_ref()))
+        });
+        self.board.in_flight.fetch_add(1, Ordering::Relaxed);
+        busy.insert(session);
+        taken.insert(task.id(), Taken { delivery, record, desk });
+    }
+
+    /// Takes a task that ended. One that panicked is a defect: the run stops, the session stays pending.
+    fn joined(&mut self, joined: Result<(Id, Finished), JoinError>, taken: &mut HashMap<Id, Taken>) -> Option<Done> {
+        self.board.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let (id, finished) = match joined {
+            Ok((id, finished)) => (id, Some(finished)),
+            Err(error) => (error.id(), None),
+        };
+        let taken = taken.remove(&id)?;
+        let (visit, cost) = finished.unwrap_or_else(|| {
+            self.stopped = Some(Stopped::Fatal(Code::InternalError));
+            let mut visit = Visit::of(Outcome::Pending);
+            visit.code = Some(Code::InternalError);
+            visit.message = Some("the program failed on this session; please report it".to_owned());
+            (Ok(visit), Cost::default())
+        });
+        Some(Done { taken, visit, cost })
+    }
+
+    /// Decides what becomes of a session whose visit has ended.
+    async fn judge(&mut self, done: Done, source: &mut dyn Source, pass: Pass) {
+        let session = done.taken.record.session_id.clone();
+        let Some(desk) = self.desks.get_mut(&done.taken.desk) else {
+            return;
+        };
+        let verdict = match &done.visit {
+            Ok(visit) if visit.was_heard => {
+                desk.gate.heard();
+                desk.worked.get_or_insert_with(|| done.taken.record.clone());
+                match &visit.refusal {
+                    Some(refusal) => desk.gate.refused(&session, refusal.refuses_key()),
+                    None => Verdict::Settle,
+                }
+            }
+            Ok(visit) if visit.outcome == Outcome::Absent => desk.gate.absent(&session),
+            Err(VisitError::Veriff(refusal @ VeriffError::Unauthorized { .. })) => {
+                desk.gate.refused(&session, refusal.refuses_key())
+            }
+            Ok(_) | Err(_) => {
+                desk.gate.ended_otherwise();
+                Verdict::Settle
+            }
+        };
+        let heard = desk.gate.was_heard();
+        match verdict {
+            Verdict::Settle => self.settle(done, source, pass).await,
+            Verdict::Hold => desk.held.push(Held::of(done)),
+            Verdict::Probe => self.probe(done, source, pass).await,
+            Verdict::Stop(reason) => self.stop_integration(done, source, reason).await,
+        }
+        if heard {
+            self.settle_held_of(&session, source).await;
+        }
+    }
+
+    /// Asks again for a session that worked, to tell a foreign session from credentials that were withdrawn.
+    async fn probe(&mut self, done: Done, source: &mut dyn Source, pass: Pass) {
+        let Some(desk) = self.desks.get_mut(&done.taken.desk) else {
+            return;
+        };
+        if desk.is_refused_now().await
+            && let Verdict::Stop(reason) = desk.gate.probe_was_refused()
+        {
+            return self.stop_integration(done, source, reason).await;
+        }
+        self.settle(done, source, pass).await;
+    }
+
+    /// Stops an integration; this session and all that are held stay pending. With none left, the run stops.
+    async fn stop_integration(&mut self, done: Done, source: &mut dyn Source, reason: StopReason) {
+        let name = done.taken.desk.clone();
+        let held = self
+            .desks
+            .get_mut(&name)
+            .map(|desk| std::mem::take(&mut desk.held))
+            .unwrap_or_default();
+        let was_told = self.desks.get(&name).is_some_and(|desk| desk.was_told);
+        if !was_told {
+            tracing::error!(integration = %name, error.code = %code_of(reason), "integration stopped: {}", reason.as_str());
+            if let Some(desk) = self.desks.get_mut(&name) {
+                desk.was_told = true;
+            }
+        }
+        for done in held.into_iter().map(Held::into_done).chain([done]) {
+            let end = End {
+                outcome: Outcome::Pending,
+                code: Some(code_of(reason)),
+                message: Some(reason.as_str().to_owned()),
+            };
+            self.write_down(done, end, source).await;
+        }
+        if self.stopped.is_none() && self.desks.values().all(|desk| desk.gate.stopped().is_some()) {
+            self.stopped = Some(Stopped::Integrations);
+        }
+    }
+
+    /// Settles what a desk holds, once one of its sessions was heard.
+    async fn settle_held_of(&mut self, heard: &SessionId, source: &mut dyn Source) {
+        let names: Vec<String> = self
+            .desks
+            .iter()
+            .filter(|(_, desk)| desk.gate.was_heard())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            let held = self
+                .desks
+                .get_mut(&name)
+                .map(|desk| std::mem::take(&mut desk.held))
+                .unwrap_or_default();
+            for done in held.into_iter().map(Held::into_done) {
+                tracing::debug!(session.id = %done.taken.record.session_id, heard = %heard, "no longer held back");
+                self.settle(done, source, Pass::Second).await;
+            }
+        }
+    }
+
+    /// Settles what is still held when no more sessions come.
+    async fn settle_held(&mut self, source: &mut dyn Source) {
+        let names: Vec<String> = self.desks.keys().cloned().collect();
+        for name in names {
+            let Some(desk) = self.desks.get_mut(&name) else {
+                continue;
+            };
+            let held = std::mem::take(&mut desk.held);
+            if held.is_empty() {
+                continue;
+            }
+            // A run that was cut short has not seen all of its sessions, and decides nothing about them.
+            let verdict = if self.stopped.is_some() {
+                None
+            } else {
+                Some(desk.gate.end())
+            };
+            for done in held.into_iter().map(Held::into_done) {
+                match verdict {
+                    Some(Verdict::Stop(reason)) => self.stop_integration(done, source, reason).await,
+                    Some(_) => self.settle(done, source, Pass::Second).await,
+                    None => {
+                        let message = Some("the run stopped before it could tell".to_owned());
+                        let end = End {
+                            outcome: Outcome::Pending,
+                            code: Some(Code::RunStopped),
+                            message,
+                        };
+                        self.write_down(done, end, source).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Settles a session that stands for itself.
+    async fn settle(&mut self, mut done: Done, source: &mut dyn Source, pass: Pass) {
+        if let Ok(visit) = &mut done.visit
+            && let Some(absence) = visit.absence.take()
+            && !self.dry_run
+        {
+            let (code, message) = (visit.code, visit.message.take());
+            done.visit = self.archiver.record_absence(&done.taken.record, absence).await;
+            if let Ok(visit) = &mut done.visit {
+                (visit.code, visit.message) = (code, message);
+            }
+        }
+        let end = match &done.visit {
+            Ok(visit) => End {
+                outcome: visit.outcome,
+                code: visit.code,
+                message: visit.message.clone(),
+            },
+            Err(error) => self.end_of(error),
+        };
+        let may_pass = end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable);
+        if may_pass && pass == Pass::First && self.stopped.is_none() && !self.dry_run {
+            return self.defer(done, end).await;
+        }
+        self.write_down(done, end, source).await;
+    }
+
+    /// Says how a session ends whose visit came to nothing; a fatal error also ends the run.
+    fn end_of(&mut self, error: &VisitError) -> End {
+        let code = error.code();
+        let ends_run =
+            code.disposition() == Disposition::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
+        let mut outcome = Outcome::Failed;
+        if ends_run {
+            if self.stopped.is_none() {
+                tracing::error!(error.code = %code, "the run ends: {error}");
+                self.stopped = Some(Stopped::Fatal(code));
+            }
+            outcome = Outcome::Pending;
+        }
+        if code == Code::RunStopped {
+            outcome = Outcome::Pending;
+        }
+        End {
+            outcome,
+            code: Some(code),
+            message: Some(error.to_string()),
+        }
+    }
+
+    /// Sets a session aside for another try at the end. The ledger keeps it, so that memory does not grow.
+    async fn defer(&mut self, done: Done, end: End) {
+        let session = done.taken.record.session_id.clone();
+        if self.commit(&done, &end).await {
+            tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for another try at the end of the run");
+            self.board.deferred.increment();
+        } else {
+            self.tally.count(Outcome::Pending, end.code, 0, 0);
+        }
+    }
+
+    /// Writes a session's end into ledger and results, and tells the source, in that order.
+    async fn write_down(&mut self, done: Done, mut end: End, source: &mut dyn Source) {
+        if !self.commit(&done, &end).await {
+            end = End {
+                outcome: Outcome::Pending,
+                code: Some(Code::LedgerUnavailable),
+                message: end.message,
+            };
+        }
+        self.log(&done, &end);
+        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
+        self.tally.count(end.outcome, end.code, new.0, new.1);
+        self.board.sessions.increment();
+        self.board.media.add(new.0);
+        if end.outcome == Outcome::Failed {
+            self.board.failed.increment();
+        }
+        if let Ok(visit) = &done.visit {
+            for code in &visit.anomalies {
+                self.tally.warn(code);
+            }
+        }
+        let line = self.line(&done, &end);
+        self.tell(&line).await;
+        let told = match end.outcome {
+            Outcome::Failed | Outcome::Pending => source.release(&done.taken.delivery, RELEASE_DELAY).await,
+            _ => source.acknowledge(&done.taken.delivery).await,
+        };
+        if let Err(error) = told {
+            self.source_failed(&error);
+        }
+    }
+
+    /// Commits a session to the ledger; false if the ledger is out of reach, which ends the run.
+    async fn commit(&mut self, done: &Done, end: &End) -> bool {
+        if self.dry_run {
+            return true;
+        }
+        let entry = self.entry(done, end);
+        if let Some(deadline) = entry.deadline_at
+            && matches!(end.outcome, Outcome::Failed | Outcome::Pending)
+        {
+            self.board.note_deadline(deadline.unix_seconds());
+        }
+        match self.commit_entry(&entry).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error.code = %error.code(), "the run ends: {error}");
+                self.stopped.get_or_insert(Stopped::Fatal(error.code()));
+                false
+            }
+        }
+    }
+
+    async fn commit_entry(&self, entry: &SessionEntry) -> Result<(), LedgerError> {
+        let backoff = Backoff::of_tries(COMMIT_TRIES);
+        let mut failed = 0;
+        loop {
+            match self.ledger.commit(entry).await {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    failed += 1;
+                    match backoff.wait(failed, None) {
+                        Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn entry(&self, done: &Done, end: &End) -> SessionEntry {
+        let visit = done.visit.as_ref().ok();
+        let created_at = visit.and_then(|visit| visit.upstream_created_at);
+        let decided_at = done
+            .taken
+            .record
+            .decided_at
+            .or_else(|| visit.and_then(|visit| visit.decided_at));
+        SessionEntry {
+            record: done.taken.record.clone(),
+            integration: done.taken.desk.clone(),
+            state: match end.outcome {
+                Outcome::Archived | Outcome::Unchanged => State::Archived,
+                Outcome::Absent => State::Absent,
+                Outcome::Failed => State::Failed,
+                Outcome::Pending => State::Pending,
+            },
+            code: end.code,
+            message: end.message.clone(),
+            upstream_created_at: created_at,
+            deadline_at: self.deadline(&done.taken.desk, created_at, decided_at),
+            manifest: visit.and_then(|visit| visit.manifest.clone()),
+            complete: visit.is_some_and(|visit| visit.complete),
+            settled: visit.is_some_and(|visit| visit.settled),
+            media: visit.map(|visit| visit.media.clone()).unwrap_or_default(),
+            run_id: self.archiver.run_id.clone(),
+            at: self.clock.now(),
+        }
+    }
+
+    /// Returns when Veriff may delete the media: the earliest time known of the session plus the horizon.
+    fn deadline(&self, desk: &str, created_at: Option<Timestamp>, decided_at: Option<Timestamp>) -> Option<Timestamp> {
+        let horizon = self.desks.get(desk)?.integration.client.settings().horizon;
+        Some(created_at.into_iter().chain(decided_at).min()?.plus(horizon))
+    }
+
+    fn line(&self, done: &Done, end: &End) -> ResultLine {
+        let mut line = ResultLine::of(done.taken.record.clone(), end.outcome);
+        line.code = end.code;
+        line.message.clone_from(&end.message);
+        line.requests = done.cost.requests.into();
+        line.retries = done.cost.retries.into();
+        line.duration_ms = u64::try_from(done.cost.duration.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(visit) = &done.visit {
+            line.complete = visit.complete;
+            line.settled = visit.settled;
+            line.media = visit.media.len() as u64;
+            line.bytes = visit.media.iter().map(|media| media.size_bytes).sum();
+            line.manifest_key = visit.manifest.as_ref().map(|manifest| manifest.key.clone());
+            line.manifest_sha256 = visit.manifest.as_ref().map(|manifest| manifest.sha256);
+        }
+        line
+    }
+
+    fn log(&self, done: &Done, end: &End) {
+        let (session, desk) = (&done.taken.record.session_id, &done.taken.desk);
+        let code = end.code.map(tracing::field::display);
+        let duration_ms = u64::try_from(done.cost.duration.as_millis()).unwrap_or(u64::MAX);
+        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
+        let message = end.message.as_deref().unwrap_or_default();
+        let outcome = end.outcome.as_str();
+        match end.outcome {
+            Outcome::Failed if end.code.is_some_and(|code| !code.is_retryable()) => {
+                tracing::error!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
+            }
+            Outcome::Failed | Outcome::Absent => {
+                tracing::warn!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
+            }
+            _ => {
+                tracing::info!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, media = new.0, size_bytes = new.1, duration_ms, "{message}");
+            }
+        }
+    }
+
+    /// Appends a result line. When that fails the run ends: the ledger has the rest.
+    async fn tell(&mut self, line: &ResultLine) {
+        if self.dry_run {
+            return;
+        }
+        if let Some(results) = &mut self.results
+            && let Err(error) = results.append(line).await
+        {
+            self.lose_results(error);
+        }
+    }
+
+    fn lose_results(&mut self, error: ResultsError) {
+        tracing::error!(error.code = %error.code(), "results can no longer be written: {error}");
+        self.stopped.get_or_insert(Stopped::Fatal(error.code()));
+        self.results_error = Some(error);
+        self.results = None;
+    }
+
+    /// Counts a line that cannot be worked on as failed, with its place and the reason.
+    async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
+        tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
+        self.tally.count(Outcome::Failed, Some(Code::InputInvalid), 0, 0);
+        self.board.sessions.increment();
+        self.board.failed.increment();
+        let session = match &delivery.record {
+            Ok(record) => Some(record.clone()),
+            Err(bad) => bad.session_id.clone().map(SessionRecord::of),
+        };
+        if let Some(record) = session {
+            let mut line = ResultLine::of(record, Outcome::Failed);
+            line.code = Some(Code::InputInvalid);
+            line.message = Some(reason.to_owned());
+            self.tell(&line).await;
+        }
+        if let Err(error) = source.release(&delivery, RELEASE_DELAY).await {
+            self.source_failed(&error);
+        }
+    }
+
+    /// Gives a delivery back that was never begun.
+    async fn give_back(&mut self, delivery: Delivery, source: &mut dyn Source, code: Code, message: &str) {
+        let Ok(record) = delivery.record.clone() else {
+            let reason = delivery.place.to_string();
+            return self.refuse(delivery, source, &reason).await;
+        };
+        let desk = self.desk_of(&record).unwrap_or_default();
+        let done = Done {
+            taken: Taken { delivery, record, desk },
+            visit: Ok(Visit::of(Outcome::Pending)),
+            cost: Cost::default(),
+        };
+        let end = End {
+            outcome: Outcome::Pending,
+            code: Some(code),
+            message: Some(message.to_owned()),
+        };
+        self.write_down(done, end, source).await;
+    }
+
+    /// Tells of a session that was set aside and is not tried again, with the code it was set aside for.
+    async fn give_back_deferred(&mut self, delivery: Delivery, source: &mut dyn Source) {
+        let row = match &delivery.record {
+            Ok(record) => self.ledger.session(&record.session_id).await.ok().flatten(),
+            Err(_) => None,
+        };
+        let code = row
+            .as_ref()
+            .and_then(|row| row.code.as_deref())
+            .and_then(Code::parse)
+            .unwrap_or(Code::RunStopped);
+        let message = row
+            .and_then(|row| row.message)
+            .unwrap_or_else(|| "the run was told to stop".to_owned());
+        self.give_back(delivery, source, code, &message).await;
+    }
+
+    /// Waits for sessions in flight, then gives them up; each is settled one way or the other.
+    async fn drain(&mut self, source: &mut dyn Source, tasks: &mut JoinSet<Finished>, taken: &mut HashMap<Id, Taken>) {
+        let now = tokio::time::Instant::now();
+        let is_stuck = self.stopped == Some(Stopped::NoProgress);
+        let patience = if is_stuck {
+            Duration::ZERO
+        } else {
+            self.limits.drain_timeout
+        };
+        let abandon_at = now + patience;
+        self.settle_until(abandon_at, source, tasks, taken).await;
+        if tasks.is_empty() {
+            return;
+        }
+        tracing::warn!(sessions = tasks.len(), "giving up sessions in flight");
+        self.archiver.abandon.cancel();
+        self.settle_until(abandon_at + ABANDON_GRACE, source, tasks, taken)
+            .await;
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {
+            self.board.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        for (_, taken) in taken.drain() {
+            let end = End {
+                outcome: Outcome::Pending,
+                code: Some(Code::RunStopped),
+                message: Some("the run was told to stop".to_owned()),
+            };
+            let done = Done {
+                taken,
+                visit: Ok(Visit::of(Outcome::Pending)),
+                cost: Cost::default(),
+            };
+            self.write_down(done, end, source).await;
+        }
+    }
+
+    async fn settle_until(
+        &mut self,
+        until: tokio::time::Instant,
+        source: &mut dyn Source,
+        tasks: &mut JoinSet<Finished>,
+        taken: &mut HashMap<Id, Taken>,
+    ) {
+        while !tasks.is_empty() {
+            let Ok(Some(joined)) = tokio::time::timeout_at(until, tasks.join_next_with_id()).await else {
+                return;
+            };
+            if let Some(done) = self.joined(joined, taken) {
+                self.judge(done, source, Pass::First).await;
+            }
+        }
+    }
+
+    /// Looks at the limits that are not tied to a session.
+    fn watch(&mut self, is_working: bool) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let now = self.clock.instant();
+        if is_working && self.meter.since_success(now) > self.limits.no_progress {
+            tracing::error!("nothing succeeded for limits.no_progress; the run ends");
+            self.stopped = Some(Stopped::NoProgress);
+        } else if self
+            .limits
+            .max_duration
+            .is_some_and(|limit| self.meter.elapsed(now) > limit)
+        {
+            self.stopped = Some(Stopped::Limit("--max-duration"));
+        }
+    }
+
+    /// Tells whether another session would be one too many. Asked when there is one, so that a run which ends exactly
+    /// at its limit has not been stopped by it.
+    fn is_over_limit(&mut self, pass: Pass) -> bool {
+        if pass == Pass::Second {
+            return false;
+        }
+        let reached = |limit: Option<u64>, number: u64| limit.is_some_and(|limit| number >= limit);
+        let limit = if reached(self.limits.max_sessions, self.records) {
+            "--max-sessions"
+        } else if reached(self.limits.max_bytes, self.meter.bytes_received.get()) {
+            "--max-bytes"
+        } else if reached(self.limits.max_failures, self.tally.counts.failed) {
+            "--max-failures"
+        } else {
+            return false;
+        };
+        self.stopped.get_or_insert(Stopped::Limit(limit));
+        true
+    }
+
+    fn source_failed(&mut self, error: &SourceError) {
+        tracing::error!(error.code = %error.code(), "the source failed: {error}");
+        self.stopped.get_or_insert(Stopped::Fatal(error.code()));
+    }
+
+    /// Finds the integration of a record: its own, else the default, else the only one.
+    fn desk_of(&self, record: &SessionRecord) -> Result<String, &'static str> {
+        let name = record.integration.as_ref().or(self.default_integration.as_ref());
+        match name {
+            Some(name) if self.desks.contains_key(name) => Ok(name.clone()),
+            Some(_) => Err("the integration is not a configured one"),
+            None if self.desks.len() == 1 => self.desks.keys().next().cloned().ok_or("no integration is configured"),
+            None => Err("the record names no integration and several are configured; use --integration"),
+        }
+    }
+}
+
+impl Cost {
+    fn of(meter: &SessionMeter, started: Instant, clock: &dyn Clock) -> Self {
+        Self {
+            requests: meter.requests(),
+            retries: meter.retries(),
+            duration: clock.instant().saturating_duration_since(started),
+        }
+    }
+}
+
+fn is_busy(busy: &HashSet<SessionId>, delivery: &Delivery) -> bool {
+    delivery
+        .record
+        .as_ref()
+        .is_ok_and(|record| busy.contains(&record.session_id))
+}
+
+const fn code_of(reason: StopReason) -> Code {
+    match reason {
+        StopReason::Refused => Code::VeriffUnauthorized,
+        StopReason::AllAbsent => Code::VeriffAbsent,
+    }
+}

@@ -1,0 +1,80 @@
+//! Second try: what a run set aside, handed out again from the ledger.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::ledger::Ledger;
+use crate::model::record::SessionRecord;
+use crate::model::{RunId, SessionId};
+use crate::source::{Delivery, Place, Source, SourceError, Tally};
+
+/// How many sessions are read back at once.
+const PAGE: u32 = 256;
+
+/// The sessions that a run set aside.
+#[derive(Debug)]
+pub(super) struct SecondTry {
+    ledger: Arc<dyn Ledger>,
+    run_id: RunId,
+    page: VecDeque<SessionRecord>,
+    after: Option<SessionId>,
+    records: u64,
+}
+
+impl SecondTry {
+    pub(super) const fn of(ledger: Arc<dyn Ledger>, run_id: RunId) -> Self {
+        Self {
+            ledger,
+            run_id,
+            page: VecDeque::new(),
+            after: None,
+            records: 0,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for SecondTry {
+    async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
+        if self.page.is_empty() {
+            let page = self
+                .ledger
+                .retryable_of_run(&self.run_id, self.after.as_ref(), PAGE)
+                .await;
+            self.page = page.map_err(|error| SourceError::SetAside(Box::new(error)))?.into();
+            self.after = self
+                .page
+                .back()
+                .map(|record| record.session_id.clone())
+                .or(self.after.take());
+        }
+        let Some(record) = self.page.pop_front() else {
+            return Ok(None);
+        };
+        self.records += 1;
+        Ok(Some(Delivery {
+            place: Place::Line(self.records),
+            record: Ok(record),
+            is_finished: false,
+        }))
+    }
+
+    async fn acknowledge(&mut self, _: &Delivery) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    async fn release(&mut self, _: &Delivery, _: Duration) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            kind: "ledger",
+            records: self.records,
+            sha256: None,
+        }
+    }
+}
