@@ -11,6 +11,7 @@
 //! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
 
 // In the order of the flow; see docs/architecture.md for who may import whom.
+pub mod config;
 pub mod clock;
 pub mod error;
 pub mod ledger;
@@ -18,3 +19,4 @@ pub mod model;
 pub mod retry;
 pub mod secret;
 pub mod store;
+pub mod veriff;

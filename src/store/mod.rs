@@ -4,6 +4,8 @@
 //! where nothing stands, and tells when something does. On a versioned store the oldest version of a key is the
 //! archive's. Every body arrives with its digest, and a store answers only after it has verified that digest itself.
 
+pub mod settings;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -1,0 +1,3 @@
+//! Veriff: everything the vendor dictates, and nothing else.
+
+pub mod settings;
