@@ -8,16 +8,18 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::env::Environment;
-use super::file::{RawFile, RawIntegration, RawLimits, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _};
+use super::file::{
+    RawFile, RawIntegration, RawLimits, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _,
+};
 use super::origin::{Layers, Origin};
 use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
 use super::{
     API_KEY_VARIABLE, BASE_URL_VARIABLE, Config, ConfigError, DEFAULT_INTEGRATION, Limits, SHARED_SECRET_VARIABLE,
-    ShownValue,
+    ShownValue, StoreSettings,
 };
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::secret::SecretSource;
-use crate::store::settings::{S3Settings, Sse, StoreSettings, StoreUrl};
+use crate::store::settings::{S3Settings, Sse, StoreUrl};
 use crate::veriff::settings::{IntegrationKind, IntegrationSettings};
 
 const DEFAULT_LEDGER_URL: &str = "sqlite:ledger.db";
@@ -86,10 +88,7 @@ impl Builder<'_> {
         });
     }
 
-    fn integrations(
-        &mut self,
-        raw: Option<BTreeMap<String, RawIntegration>>,
-    ) -> BTreeMap<String, IntegrationSettings> {
+    fn integrations(&mut self, raw: Option<BTreeMap<String, RawIntegration>>) -> BTreeMap<String, IntegrationSettings> {
         let raw = raw.unwrap_or_else(|| {
             let implied = self.environment.get(BASE_URL_VARIABLE);
             implied
@@ -231,7 +230,10 @@ impl Builder<'_> {
         }
         let storage_class = raw.storage_class.unwrap_or_else(|| DEFAULT_STORAGE_CLASS.to_owned());
         if storage_class.is_empty() || !storage_class.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
-            self.report("store.storage_class", "a storage class is a name in capitals, such as STANDARD");
+            self.report(
+                "store.storage_class",
+                "a storage class is a name in capitals, such as STANDARD",
+            );
         }
         self.show("store.storage_class", storage_class.as_str());
         match url?.parse() {
@@ -248,7 +250,7 @@ impl Builder<'_> {
                 storage_class,
             })),
             Err(problem) => {
-                self.report("store.url", problem);
+                self.report("store.url", problem.to_string());
                 None
             }
         }
@@ -271,7 +273,10 @@ impl Builder<'_> {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && !has_userinfo(url));
         let Some(url) = url else {
-            self.report(KEY, "an address is http(s)://host or http(s)://host:port, without user or password");
+            self.report(
+                KEY,
+                "an address is http(s)://host or http(s)://host:port, without user or password",
+            );
             return None;
         };
         if url.scheme() == "http" && !is_loopback(&url) {
@@ -293,7 +298,13 @@ impl Builder<'_> {
             );
         }
         let default_mode = if stated { None } else { Some(Mode::None) };
-        let default = self.class("retention", raw.mode.or(default_mode), raw.period, raw.max_period, raw.basis);
+        let default = self.class(
+            "retention",
+            raw.mode.or(default_mode),
+            raw.period,
+            raw.max_period,
+            raw.basis,
+        );
         let classes = raw.classes.unwrap_or_default().into_iter();
         let classes: BTreeMap<String, Class> = classes
             .map(|(name, raw)| {
@@ -306,7 +317,10 @@ impl Builder<'_> {
         let rules: Vec<Rule> = rules
             .map(|(index, raw)| {
                 if raw.class.is_none() {
-                    self.report(&format!("retention.rules[{index}].class"), "missing; the class the rule gives");
+                    self.report(
+                        &format!("retention.rules[{index}].class"),
+                        "missing; the class the rule gives",
+                    );
                 }
                 let rule = Rule {
                     when: when_of(raw.when.unwrap_or_default()),
@@ -379,9 +393,9 @@ impl Builder<'_> {
 
     fn ledger_url(&mut self, stated: Option<String>) -> String {
         let url = stated.unwrap_or_else(|| DEFAULT_LEDGER_URL.to_owned());
-        if url.strip_prefix("sqlite:").is_none_or(str::is_empty) {
-            // The text is not repeated: an address of a database may hold its password.
-            self.report("ledger.url", "a ledger is sqlite:FILE, such as sqlite:ledger.db");
+        if let Err(error) = crate::ledger::check_url(&url) {
+            let text = error.to_string();
+            self.report("ledger.url", text.strip_prefix("ledger.url ").unwrap_or(&text));
         }
         self.show("ledger.url", url.as_str());
         url
@@ -395,9 +409,7 @@ impl Builder<'_> {
                 0
             }
             Some(SizeText::Bytes(bytes)) => bytes,
-            Some(SizeText::Auto) | None => CgroupFiles::of_process()
-                .limit_bytes()
-                .unwrap_or(default.memory_bytes),
+            Some(SizeText::Auto) | None => CgroupFiles::of_process().limit_bytes().unwrap_or(default.memory_bytes),
         };
         self.show("limits.memory", format_size(memory_bytes));
         let sessions_in_flight = self.count(
@@ -464,7 +476,11 @@ fn parse_base_url(text: &str, allow_http: bool) -> Result<Url, String> {
         return Err("must not hold a query or a fragment".to_owned());
     }
     let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/').to_owned();
+    let path = path
+        .strip_suffix("/v1")
+        .unwrap_or(path)
+        .trim_end_matches('/')
+        .to_owned();
     url.set_path(&path);
     Ok(url)
 }

@@ -9,9 +9,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use super::Problem;
 use super::origin::{Layers, parse_toml};
 use super::units::{DurationText, SizeText};
-use super::Problem;
 use crate::model::retention::{Mode, Period};
 use crate::store::settings::Sse;
 use crate::veriff::settings::{IntegrationKind, RecordKind, SignaturePolicy};
@@ -314,7 +314,9 @@ impl<'de> Deserialize<'de> for SecretText {
         };
         let mut entries = table.into_iter();
         let (Some((form, value)), None) = (entries.next(), entries.next()) else {
-            return Err(D::Error::custom(format!("a secret has exactly one place; {SECRET_FORMS}")));
+            return Err(D::Error::custom(format!(
+                "a secret has exactly one place; {SECRET_FORMS}"
+            )));
         };
         match (form.as_str(), value) {
             ("env", Value::String(name)) if !name.is_empty() => Ok(Self::Env(name)),
@@ -328,7 +330,9 @@ impl<'de> Deserialize<'de> for SecretText {
                 .collect::<Result<_, _>>()
                 .map(Self::Command),
             ("env" | "file", _) => Err(D::Error::custom(format!("`{form}` takes one text; {SECRET_FORMS}"))),
-            ("command", _) => Err(D::Error::custom(format!("`command` takes a list of texts; {SECRET_FORMS}"))),
+            ("command", _) => Err(D::Error::custom(format!(
+                "`command` takes a list of texts; {SECRET_FORMS}"
+            ))),
             _ => Err(D::Error::custom(format!("unknown place of a secret; {SECRET_FORMS}"))),
         }
     }

@@ -25,7 +25,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::error::Code;
 use crate::model::retention::RetentionPolicy;
 use crate::secret::SecretSource;
-use crate::store::settings::StoreSettings;
+use crate::store::settings::{S3Settings, StoreUrl};
 use crate::veriff::settings::IntegrationSettings;
 
 /// The name of the integration that needs no file: three variables make it.
@@ -56,6 +56,29 @@ pub struct Config {
     /// What is allowed, and worth a second look.
     pub warnings: Vec<String>,
     shown: Vec<ShownValue>,
+}
+
+/// Where the archive is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// In a bucket.
+    S3(S3Settings),
+    /// In a directory.
+    Dir(PathBuf),
+}
+
+impl StoreSettings {
+    /// Returns the address of the store.
+    #[must_use]
+    pub fn url(&self) -> StoreUrl {
+        match self {
+            Self::S3(settings) => StoreUrl::S3 {
+                bucket: settings.bucket.clone(),
+                prefix: settings.prefix.clone(),
+            },
+            Self::Dir(directory) => StoreUrl::Dir(directory.clone()),
+        }
+    }
 }
 
 /// The bounds of one process.
@@ -158,7 +181,8 @@ pub enum ConfigError {
 }
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    lines.concat()
 }
 
 impl ConfigError {

@@ -50,10 +50,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let refusal = || "a size is a whole number and a unit, such as 2GiB, 256 MiB or 1048576".to_owned();
     let (count, unit) = split(text).ok_or_else(refusal)?;
     let unit = unit.to_ascii_lowercase();
-    let (_, bytes) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(refusal)?;
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refusal)?;
     count
         .checked_mul(*bytes)
         .ok_or_else(|| "a size this large cannot be counted".to_owned())
@@ -158,7 +155,12 @@ impl CgroupFiles {
     pub(super) fn of_process() -> Self {
         let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let files = limit_files(&membership);
-        Self(files.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect())
+        Self(
+            files
+                .iter()
+                .filter_map(|path| std::fs::read_to_string(path).ok())
+                .collect(),
+        )
     }
 
     /// Returns the least limit among them, if there is one.
@@ -197,7 +199,10 @@ fn limit_files(membership: &str) -> Vec<String> {
 /// Reads one limit file. Version 2 says `max` where there is none, version 1 a number near the largest there is.
 fn parse_limit(text: &str) -> Option<u64> {
     const NO_LIMIT_FROM: u64 = 1 << 60;
-    text.trim().parse().ok().filter(|bytes| (1..NO_LIMIT_FROM).contains(bytes))
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|bytes| (1..NO_LIMIT_FROM).contains(bytes))
 }
 
 #[cfg(test)]
