@@ -1,0 +1,658 @@
+//! The ledger in one SQLite file, for one machine.
+//!
+//! Write-ahead log, synced at every commit, created and migrated when it is opened. One connection writes and a few
+//! read, so that a look at the numbers never waits for a run, nor a run for the look. Other processes may use the same
+//! file on the same machine; they wait for one another.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _};
+
+use super::{
+    Group, Ledger, LedgerError, ManifestRef, Move, OVERVIEW_RUNS, Overview, RunCounts, RunFinish, RunRow, RunStart,
+    SessionEntry, SessionRow, Standing, State,
+};
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::record::SessionRecord;
+use crate::model::{ArchiveId, RunId, SessionId};
+
+/// How long one process waits for another that writes; a checkpoint of a large log takes seconds on a slow disk.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a session waits for the one connection that writes; longer than [`BUSY_TIMEOUT`], which may stand before it.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How many connections read.
+const READERS: u32 = 2;
+
+/// Every migration; a released one is never edited, see `migrations/README.md`.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        Cow::Borrowed("sessions media runs"),
+        MigrationType::Simple,
+        include_str!("../../migrations/sqlite/0001_sessions_media_runs.sql").into_sql_str(),
+        false,
+    )])
+});
+
+/// What a `sqlite:` URL names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Location {
+    /// A file.
+    File(PathBuf),
+    /// Nothing that lasts.
+    Memory,
+}
+
+impl Location {
+    /// Reads `sqlite:ledger.db`, `sqlite:///absolute/path` or `sqlite::memory:`.
+    pub(super) fn parse(url: &str) -> Result<Self, LedgerError> {
+        let refused = |reason: &str| Err(LedgerError::Url(reason.to_owned()));
+        let Some(rest) = url.strip_prefix("sqlite:") else {
+            return match url.split_once(':') {
+                Some(("postgres" | "postgresql", _)) => {
+                    refused("asks for PostgreSQL, which is not supported by this version; use sqlite:FILE")
+                }
+                _ => refused("must be sqlite:FILE or sqlite:///DIRECTORY/FILE"),
+            };
+        };
+        if rest == ":memory:" {
+            return Ok(Self::Memory);
+        }
+        if rest.contains('?') {
+            return refused("takes no options behind the file");
+        }
+        let path = match rest.strip_prefix("//") {
+            Some(path) if !path.starts_with('/') => {
+                return refused("has two slashes before a relative file; use sqlite:FILE or sqlite:///DIRECTORY/FILE");
+            }
+            Some(path) => path,
+            None => rest,
+        };
+        if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('\0') {
+            return refused("names no file");
+        }
+        // SQLite itself reads a name that begins with `file:` as a URI with options.
+        if path.starts_with("file:") {
+            return refused("names its file without file:");
+        }
+        Ok(Self::File(PathBuf::from(path)))
+    }
+
+    /// Tells whether the file is there.
+    pub(super) async fn exists(&self) -> bool {
+        match self {
+            Self::File(path) => tokio::fs::try_exists(path).await.unwrap_or(true),
+            Self::Memory => false,
+        }
+    }
+}
+
+/// A ledger in an SQLite file.
+#[derive(Debug)]
+pub(super) struct SqliteLedger {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteLedger {
+    /// Opens the file, creates it if need be, and brings its schema up to date.
+    pub(super) async fn open(location: &Location) -> Result<Self, LedgerError> {
+        let (path, action) = match location {
+            Location::File(path) => (path.as_path(), format!("be opened at {}", path.display())),
+            Location::Memory => (Path::new(":memory:"), "be opened in memory".to_owned()),
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            // Statements would tell of times and counts, at best; errors are told by whoever handles them.
+            .disable_statement_logging();
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+        };
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|error| unavailable(action)(error))?;
+        migrate(&writer).await?;
+        let readers = match location {
+            Location::File(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
+            Location::Memory => writer.clone(),
+        };
+        Ok(Self { writer, readers })
+    }
+}
+
+/// Brings the schema up to date, one process at a time.
+async fn migrate(writer: &SqlitePool) -> Result<(), LedgerError> {
+    let failed = || unavailable("be migrated");
+    // Taken before looking: two processes that open a new file together must not both create its tables.
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+    MIGRATIONS
+        .run_direct(None, &mut *transaction, false)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(version) => LedgerError::Schema(format!(
+                "the ledger's schema is newer than this program, which does not know its migration {version}: use the \
+                 version whose `veriff-archive ledger migrate` upgraded it, or a later one"
+            )),
+            MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => LedgerError::Schema(format!(
+                "migration {version} of the ledger's schema is not the one this program knows: restore the ledger \
+                 from a backup and run `veriff-archive ledger migrate`"
+            )),
+            MigrateError::Execute(error) => failed()(error),
+            error => LedgerError::Unavailable {
+                action: "be migrated".into(),
+                source: Box::new(error),
+            },
+        })?;
+    transaction.commit().await.map_err(failed())
+}
+
+/// Makes an error of what SQLite or the file system said.
+fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
+    move |error| LedgerError::Unavailable {
+        action: action.into(),
+        source: Box::new(error),
+    }
+}
+
+const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = ?1";
+
+/// One statement for all items; rows that say the same already are not written again.
+const PUT_MEDIA: &str = "
+    INSERT INTO media (session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256)
+    SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, unhex(value ->> 6)
+    FROM json_each(?2) WHERE true
+    ON CONFLICT (session_id, media_id) DO UPDATE SET
+        attempt_id = excluded.attempt_id, kind = excluded.kind, key = excluded.key,
+        version_id = excluded.version_id, size_bytes = excluded.size_bytes, sha256 = excluded.sha256
+    WHERE (media.attempt_id, media.kind, media.key, media.version_id, media.size_bytes, media.sha256)
+        IS NOT (excluded.attempt_id, excluded.kind, excluded.key, excluded.version_id, excluded.size_bytes,
+            excluded.sha256)";
+
+/// `?19` and `?20` are what [`Standing::after`] decided: whether the cause and the manifest are taken.
+const PUT_SESSION: &str = "
+    INSERT INTO sessions (
+        session_id, asked_integration, decided_at, retention_class, reference, integration, state, code, message,
+        upstream_created_at, deadline_at, manifest_key, manifest_version_id, manifest_sequence, manifest_sha256,
+        complete, settled, media, bytes, visits, run_id, first_visited_at, last_visited_at)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+        count(*), ifnull(sum(size_bytes), 0), 1, ?18, ?21, ?21
+    FROM media WHERE session_id = ?1
+    ON CONFLICT (session_id) DO UPDATE SET
+        asked_integration = ifnull(excluded.asked_integration, asked_integration),
+        decided_at = ifnull(excluded.decided_at, decided_at),
+        retention_class = ifnull(excluded.retention_class, retention_class),
+        reference = ifnull(excluded.reference, reference),
+        integration = excluded.integration,
+        state = excluded.state,
+        code = iif(?19, excluded.code, code),
+        message = iif(?19, excluded.message, message),
+        upstream_created_at = ifnull(excluded.upstream_created_at, upstream_created_at),
+        deadline_at = ifnull(excluded.deadline_at, deadline_at),
+        manifest_key = iif(?20, excluded.manifest_key, manifest_key),
+        manifest_version_id = iif(?20, excluded.manifest_version_id, manifest_version_id),
+        manifest_sequence = iif(?20, excluded.manifest_sequence, manifest_sequence),
+        manifest_sha256 = iif(?20, excluded.manifest_sha256, manifest_sha256),
+        complete = iif(?20, excluded.complete, complete),
+        settled = iif(?20, excluded.settled, settled),
+        media = excluded.media,
+        bytes = excluded.bytes,
+        visits = visits + 1,
+        run_id = excluded.run_id,
+        last_visited_at = excluded.last_visited_at";
+
+const LEFT_BY_RUN: &str = "
+    SELECT session_id, asked_integration, decided_at, retention_class, reference FROM sessions
+    WHERE run_id = ?1 AND session_id > ?2 AND state IN ('failed', 'pending')
+        AND code IN (SELECT value FROM json_each(?3))
+    ORDER BY session_id LIMIT ?4";
+
+const GROUPS: &str = "
+    SELECT state, code, count(*) AS sessions, sum(complete) AS complete, sum(settled) AS settled,
+        sum(media) AS media, sum(bytes) AS bytes, min(deadline_at) AS nearest_deadline_at,
+        sum(deadline_at IS NULL) AS unknown_deadlines,
+        ifnull(sum(deadline_at <= ?1), 0) AS past_horizon,
+        ifnull(sum(deadline_at > ?1 AND deadline_at <= ?2), 0) AS within_alarm
+    FROM sessions GROUP BY state, code ORDER BY state, code";
+
+const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
+        sqlx::query_scalar("SELECT archive_id FROM archive")
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?
+            .map(|id: String| ArchiveId::parse(&id).map_err(|_| LedgerError::Damaged("archive id")))
+            .transpose()
+    }
+
+    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
+        sqlx::query("INSERT INTO archive (only_row, archive_id) VALUES (1, ?1) ON CONFLICT DO NOTHING")
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("note its archive"))?;
+        Ok(())
+    }
+
+    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
+        sqlx::query(
+            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (run_id) DO NOTHING",
+        )
+        .bind(run.run_id.as_str())
+        .bind(run.started_at.unix_millis())
+        .bind(&run.version)
+        .bind(&run.source_kind)
+        .bind(&run.store_url)
+        .execute(&self.writer)
+        .await
+        .map_err(unavailable("note the start of a run"))?;
+        Ok(())
+    }
+
+    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
+        let counts = &run.counts;
+        sqlx::query(
+            "UPDATE runs SET finished_at = ?2, exit_code = ?3, archived = ?4, unchanged = ?5, absent = ?6, failed = ?7,
+                pending = ?8, media = ?9, bytes = ?10
+             WHERE run_id = ?1",
+        )
+        .bind(run.run_id.as_str())
+        .bind(run.finished_at.unix_millis())
+        .bind(run.exit_code)
+        .bind(saturated(counts.archived))
+        .bind(saturated(counts.unchanged))
+        .bind(saturated(counts.absent))
+        .bind(saturated(counts.failed))
+        .bind(saturated(counts.pending))
+        .bind(saturated(counts.media))
+        .bind(saturated(counts.bytes))
+        .execute(&self.writer)
+        .await
+        .map_err(unavailable("note the end of a run"))?;
+        Ok(())
+    }
+
+    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
+        let failed = || unavailable("take a session");
+        // Immediate, so that what was read here cannot change before it is written.
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        let standing = sqlx::query(STANDING)
+            .bind(entry.record.session_id.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed())?
+            .map(|row| standing_of(&row))
+            .transpose()?;
+        let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
+        if made.takes_manifest && !entry.media.is_empty() {
+            sqlx::query(PUT_MEDIA)
+                .bind(entry.record.session_id.as_str())
+                .bind(media_json(entry))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed())?;
+        }
+        put_session(entry, made)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed())?;
+        transaction.commit().await.map_err(failed())?;
+        Ok(made.state)
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
+        sqlx::query("SELECT * FROM sessions WHERE session_id = ?1")
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?
+            .map(|row| session_of(&Columns(&row)))
+            .transpose()
+    }
+
+    async fn retryable_of_run(
+        &self,
+        run_id: &RunId,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Vec<SessionRecord>, LedgerError> {
+        let codes: Vec<Code> = Code::ALL.iter().copied().filter(|code| code.is_retryable()).collect();
+        sqlx::query(LEFT_BY_RUN)
+            .bind(run_id.as_str())
+            .bind(after.map_or("", SessionId::as_str))
+            .bind(json(&codes))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?
+            .iter()
+            .map(|row| record_of(&Columns(row)))
+            .collect()
+    }
+
+    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
+        let failed = || unavailable("be read");
+        // One snapshot, so that the numbers agree with one another.
+        let mut snapshot = self.readers.begin().await.map_err(failed())?;
+        let groups = sqlx::query(GROUPS)
+            .bind(now.unix_millis())
+            .bind(now.plus(horizon_alarm).unix_millis())
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(failed())?;
+        let oldest_pending: Option<i64> = sqlx::query_scalar(OLDEST_PENDING)
+            .fetch_one(&mut *snapshot)
+            .await
+            .map_err(failed())?;
+        let runs = sqlx::query("SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1")
+            .bind(OVERVIEW_RUNS)
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(failed())?;
+        let groups: Vec<Group> = groups
+            .iter()
+            .map(|row| group_of(&Columns(row)))
+            .collect::<Result<_, _>>()?;
+        Ok(Overview {
+            oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
+            runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
+            ..Overview::of(&groups)
+        })
+    }
+}
+
+fn put_session(
+    entry: &SessionEntry,
+    made: Move,
+) -> sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+    let record = &entry.record;
+    let manifest = entry.manifest.as_ref().filter(|_| made.takes_manifest);
+    sqlx::query(PUT_SESSION)
+        .bind(record.session_id.as_str())
+        .bind(record.integration.as_deref())
+        .bind(record.decided_at.map(Timestamp::unix_millis))
+        .bind(record.retention_class.as_deref())
+        .bind(record.reference.as_deref())
+        .bind(&entry.integration)
+        .bind(made.state.as_str())
+        .bind(entry.code.map(Code::as_str))
+        .bind(entry.message.as_deref())
+        .bind(entry.upstream_created_at.map(Timestamp::unix_millis))
+        .bind(entry.deadline_at.map(Timestamp::unix_millis))
+        .bind(manifest.map(|m| m.key.as_str()))
+        .bind(manifest.and_then(|m| m.version_id.as_deref()))
+        .bind(manifest.map(|m| m.sequence))
+        .bind(manifest.map(|m| m.sha256.as_bytes().as_slice()))
+        .bind(made.takes_manifest && entry.complete)
+        .bind(made.takes_manifest && entry.settled)
+        .bind(entry.run_id.as_str())
+        .bind(made.takes_cause)
+        .bind(made.takes_manifest)
+        .bind(entry.at.unix_millis())
+}
+
+fn media_json(entry: &SessionEntry) -> String {
+    let rows: Vec<_> = entry
+        .media
+        .iter()
+        .map(|media| {
+            (
+                &media.media_id,
+                &media.attempt_id,
+                media.kind,
+                &media.key,
+                &media.version_id,
+                saturated(media.size_bytes),
+                media.sha256,
+            )
+        })
+        .collect();
+    json(&rows)
+}
+
+/// Renders strings and numbers as JSON, which cannot fail.
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("plain values are JSON: {error}"))
+}
+
+/// SQLite counts to 2^63.
+fn saturated(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Reads columns by name into our own types.
+struct Columns<'r>(&'r SqliteRow);
+
+impl<'r> Columns<'r> {
+    fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
+    where
+        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        self.0.try_get(column).map_err(|_| LedgerError::Damaged(column))
+    }
+
+    fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
+        u64::try_from(self.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
+    }
+
+    fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
+        self.get(column).map(Timestamp::from_unix_millis)
+    }
+
+    fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
+        Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_unix_millis))
+    }
+
+    fn run_id(&self) -> Result<RunId, LedgerError> {
+        RunId::parse(self.get("run_id")?).map_err(|_| LedgerError::Damaged("run_id"))
+    }
+
+    fn state(&self) -> Result<State, LedgerError> {
+        State::parse(self.get("state")?).ok_or(LedgerError::Damaged("state"))
+    }
+}
+
+fn standing_of(row: &SqliteRow) -> Result<Standing, LedgerError> {
+    let columns = Columns(row);
+    Ok(Standing {
+        state: columns.state()?,
+        sequence: columns.get("manifest_sequence")?,
+    })
+}
+
+fn record_of(columns: &Columns<'_>) -> Result<SessionRecord, LedgerError> {
+    Ok(SessionRecord {
+        session_id: SessionId::parse(columns.get("session_id")?).map_err(|_| LedgerError::Damaged("session_id"))?,
+        integration: columns.get("asked_integration")?,
+        decided_at: columns.time_if_known("decided_at")?,
+        retention_class: columns.get("retention_class")?,
+        reference: columns.get("reference")?,
+    })
+}
+
+fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerError> {
+    let manifest = match columns.get::<Option<String>>("manifest_key")? {
+        Some(key) => Some(ManifestRef {
+            key: ObjectKey::from_store(key),
+            version_id: columns.get("manifest_version_id")?,
+            sequence: columns.get("manifest_sequence")?,
+            sha256: Sha256Digest::from_hex(&hex::encode(columns.get::<&[u8]>("manifest_sha256")?))
+                .ok_or(LedgerError::Damaged("manifest_sha256"))?,
+        }),
+        None => None,
+    };
+    Ok(SessionRow {
+        record: record_of(columns)?,
+        integration: columns.get("integration")?,
+        state: columns.state()?,
+        code: columns.get("code")?,
+        message: columns.get("message")?,
+        upstream_created_at: columns.time_if_known("upstream_created_at")?,
+        deadline_at: columns.time_if_known("deadline_at")?,
+        manifest,
+        complete: columns.get("complete")?,
+        settled: columns.get("settled")?,
+        media: columns.count("media")?,
+        bytes: columns.count("bytes")?,
+        visits: columns.count("visits")?,
+        run_id: columns.run_id()?,
+        first_visited_at: columns.time("first_visited_at")?,
+        last_visited_at: columns.time("last_visited_at")?,
+    })
+}
+
+fn group_of(columns: &Columns<'_>) -> Result<Group, LedgerError> {
+    Ok(Group {
+        state: columns.state()?,
+        code: columns.get("code")?,
+        sessions: columns.count("sessions")?,
+        complete: columns.count("complete")?,
+        settled: columns.count("settled")?,
+        media: columns.count("media")?,
+        bytes: columns.count("bytes")?,
+        nearest_deadline_at: columns.time_if_known("nearest_deadline_at")?,
+        unknown_deadlines: columns.count("unknown_deadlines")?,
+        past_horizon: columns.count("past_horizon")?,
+        within_alarm: columns.count("within_alarm")?,
+    })
+}
+
+fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
+    Ok(RunRow {
+        run_id: columns.run_id()?,
+        started_at: columns.time("started_at")?,
+        finished_at: columns.time_if_known("finished_at")?,
+        exit_code: columns.get("exit_code")?,
+        version: columns.get("version")?,
+        source_kind: columns.get("source_kind")?,
+        store_url: columns.get("store_url")?,
+        counts: RunCounts {
+            archived: columns.count("archived")?,
+            unchanged: columns.count("unchanged")?,
+            absent: columns.count("absent")?,
+            failed: columns.count("failed")?,
+            pending: columns.count("pending")?,
+            media: columns.count("media")?,
+            bytes: columns.count("bytes")?,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_files_or_memory() {
+        let file = |path: &str| Some(Location::File(PathBuf::from(path)));
+        for (url, location) in [
+            ("sqlite:ledger.db", file("ledger.db")),
+            ("sqlite:data/ledger.db", file("data/ledger.db")),
+            ("sqlite:/abs/ledger.db", file("/abs/ledger.db")),
+            ("sqlite:///abs/ledger.db", file("/abs/ledger.db")),
+            ("sqlite::memory:", Some(Location::Memory)),
+            ("sqlite:", None),
+            ("sqlite://", None),
+            ("sqlite:///", None),
+            ("sqlite://host/ledger.db", None),
+            ("sqlite:ledger.db?mode=ro", None),
+            ("sqlite:file:ledger.db", None),
+            ("ledger.db", None),
+            ("mysql://host/db", None),
+            ("", None),
+        ] {
+            assert_eq!(Location::parse(url).ok(), location, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_overview_and_the_last_tries_read_indexes_alone() {
+        let ledger = SqliteLedger::open(&Location::Memory).await.unwrap();
+        for (statement, index) in [
+            (GROUPS, "USING COVERING INDEX sessions_overview"),
+            (OLDEST_PENDING, "USING COVERING INDEX sessions_oldest_pending"),
+            (
+                LEFT_BY_RUN,
+                "USING INDEX sessions_left_by_run (run_id=? AND session_id>?)",
+            ),
+        ] {
+            let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                .fetch_all(&ledger.writer)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| row.get("detail"))
+                .collect();
+            assert!(plan[0].contains(index), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_is_synced_at_every_commit_and_keeps_its_references() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(&Location::File(folder.path().join("ledger.db")))
+            .await
+            .unwrap();
+        for (pragma, value) in [("synchronous", "2"), ("foreign_keys", "1"), ("journal_mode", "wal")] {
+            let found: String = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
+                .fetch_one(&ledger.writer)
+                .await
+                .map(|row| row.try_get_unchecked::<String, _>(0).unwrap())
+                .unwrap();
+            assert_eq!(found, value, "{pragma}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_schema_refuses_archived_without_a_manifest() {
+        let ledger = SqliteLedger::open(&Location::Memory).await.unwrap();
+        let error = ledger
+            .commit(&SessionEntry {
+                record: SessionRecord::of(SessionId::parse("s").unwrap()),
+                integration: "default".into(),
+                state: State::Archived,
+                code: None,
+                message: None,
+                upstream_created_at: None,
+                deadline_at: None,
+                manifest: None,
+                complete: true,
+                settled: true,
+                media: Vec::new(),
+                run_id: RunId::parse("r").unwrap(),
+                at: Timestamp::from_unix_seconds(0),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::LedgerUnavailable);
+        assert_eq!(ledger.session(&SessionId::parse("s").unwrap()).await.unwrap(), None);
+    }
+}
