@@ -47,6 +47,8 @@ codes! {
     InputInvalid = "input.invalid", Permanent;
     /// The source of the records could not be read to its end.
     InputUnreadable = "input.unreadable", Retryable;
+    /// The results file could not be written.
+    OutputUnwritable = "output.unwritable", Retryable;
     /// Veriff refused the credentials, or this one session.
     VeriffUnauthorized = "veriff.unauthorized", Permanent;
     /// Veriff answers 404 or 410 for the session, or for one of its attempts.
@@ -189,9 +191,11 @@ impl Exit {
     pub const fn of_fatal(code: Code) -> Self {
         match code {
             Code::ConfigInvalid | Code::LedgerSchema => Self::Config,
-            Code::LedgerUnavailable | Code::StoreUnavailable | Code::StoreFull | Code::InputUnreadable => {
-                Self::TryLater
-            }
+            Code::LedgerUnavailable
+            | Code::StoreUnavailable
+            | Code::StoreFull
+            | Code::InputUnreadable
+            | Code::OutputUnwritable => Self::TryLater,
             Code::InternalError => Self::Internal,
             _ => Self::Refused,
         }

@@ -7,7 +7,11 @@ use clap::Args;
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
     /// The file, `-`, or the object.
-    #[arg(long, value_name = "PATH", help = "Session ids or records: a file, - for standard input, or s3://bucket/key")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
+    )]
     pub sessions: String,
     /// Form of the records [default: detected]
     #[arg(long, value_name = "FORMAT")]

@@ -11,19 +11,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
+use super::overview::Group;
+use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
 use super::{
-    Group, Ledger, LedgerError, ManifestRef, Move, OVERVIEW_RUNS, Overview, RunCounts, RunFinish, RunRow, RunStart,
-    SessionEntry, SessionRow, Standing, State,
+    Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow, Standing, State,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::digest::Sha256Digest;
-use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
 use crate::model::{ArchiveId, RunId, SessionId};
 
@@ -171,7 +168,7 @@ async fn migrate(writer: &SqlitePool) -> Result<(), LedgerError> {
 }
 
 /// Makes an error of what SQLite or the file system said.
-fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
+pub(super) fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
     move |error| LedgerError::Unavailable {
         action: action.into(),
         source: Box::new(error),
@@ -225,7 +222,8 @@ const PUT_SESSION: &str = "
         last_visited_at = excluded.last_visited_at";
 
 const LEFT_BY_RUN: &str = "
-    SELECT session_id, asked_integration, decided_at, retention_class, reference FROM sessions
+    SELECT session_id, asked_integration, decided_at, retention_class, reference
+    FROM sessions INDEXED BY sessions_left_by_run
     WHERE run_id = ?1 AND session_id > ?2 AND state IN ('failed', 'pending')
         AND code IN (SELECT value FROM json_each(?3))
     ORDER BY session_id LIMIT ?4";
@@ -238,7 +236,8 @@ const GROUPS: &str = "
         ifnull(sum(deadline_at > ?1 AND deadline_at <= ?2), 0) AS within_alarm
     FROM sessions GROUP BY state, code ORDER BY state, code";
 
-const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
+const OLDEST_PENDING: &str =
+    "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
 
 #[async_trait]
 impl Ledger for SqliteLedger {
@@ -447,127 +446,10 @@ fn saturated(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Reads columns by name into our own types.
-struct Columns<'r>(&'r SqliteRow);
-
-impl<'r> Columns<'r> {
-    fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        self.0.try_get(column).map_err(|_| LedgerError::Damaged(column))
-    }
-
-    fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
-    }
-
-    fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
-        self.get(column).map(Timestamp::from_unix_millis)
-    }
-
-    fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
-        Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_unix_millis))
-    }
-
-    fn run_id(&self) -> Result<RunId, LedgerError> {
-        RunId::parse(self.get("run_id")?).map_err(|_| LedgerError::Damaged("run_id"))
-    }
-
-    fn state(&self) -> Result<State, LedgerError> {
-        State::parse(self.get("state")?).ok_or(LedgerError::Damaged("state"))
-    }
-}
-
-fn standing_of(row: &SqliteRow) -> Result<Standing, LedgerError> {
-    let columns = Columns(row);
-    Ok(Standing {
-        state: columns.state()?,
-        sequence: columns.get("manifest_sequence")?,
-    })
-}
-
-fn record_of(columns: &Columns<'_>) -> Result<SessionRecord, LedgerError> {
-    Ok(SessionRecord {
-        session_id: SessionId::parse(columns.get("session_id")?).map_err(|_| LedgerError::Damaged("session_id"))?,
-        integration: columns.get("asked_integration")?,
-        decided_at: columns.time_if_known("decided_at")?,
-        retention_class: columns.get("retention_class")?,
-        reference: columns.get("reference")?,
-    })
-}
-
-fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerError> {
-    let manifest = match columns.get::<Option<String>>("manifest_key")? {
-        Some(key) => Some(ManifestRef {
-            key: ObjectKey::from_store(key),
-            version_id: columns.get("manifest_version_id")?,
-            sequence: columns.get("manifest_sequence")?,
-            sha256: Sha256Digest::from_hex(&hex::encode(columns.get::<&[u8]>("manifest_sha256")?))
-                .ok_or(LedgerError::Damaged("manifest_sha256"))?,
-        }),
-        None => None,
-    };
-    Ok(SessionRow {
-        record: record_of(columns)?,
-        integration: columns.get("integration")?,
-        state: columns.state()?,
-        code: columns.get("code")?,
-        message: columns.get("message")?,
-        upstream_created_at: columns.time_if_known("upstream_created_at")?,
-        deadline_at: columns.time_if_known("deadline_at")?,
-        manifest,
-        complete: columns.get("complete")?,
-        settled: columns.get("settled")?,
-        media: columns.count("media")?,
-        bytes: columns.count("bytes")?,
-        visits: columns.count("visits")?,
-        run_id: columns.run_id()?,
-        first_visited_at: columns.time("first_visited_at")?,
-        last_visited_at: columns.time("last_visited_at")?,
-    })
-}
-
-fn group_of(columns: &Columns<'_>) -> Result<Group, LedgerError> {
-    Ok(Group {
-        state: columns.state()?,
-        code: columns.get("code")?,
-        sessions: columns.count("sessions")?,
-        complete: columns.count("complete")?,
-        settled: columns.count("settled")?,
-        media: columns.count("media")?,
-        bytes: columns.count("bytes")?,
-        nearest_deadline_at: columns.time_if_known("nearest_deadline_at")?,
-        unknown_deadlines: columns.count("unknown_deadlines")?,
-        past_horizon: columns.count("past_horizon")?,
-        within_alarm: columns.count("within_alarm")?,
-    })
-}
-
-fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
-    Ok(RunRow {
-        run_id: columns.run_id()?,
-        started_at: columns.time("started_at")?,
-        finished_at: columns.time_if_known("finished_at")?,
-        exit_code: columns.get("exit_code")?,
-        version: columns.get("version")?,
-        source_kind: columns.get("source_kind")?,
-        store_url: columns.get("store_url")?,
-        counts: RunCounts {
-            archived: columns.count("archived")?,
-            unchanged: columns.count("unchanged")?,
-            absent: columns.count("absent")?,
-            failed: columns.count("failed")?,
-            pending: columns.count("pending")?,
-            media: columns.count("media")?,
-            bytes: columns.count("bytes")?,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::Row as _;
 
     #[test]
     fn urls_name_files_or_memory() {

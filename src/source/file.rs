@@ -1,0 +1,302 @@
+//! Session records from a file, standard input or any other stream of bytes.
+//!
+//! Plain ids, CSV or NDJSON, streamed in constant memory however long the input. A file has no lease and nothing to
+//! acknowledge: write-once keys make it safe to hand the same line to two workers.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use super::lines::{Line, Lines, MAX_LINE_BYTES};
+use super::parse::{CsvFault, CsvFields, CsvHeader, Parsed, parse_ndjson, parse_plain};
+use super::{BadRecord, Checks, Delivery, Place, Source, SourceError, Tally};
+use crate::model::SessionId;
+
+/// How records are written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One id a line; blank lines and `#` comments are skipped.
+    Plain,
+    /// Comma-separated, with a header that names `session_id`.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl Format {
+    /// Every format there is.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Csv, Self::Ndjson];
+
+    /// Returns the name that `--format` takes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Csv => "csv",
+            Self::Ndjson => "ndjson",
+        }
+    }
+
+    /// Guesses from the first line that is neither blank nor a comment.
+    fn detect(line: &[u8]) -> Self {
+        let line = line.trim_ascii();
+        if line.starts_with(b"{") {
+            Self::Ndjson
+        } else if line.contains(&b',') || line == b"session_id" || line == b"\"session_id\"" {
+            Self::Csv
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.as_str() == text)
+            .ok_or_else(|| "not one of plain, csv, ndjson".to_owned())
+    }
+}
+
+/// Records from a stream of bytes.
+#[derive(Debug)]
+pub struct FileSource {
+    kind: &'static str,
+    format: Option<Format>,
+    checks: Checks,
+    lines: Lines,
+    records: u64,
+    header: Option<CsvHeader>,
+    fields: CsvFields,
+    open: OpenRecord,
+}
+
+/// A CSV record with a quoted field that goes on in the next line.
+#[derive(Default)]
+struct OpenRecord {
+    /// Its lines so far, each with its LF.
+    lines: Vec<u8>,
+    /// The number of the first.
+    first: u64,
+}
+
+impl FileSource {
+    /// Opens a file, or standard input if the path is `-`.
+    ///
+    /// # Errors
+    /// Retryable: the file cannot be opened.
+    pub async fn open(path: &Path, format: Option<Format>, checks: Checks) -> Result<Self, SourceError> {
+        if path == Path::new("-") {
+            return Ok(Self::of_reader("stdin", Box::new(tokio::io::stdin()), format, checks));
+        }
+        let failed = |source| SourceError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        if file.metadata().await.map_err(failed)?.is_dir() {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Self::of_reader("file", Box::new(file), format, checks))
+    }
+
+    /// Takes any stream of bytes, such as a stored object; `kind` is what the run's record calls it.
+    #[must_use]
+    pub fn of_reader(
+        kind: &'static str,
+        reader: Box<dyn AsyncRead + Send + Unpin>,
+        format: Option<Format>,
+        checks: Checks,
+    ) -> Self {
+        Self {
+            kind,
+            format,
+            checks,
+            lines: Lines::new(reader),
+            records: 0,
+            header: None,
+            fields: CsvFields::default(),
+            open: OpenRecord::default(),
+        }
+    }
+
+    /// Takes the line just read; nothing comes of a blank one, a comment, a header, or part of a record.
+    fn take(&mut self, line: Line) -> Result<Option<Delivery>, SourceError> {
+        if line == Line::TooLong {
+            if !self.open.is_empty() {
+                return Ok(Some(self.break_open(true)));
+            }
+            return Ok(Some(bad(self.lines.number(), None, "the line is longer than 1 MiB")));
+        }
+        let text = self.lines.line();
+        let is_blank = text.trim_ascii().is_empty();
+        let is_comment = text.trim_ascii_start().starts_with(b"#");
+        let format = match self.format {
+            Some(format) => format,
+            None if is_blank || is_comment => return Ok(None),
+            None => *self.format.insert(Format::detect(text)),
+        };
+        let number = self.lines.number();
+        match format {
+            Format::Plain if is_blank || is_comment => Ok(None),
+            Format::Plain => Ok(Some(delivery(number, parse_plain(text, &self.checks)))),
+            Format::Ndjson if is_blank => Ok(None),
+            Format::Ndjson => Ok(Some(delivery(number, parse_ndjson(text, &self.checks)))),
+            Format::Csv if is_blank && self.open.is_empty() => Ok(None),
+            Format::Csv if is_comment && self.header.is_none() => Ok(None),
+            Format::Csv => self.take_csv(),
+        }
+    }
+
+    fn take_csv(&mut self) -> Result<Option<Delivery>, SourceError> {
+        let number = self.lines.number();
+        let text = self.lines.line();
+        let Some(header) = &self.header else {
+            let failed = |reason| SourceError::Header { line: number, reason };
+            self.fields
+                .split(text)
+                .map_err(|_| failed("has a quote that is not closed"))?;
+            self.header = Some(CsvHeader::of(&self.fields).map_err(failed)?);
+            return Ok(None);
+        };
+        if self.open.is_empty() {
+            return Ok(match self.fields.split(text) {
+                Ok(()) => Some(delivery(number, header.parse(&self.fields, &self.checks))),
+                Err(CsvFault::Open) => {
+                    self.open.first = number;
+                    self.open.push(text);
+                    None
+                }
+                Err(CsvFault::Garbled) => Some(bad(number, None, "the line has text behind a closing quote")),
+            });
+        }
+        let may_close = text.contains(&b'"');
+        self.open.push(text);
+        if self.open.lines.len() > MAX_LINE_BYTES {
+            return Ok(Some(self.break_open(false)));
+        }
+        if !may_close {
+            return Ok(None);
+        }
+        Ok(match self.fields.split(self.open.record()) {
+            Ok(()) => {
+                let delivery = delivery(self.open.first, header.parse(&self.fields, &self.checks));
+                self.open.lines.clear();
+                Some(delivery)
+            }
+            Err(CsvFault::Open) => None,
+            Err(CsvFault::Garbled) => Some(self.break_open(false)),
+        })
+    }
+
+    /// Gives up on an open record: only its first line is bad, the others are read again, so that one stray quote does
+    /// not swallow the sessions behind it.
+    fn break_open(&mut self, is_last_too_long: bool) -> Delivery {
+        if is_last_too_long {
+            self.open.lines.push(b'\n');
+        }
+        let lines = std::mem::take(&mut self.open.lines);
+        let first_end = lines
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(lines.len(), |end| end + 1);
+        self.lines.give_back(&lines[first_end..], is_last_too_long);
+        bad(self.open.first, None, "the line has a quote that is not closed")
+    }
+}
+
+impl OpenRecord {
+    const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn push(&mut self, line: &[u8]) {
+        self.lines.extend_from_slice(line);
+        self.lines.push(b'\n');
+    }
+
+    /// Returns the record without the last LF.
+    fn record(&self) -> &[u8] {
+        self.lines.strip_suffix(b"\n").unwrap_or(&self.lines)
+    }
+}
+
+impl fmt::Debug for OpenRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRecord")
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
+}
+
+fn delivery(number: u64, parsed: Parsed) -> Delivery {
+    match parsed {
+        Ok((record, is_finished)) => Delivery {
+            place: Place::Line(number),
+            record: Ok(record),
+            is_finished,
+        },
+        Err((session_id, reason)) => bad(number, session_id, reason),
+    }
+}
+
+fn bad(number: u64, session_id: Option<SessionId>, reason: impl Into<String>) -> Delivery {
+    Delivery {
+        place: Place::Line(number),
+        record: Err(BadRecord {
+            session_id,
+            reason: reason.into(),
+        }),
+        is_finished: false,
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
+        loop {
+            let read = self.lines.next().await.map_err(|source| SourceError::Read {
+                line: self.lines.number(),
+                source,
+            })?;
+            let taken = match read {
+                Some(line) => self.take(line)?,
+                None if self.open.is_empty() => return Ok(None),
+                None => Some(self.break_open(false)),
+            };
+            if let Some(delivery) = taken {
+                self.records += 1;
+                return Ok(Some(delivery));
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, _: &Delivery) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    async fn release(&mut self, _: &Delivery, _: Duration) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            kind: self.kind,
+            records: self.records,
+            sha256: self.lines.sha256(),
+        }
+    }
+}
