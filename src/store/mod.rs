@@ -4,6 +4,10 @@
 //! where nothing stands, and tells when something does. On a versioned store the oldest version of a key is the
 //! archive's. Every body arrives with its digest, and a store answers only after it has verified that digest itself.
 
+pub mod dir;
+pub mod policy;
+pub mod retrying;
+pub mod s3;
 pub mod settings;
 
 use std::fmt;
@@ -26,6 +30,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Returns the time by the store's clock, from the last answers it gave.
     fn now(&self) -> Timestamp;
+
+    /// Returns the least and the greatest offset of the store's clock seen so far (store minus ours, in milliseconds),
+    /// or `None` where the store has no clock of its own or gave no answer yet.
+    fn clock_offsets(&self) -> Option<(i64, i64)> {
+        None
+    }
 
     /// Looks at the store before a run and tells what it found; writes nothing.
     ///
