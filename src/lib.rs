@@ -15,9 +15,17 @@ pub mod cli;
 pub mod config;
 pub mod telemetry;
 
+pub mod budget;
+pub mod catalog;
 pub mod clock;
+pub mod closing;
+pub mod deposit;
 pub mod error;
+pub mod fetch;
+pub mod keep;
 pub mod ledger;
+pub mod look;
+pub mod metrics;
 pub mod model;
 pub mod results;
 pub mod retry;

@@ -20,7 +20,7 @@ use super::{
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::secret::SecretSource;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};
-use crate::veriff::settings::{IntegrationKind, IntegrationSettings};
+use crate::veriff::settings::{IntegrationKind, IntegrationSettings, SignaturePolicy};
 
 const DEFAULT_LEDGER_URL: &str = "sqlite:ledger.db";
 const DEFAULT_STORAGE_CLASS: &str = "STANDARD";
@@ -109,7 +109,7 @@ impl Builder<'_> {
         self.show(key("allow_http"), allow_http);
         let api_key = self.secret(name, "api_key", raw.api_key, API_KEY_VARIABLE);
         let shared_secret = self.secret(name, "shared_secret", raw.shared_secret, SHARED_SECRET_VARIABLE);
-        let kind = raw.kind.unwrap_or_default();
+        let kind = raw.kind.unwrap_or(IntegrationKind::Live);
         self.show(key("kind"), json!(kind));
         let horizon = self.duration(&key("horizon"), raw.horizon, DEFAULT_HORIZON);
         let max_requests_per_second = raw.max_requests_per_second.unwrap_or(DEFAULT_REQUESTS_PER_SECOND);
@@ -118,10 +118,10 @@ impl Builder<'_> {
         }
         self.show(key("max_requests_per_second"), max_requests_per_second);
         let max_concurrency = self.count(&key("max_concurrency"), raw.max_concurrency, DEFAULT_CONCURRENCY);
-        let response_signature = raw.response_signature.unwrap_or_default();
+        let response_signature = raw.response_signature.unwrap_or(SignaturePolicy::Record);
         self.show(key("response_signature"), json!(response_signature));
         let mut records = raw.records.unwrap_or_default();
-        records.sort_unstable();
+        records.sort_unstable_by_key(|record| record.as_str());
         records.dedup();
         self.show(key("records"), json!(records));
         let settle_after = raw.settle_after.map_or(DEFAULT_SETTLE_AFTER, |text| text.0);
@@ -203,15 +203,17 @@ impl Builder<'_> {
                 return None;
             }
         };
-        self.show_from(key, REDACTED, &origin);
-        Some(match text {
+        let source = match text {
             SecretText::File(path) => SecretSource::File(path),
             SecretText::Command(command) => SecretSource::Command(command),
             SecretText::Env(variable) => match self.environment.get(&variable).map(str::trim) {
                 Some(value) if !value.is_empty() => SecretSource::Value(SecretString::from(value)),
                 _ => SecretSource::Missing(variable),
             },
-        })
+        };
+        let is_missing = matches!(source, SecretSource::Missing(_));
+        self.show_from(key, (!is_missing).then_some(REDACTED), &origin);
+        Some(source)
     }
 
     fn store(&mut self, raw: RawStore) -> Option<StoreSettings> {

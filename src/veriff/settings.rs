@@ -1,84 +1,76 @@
-//! Settings of one Veriff integration, already checked.
-//!
-//! `config` reads and validates them; the client, the catalog and the worker obey them. Nothing here reads a file or
-//! the environment.
+//! Settings of one integration at Veriff.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use url::Url;
-
 use crate::secret::SecretSource;
 
-/// One Veriff integration: where it is, how it is signed, how fast it may be asked and what is archived of it.
+/// One Veriff integration as configured.
 #[derive(Debug, Clone)]
 pub struct IntegrationSettings {
-    /// The configured name; it stands in the ledger, in sidecars and in manifests.
+    /// Its name in the configuration, in records and in documents.
     pub name: String,
-    /// The address without `/v1` and without a trailing slash in its path (a bare host has the path `/`).
-    pub base_url: Url,
-    /// Plain HTTP was allowed by name.
+    /// Its base URL, without `/v1` and without a trailing slash.
+    pub base_url: url::Url,
+    /// Plain HTTP is allowed, for tests.
     pub allow_http: bool,
-    /// Where the API key is kept.
+    /// The public part of its credentials.
     pub api_key: SecretSource,
-    /// Where the shared secret is kept.
+    /// The secret part of its credentials.
     pub shared_secret: SecretSource,
-    /// Whether it verifies people or is for trying things out.
+    /// Live or test.
     pub kind: IntegrationKind,
-    /// How long Veriff keeps media live.
+    /// How long Veriff keeps its media.
     pub horizon: Duration,
-    /// The rate this process never exceeds.
+    /// How many requests a second this process sends at most.
     pub max_requests_per_second: f64,
-    /// The upper bound of the adaptive concurrency limit.
+    /// How many requests are in flight at most.
     pub max_concurrency: usize,
-    /// What is done with response signatures.
+    /// What is made of response signatures.
     pub response_signature: SignaturePolicy,
-    /// Answers of Veriff that are archived as evidence of their own.
+    /// JSON answers that are archived as evidence of their own.
     pub records: Vec<RecordKind>,
-    /// How long after its decision a session may still change.
+    /// How long after a decision a session may still change.
     pub settle_after: Duration,
-    /// The retention class of media that no rule and no record gives another one.
+    /// The retention class of what no rule matches.
     pub retention_class: String,
 }
 
-/// What an integration is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+/// Whether an integration verifies people or is for trying things out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IntegrationKind {
     /// Verifies people.
-    #[default]
     Live,
-    /// For trying things out: lists no videos, and nothing of it may be locked for good.
+    /// Never lists videos.
     Test,
 }
 
-/// What is done with the signature of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+/// What is made of response signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SignaturePolicy {
-    /// Not looked at.
+    /// They are not looked at.
     Off,
-    /// Checked if there is one; the result is noted in the sidecar.
-    #[default]
+    /// They are checked if present, and the result is noted.
     Record,
-    /// An answer without the right one is refused.
+    /// They must be present and right.
     Required,
 }
 
-/// An answer of Veriff that can be archived as evidence of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+/// A JSON answer that can be archived as evidence of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordKind {
-    /// The decision on the session.
+    /// The decision and the data read from the document.
     Decision,
-    /// The data of the person.
+    /// The person and sanctions matches.
     Person,
-    /// The watchlist screening of the person.
+    /// The screening result.
     WatchlistScreening,
 }
 
 impl RecordKind {
-    /// Returns the text that stands in the configuration and in media ids.
+    /// Returns its name in configuration, paths and media ids.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

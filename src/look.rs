@@ -1,0 +1,257 @@
+//! Look: what the store already holds of one session.
+//!
+//! One listing of the session's prefix and the newest manifest, before anything is asked or downloaded; so finished work
+//! is recognised even with an empty ledger. On a versioned store the oldest version of a key is the archive's. A delete
+//! marker or a later version over it is never believed and never written over: it is reported.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::{ObjectKey, SessionObject};
+use crate::model::manifest::{Manifest, PreviousManifest};
+use crate::model::{ArchiveId, AttemptId, MediaId, SessionId};
+use crate::store::{ListedVersion, Store, StoreError, list_all};
+
+/// The longest manifest or sidecar that is read. Ten attempts with all their lists have well under one megabyte.
+pub const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What stands in the store of one session.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// The newest manifest.
+    pub manifest: Option<StandingManifest>,
+    /// The number after the highest that any manifest's key bears.
+    pub next_sequence: u32,
+    /// When the first manifest was written, by the store's clock.
+    pub first_visit_at: Option<Timestamp>,
+    /// The archive's version of each key; none for a key that only a delete marker holds.
+    objects: BTreeMap<ObjectKey, Option<ListedVersion>>,
+    media: HashMap<MediaId, (AttemptId, ObjectKey)>,
+    /// Keys under which something lies over the archive's version.
+    pub shadowed: Vec<ObjectKey>,
+    /// What was expired by plan stands in the store; a later version of this program knows what to do with it.
+    pub expired: bool,
+}
+
+/// A manifest and where it stands.
+#[derive(Debug)]
+pub struct StandingManifest {
+    /// The document.
+    pub document: Manifest,
+    /// Where it stands.
+    pub place: PreviousManifest,
+}
+
+/// Why what stands cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A document of the archive is not what it must be.
+    #[error("{key} {reason}")]
+    Damaged {
+        /// Its key.
+        key: ObjectKey,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The session belongs to another archive.
+    #[error("{key} belongs to another archive than archive.json names")]
+    Foreign {
+        /// Its key.
+        key: ObjectKey,
+    },
+}
+
+impl LookError {
+    /// Returns the stable code, which fixes the disposition.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Damaged { .. } => Code::StoreDamaged,
+            Self::Foreign { .. } => Code::StoreMismatch,
+        }
+    }
+}
+
+impl Standing {
+    /// Returns the archive's version of a key.
+    #[must_use]
+    pub fn object(&self, key: &ObjectKey) -> Option<&ListedVersion> {
+        self.objects.get(key)?.as_ref()
+    }
+
+    /// Returns the attempt and key under which a media id stands, whether or not a manifest names it.
+    #[must_use]
+    pub fn media(&self, media_id: &MediaId) -> Option<(&AttemptId, &ObjectKey)> {
+        let (attempt_id, key) = self.media.get(media_id)?;
+        Some((attempt_id, key))
+    }
+
+    /// Tells whether a key is free: nothing was ever under it.
+    #[must_use]
+    pub fn is_free(&self, key: &ObjectKey) -> bool {
+        !self.objects.contains_key(key)
+    }
+
+    /// Tells whether something lies over the archive's version of a key.
+    #[must_use]
+    pub fn is_shadowed(&self, key: &ObjectKey) -> bool {
+        self.shadowed.contains(key)
+    }
+
+    /// Tells whether an object stands as a document says: the same version, the same length.
+    #[must_use]
+    pub fn stands(&self, key: &ObjectKey, version_id: Option<&str>, size_bytes: Option<u64>) -> bool {
+        self.object(key).is_some_and(|object| {
+            object.version_id.as_deref() == version_id && size_bytes.is_none_or(|size| size == object.size_bytes)
+        })
+    }
+}
+
+/// Looks at what stands of a session.
+///
+/// # Errors
+/// As the store's; permanent if the newest manifest is not what it must be; fatal if it is another archive's.
+pub async fn look(store: &dyn Store, archive: Option<&ArchiveId>, session: &SessionId) -> Result<Standing, LookError> {
+    let mut standing = sort(session, list_all(store, &ObjectKey::session_prefix(session)).await?);
+    let Some(sequence) = standing.next_sequence.checked_sub(1).filter(|sequence| *sequence > 0) else {
+        return Ok(standing);
+    };
+    // The archive's version of the highest number that has one; a number whose first version is gone holds nothing.
+    let newest = (1..=sequence).rev().map(|number| ObjectKey::manifest(session, number));
+    let Some(version) = newest.filter_map(|key| standing.object(&key).cloned()).next() else {
+        return Ok(standing);
+    };
+    standing.manifest = Some(read_manifest(store, archive, session, &version).await?);
+    Ok(standing)
+}
+
+async fn read_manifest(
+    store: &dyn Store,
+    archive: Option<&ArchiveId>,
+    session: &SessionId,
+    version: &ListedVersion,
+) -> Result<StandingManifest, LookError> {
+    let damaged = |reason| LookError::Damaged {
+        key: version.key.clone(),
+        reason,
+    };
+    let body = store.open(&version.key, version.version_id.as_deref()).await?;
+    let body = body.ok_or_else(|| damaged("was listed and cannot be opened"))?;
+    let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
+    let document = Manifest::parse(&bytes).ok_or_else(|| damaged("is not a manifest"))?;
+    if document.session_id != *session || ObjectKey::manifest(session, document.sequence) != version.key {
+        return Err(damaged("tells of another session or number than its key"));
+    }
+    if archive.is_some_and(|archive| *archive != document.archive_id) {
+        return Err(LookError::Foreign {
+            key: version.key.clone(),
+        });
+    }
+    let place = PreviousManifest {
+        key: version.key.clone(),
+        version_id: version.version_id.clone(),
+        sha256: Sha256Digest::of(&bytes),
+    };
+    Ok(StandingManifest { document, place })
+}
+
+/// Sorts a listing, oldest version of a key first, into what stands.
+fn sort(session: &SessionId, listed: Vec<ListedVersion>) -> Standing {
+    let mut standing = Standing {
+        next_sequence: 1,
+        ..Standing::default()
+    };
+    for version in listed {
+        if standing.objects.contains_key(&version.key) || version.is_delete_marker {
+            if !standing.shadowed.contains(&version.key) {
+                standing.shadowed.push(version.key.clone());
+            }
+            standing.objects.entry(version.key).or_insert(None);
+            continue;
+        }
+        match version.key.read_as(session) {
+            SessionObject::Media { attempt_id, media_id } => {
+                standing
+                    .media
+                    .entry(media_id)
+                    .or_insert_with(|| (attempt_id, version.key.clone()));
+            }
+            SessionObject::Manifest(1) => standing.first_visit_at = version.modified_at,
+            SessionObject::Expired(_) => standing.expired = true,
+            _ => {}
+        }
+        standing.objects.insert(version.key.clone(), Some(version));
+    }
+    let numbers = standing.objects.keys().filter_map(|key| match key.read_as(session) {
+        SessionObject::Manifest(number) => Some(number),
+        _ => None,
+    });
+    standing.next_sequence = numbers.max().unwrap_or(0) + 1;
+    standing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionId {
+        SessionId::parse("s").unwrap()
+    }
+
+    fn version(key: &str, id: &str, is_delete_marker: bool) -> ListedVersion {
+        ListedVersion {
+            key: ObjectKey::from_store(format!("sessions/s/{key}")),
+            version_id: Some(id.into()),
+            size_bytes: 1,
+            is_delete_marker,
+            modified_at: None,
+        }
+    }
+
+    #[test]
+    fn the_oldest_version_is_the_archives_and_what_lies_over_it_is_reported() {
+        let standing = sort(
+            &session(),
+            vec![
+                version("a/m.jpg", "1", false),
+                version("manifest/0001.json", "1", false),
+                version("manifest/0001.json", "2", false),
+                version("manifest/0002.json", "3", true),
+            ],
+        );
+        let first = ObjectKey::manifest(&session(), 1);
+        let second = ObjectKey::manifest(&session(), 2);
+        assert_eq!(standing.object(&first).unwrap().version_id.as_deref(), Some("1"));
+        assert_eq!(standing.shadowed, [first, second.clone()]);
+        assert!(standing.object(&second).is_none() && !standing.is_free(&second));
+        assert_eq!(standing.next_sequence, 3);
+        let media = MediaId::parse("m").unwrap();
+        assert_eq!(standing.media(&media).unwrap().1.as_str(), "sessions/s/a/m.jpg");
+    }
+
+    #[test]
+    fn a_version_put_over_a_delete_marker_is_not_the_archives() {
+        let standing = sort(
+            &session(),
+            vec![version("a/m.jpg", "1", true), version("a/m.jpg", "2", false)],
+        );
+        assert!(standing.object(&ObjectKey::from_store("sessions/s/a/m.jpg")).is_none());
+        assert!(standing.media(&MediaId::parse("m").unwrap()).is_none());
+        assert_eq!(standing.shadowed.len(), 1);
+    }
+
+    #[test]
+    fn a_document_and_the_listing_must_agree() {
+        let standing = sort(&session(), vec![version("a/m.jpg", "1", false)]);
+        let key = ObjectKey::from_store("sessions/s/a/m.jpg");
+        assert!(standing.stands(&key, Some("1"), Some(1)));
+        assert!(!standing.stands(&key, Some("2"), Some(1)));
+        assert!(!standing.stands(&key, Some("1"), Some(2)));
+    }
+}
