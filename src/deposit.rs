@@ -159,7 +159,11 @@ enum Transfer {
 
 impl Plan<'_> {
     fn terms(&self) -> Terms {
-        Terms { content_type: content_type(self.item), lock: self.lock, is_document: false }
+        Terms {
+            content_type: content_type(self.item),
+            lock: self.lock,
+            is_document: false,
+        }
     }
 }
 

@@ -5,11 +5,16 @@
 
 mod completions;
 mod config;
+mod connect;
+mod doctor;
+mod ledger;
 mod man;
 mod output;
+mod plan;
 mod run;
 mod schema;
 mod source;
+mod status;
 
 use std::path::PathBuf;
 
@@ -20,9 +25,12 @@ pub use run::{ProgressArg, RunArgs};
 pub use source::{FormatArg, OnlyArg, SourceArgs};
 
 use crate::config::{Config, ConfigError, Environment, Sources};
-use crate::error::Exit;
+use crate::error::{Code, Exit};
+use crate::ledger::LedgerError;
+use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::telemetry::{self, LogFormat, LogLevel};
+use crate::veriff::{ClientError, VeriffError};
 
 const AFTER_HELP: &str = "\
 Zero configuration: export VERIFF_BASE_URL, VERIFF_API_KEY and VERIFF_SHARED_SECRET, then
@@ -95,6 +103,11 @@ pub struct StoreArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
+    Plan(plan::PlanArgs),
+    Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Schema(schema::SchemaArgs),
@@ -161,6 +174,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let config = global.load_config(args.store.store.as_deref())?;
             run::run(args, global, config).await
         }
+        Command::Plan(args) => plan::run(&args, global).await,
+        Command::Status(args) => status::run(&args, global).await,
+        Command::Doctor(args) => doctor::run(&args, global).await,
+        Command::Ledger(command) => ledger::run(&command, global).await,
         Command::Config(command) => config::run(&command, global),
         Command::Schema(args) => schema::run(&args, global),
         Command::Completions(args) => completions::run(&args, Cli::command()),
@@ -180,7 +197,24 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return Some(Exit::of_fatal(error.code()));
     }
-    None
+    if let Some(error) = cause.downcast_ref::<LedgerError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if cause.is::<ClientError>() {
+        return Some(Exit::Config);
+    }
+    let code = if let Some(error) = cause.downcast_ref::<SourceError>() {
+        error.code()
+    } else {
+        cause.downcast_ref::<VeriffError>()?.code()
+    };
+    // These fail one record each where there are more; here they stopped the whole.
+    Some(match code {
+        Code::InputInvalid => Exit::Failures,
+        Code::VeriffUnauthorized => Exit::Refused,
+        _ if code.is_retryable() => Exit::TryLater,
+        _ => Exit::Failures,
+    })
 }
 
 #[cfg(test)]

@@ -41,9 +41,6 @@ pub struct RunArgs {
     /// Write one line of NDJSON a session to this file; appended to and continued
     #[arg(long, value_name = "PATH")]
     pub results: Option<PathBuf>,
-    /// Do not look again at sessions that the ledger knows as settled
-    #[arg(long)]
-    pub skip_settled: bool,
     /// Go on when the first sessions of an integration are all absent upstream
     #[arg(long)]
     pub expect_absent: bool,

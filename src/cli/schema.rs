@@ -8,11 +8,16 @@ use serde::Serialize;
 
 use super::GlobalArgs;
 use super::config::{ConfigCheck, ConfigShow};
+use super::doctor::Doctor;
+use super::ledger::LedgerMigrate;
 use super::output::{Answer, print, print_with};
+use super::plan::Plan;
+use super::status::Status;
 use crate::config::config_schema;
 use crate::error::Exit;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::sidecar::Sidecar;
+use crate::results::ResultLine;
 
 /// A published schema: its name, what it describes, the schema itself.
 type Published = (&'static str, &'static str, fn() -> Schema);
@@ -27,6 +32,13 @@ const SCHEMAS: &[Published] = &[
     }),
     ("manifest", "the document that closes a session", || {
         schema_for!(Manifest)
+    }),
+    ("result", "a line of --results", || schema_for!(ResultLine)),
+    ("plan", "the answer of plan", || schema_for!(Plan)),
+    ("status", "the answer of status", || schema_for!(Status)),
+    ("doctor", "the answer of doctor", || schema_for!(Doctor)),
+    ("ledger-migrate", "the answer of ledger migrate", || {
+        schema_for!(LedgerMigrate)
     }),
     ("config", "the configuration file", config_schema),
     ("config-check", "the answer of config check", || {

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use crate::source::file::Format;
+
 /// Where the sessions come from.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Source")]
@@ -19,6 +21,9 @@ pub struct SourceArgs {
     /// Take only the lines of a results file that are not done
     #[arg(long, value_name = "WHICH")]
     pub only: Option<OnlyArg>,
+    /// Do not look again at sessions that the ledger knows as settled
+    #[arg(long)]
+    pub skip_settled: bool,
     /// Integration of records that name none
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,
@@ -28,11 +33,21 @@ pub struct SourceArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormatArg {
     /// One id a line
-    Ids,
+    Plain,
     /// Comma-separated with a header
     Csv,
     /// One JSON object a line
     Ndjson,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Plain => Self::Plain,
+            FormatArg::Csv => Self::Csv,
+            FormatArg::Ndjson => Self::Ndjson,
+        }
+    }
 }
 
 /// Which lines are taken.

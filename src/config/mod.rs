@@ -252,18 +252,43 @@ impl Config {
         }
     }
 
+    /// Finds the integration of a record: the one it names, else `fallback` (from `--integration`), else the only one, else
+    /// `default`.
+    ///
+    /// # Errors
+    /// Fatal (configuration): none of these is configured.
+    pub fn integration_of<'a>(
+        &'a self,
+        named: Option<&str>,
+        fallback: Option<&str>,
+    ) -> Result<&'a IntegrationSettings, ConfigError> {
+        if let Some(name) = named.or(fallback) {
+            return self.integrations.get(name).ok_or_else(|| {
+                let known: Vec<_> = self.integrations.keys().map(String::as_str).collect();
+                ConfigError::missing(
+                    "integrations",
+                    format!("none has the name asked for; known: {}", known.join(", ")),
+                )
+            });
+        }
+        let mut all = self.integrations.values();
+        match (all.next(), all.next()) {
+            (None, _) => Err(ConfigError::Invalid(vec![no_integration()])),
+            (Some(only), None) => Ok(only),
+            _ => self.integrations.get(DEFAULT_INTEGRATION).ok_or_else(|| {
+                ConfigError::missing(
+                    "integrations",
+                    "more than one, and none is `default`: say which with --integration or in each record",
+                )
+            }),
+        }
+    }
+
     /// Lists what a command that asks Veriff would miss.
     #[must_use]
     pub fn missing_credentials(&self) -> Vec<Problem> {
         if self.integrations.is_empty() {
-            return vec![Problem {
-                key: "integrations".to_owned(),
-                text: format!(
-                    "none; set {BASE_URL_VARIABLE}, {API_KEY_VARIABLE} and {SHARED_SECRET_VARIABLE}, or write \
-                     [integrations.{DEFAULT_INTEGRATION}]"
-                ),
-                origin: Origin::Default,
-            }];
+            return vec![no_integration()];
         }
         let secrets = self.integrations.values().flat_map(|integration| {
             let key = |name: &str| format!("integrations.{}.{name}", integration.name);
@@ -282,6 +307,17 @@ impl Config {
                 _ => None,
             })
             .collect()
+    }
+}
+
+fn no_integration() -> Problem {
+    Problem {
+        key: "integrations".to_owned(),
+        text: format!(
+            "none; set {BASE_URL_VARIABLE}, {API_KEY_VARIABLE} and {SHARED_SECRET_VARIABLE}, or write \
+             [integrations.{DEFAULT_INTEGRATION}]"
+        ),
+        origin: Origin::Default,
     }
 }
 
