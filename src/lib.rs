@@ -11,6 +11,10 @@
 //! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
 
 // In the order of the flow; see docs/architecture.md for who may import whom.
+pub mod cli;
+pub mod config;
+pub mod telemetry;
+
 pub mod archive;
 pub mod budget;
 pub mod catalog;

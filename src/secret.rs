@@ -20,6 +20,8 @@ pub enum SecretSource {
     File(PathBuf),
     /// A program and its arguments; it prints the secret.
     Command(Vec<String>),
+    /// Nowhere: this variable should hold it and is not set. Commands that ask Veriff refuse to start with one.
+    Missing(String),
 }
 
 /// Why a secret could not be read; the text never holds any of it.
@@ -41,6 +43,9 @@ pub enum SecretError {
         /// What went wrong.
         reason: String,
     },
+    /// The variable that should hold it is not set.
+    #[error("the environment variable {0} is not set")]
+    Missing(String),
     /// There is nothing in it.
     #[error("the secret is empty")]
     Empty,
@@ -67,6 +72,7 @@ impl SecretSource {
                     source,
                 })?,
             Self::Command(command) => run(command).await?,
+            Self::Missing(variable) => return Err(SecretError::Missing(variable.clone())),
         };
         match text.trim() {
             "" => Err(SecretError::Empty),

@@ -321,6 +321,20 @@ impl RetentionPolicy {
         self.classes.values().any(|class| class.mode != Mode::None)
     }
 
+    /// Lists the classes that items of an integration may get from the rules or from the integration itself.
+    #[must_use]
+    pub fn reachable<'a>(&'a self, integration: &str, integration_class: &'a str) -> Vec<&'a str> {
+        let matching = self.rules.iter().filter(|rule| {
+            let globs = rule.integration.as_ref();
+            globs.is_none_or(|globs| globs.is_match(integration))
+        });
+        let mut classes: Vec<_> = matching.map(|rule| rule.class.as_str()).collect();
+        classes.push(integration_class);
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+
     /// Resolves the class of an item: the record's own, then the first rule that matches, then the integration's.
     ///
     /// Class names were checked when they came in, so an unknown one falls through to the next source.

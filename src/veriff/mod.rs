@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod credentials;
 pub mod pace;
+pub mod reach;
 pub mod settings;
 pub mod signing;
 pub mod wire;

@@ -1,0 +1,67 @@
+//! Connect: opens the source that arguments and configuration name.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures_util::stream;
+use tokio_util::io::StreamReader;
+
+use super::source::{OnlyArg, SourceArgs};
+use crate::clock::Clock;
+use crate::config::{Config, StoreSettings};
+use crate::source::file::FileSource;
+use crate::source::{Checks, Source};
+use crate::store::ObjectBody;
+use crate::store::s3::S3Store;
+use crate::store::settings::S3Settings;
+use crate::unfinished::UnfinishedSource;
+
+/// Opens the source of sessions.
+///
+/// # Errors
+/// Retryable: it cannot be read. Permanent: it is not there. Fatal: the store refuses the list.
+pub(super) async fn open_source(
+    args: &SourceArgs,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Box<dyn Source>> {
+    let checks = Checks {
+        classes: config.retention.classes().keys().cloned().collect(),
+        integrations: config.integrations.keys().cloned().collect::<BTreeSet<_>>(),
+        clock: Arc::clone(clock),
+    };
+    let format = args.format.map(Into::into);
+    let source: Box<dyn Source> = if args.sessions.starts_with("s3://") {
+        let body = S3Store::open_source(&args.sessions, &list_settings(config), Arc::clone(clock)).await?;
+        let body = body.with_context(|| format!("there is no object {}", args.sessions))?;
+        Box::new(FileSource::of_reader("s3", Box::new(reader_of(body)), format, checks))
+    } else {
+        Box::new(FileSource::open(Path::new(&args.sessions), format, checks).await?)
+    };
+    Ok(match args.only {
+        Some(OnlyArg::Unfinished) => Box::new(UnfinishedSource::collect(source).await?),
+        None => source,
+    })
+}
+
+/// Returns how to speak to the bucket of a list: as to the store's, where that is one.
+fn list_settings(config: &Config) -> S3Settings {
+    match &config.store {
+        Some(StoreSettings::S3(settings)) => settings.clone(),
+        _ => S3Settings::of_bucket("", ""),
+    }
+}
+
+/// Reads a stored object as a stream of bytes.
+fn reader_of(body: ObjectBody) -> impl tokio::io::AsyncRead + Send + Unpin {
+    let chunks = stream::unfold(Some(body), |body| async move {
+        let mut body = body?;
+        match body.chunk().await {
+            Ok(chunk) => chunk.map(|chunk| (Ok(chunk), Some(body))),
+            Err(error) => Some((Err(std::io::Error::other(error)), None)),
+        }
+    });
+    StreamReader::new(Box::pin(chunks))
+}

@@ -1,0 +1,391 @@
+//! `doctor`: looks at everything a run needs and tells what to repair; changes nothing.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{Answer, print};
+use super::{GlobalArgs, StoreArgs};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, ConfigError, StoreSettings};
+use crate::error::Exit;
+use crate::ledger;
+use crate::store::dir::DirStore;
+use crate::store::policy::{self, MAX_CLOCK_OFFSET_MS};
+use crate::store::s3::{S3Store, Seen};
+use crate::store::settings::S3Settings;
+use crate::store::{Store as _, StoreError, StoreReport};
+use crate::veriff::reach::reach;
+use crate::veriff::settings::IntegrationSettings;
+
+/// The value of `schema` in the answer.
+const SCHEMA: &str = "veriff-archive/doctor/v1";
+
+const AFTER_HELP: &str = "\
+Writes nothing, and asks Veriff for nothing: it only connects to its host.
+
+Exit codes:
+    0  a run can start; there may be warnings
+    5  Veriff or the store cannot be reached now
+   77  credentials, clock or bucket are not as they must be
+   78  the configuration or the ledger is not valid";
+
+/// Check configuration, credentials, clock, bucket and ledger
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum CheckStatus {
+    /// As it should be.
+    Ok,
+    /// A run can start, but someone should look.
+    Warn,
+    /// A run cannot start.
+    Fail,
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+struct Check {
+    /// What was looked at; stable.
+    name: String,
+    /// What came of it.
+    status: CheckStatus,
+    /// What was seen.
+    detail: String,
+    /// What to do; null where nothing is.
+    repair: Option<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+/// Everything that was looked at.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub(super) struct Doctor {
+    /// Always `veriff-archive/doctor/v1`.
+    schema: &'static str,
+    /// When.
+    as_of: Timestamp,
+    /// The version of this program.
+    version: &'static str,
+    /// The checks, in the order they were made.
+    checks: Vec<Check>,
+}
+
+impl Doctor {
+    fn ok(&mut self, name: impl Into<String>, detail: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.into(),
+            status: CheckStatus::Ok,
+            detail: detail.into(),
+            repair: None,
+            exit: Exit::Success,
+        });
+    }
+
+    fn warn(&mut self, name: impl Into<String>, detail: impl Into<String>, repair: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.into(),
+            status: CheckStatus::Warn,
+            detail: detail.into(),
+            repair: Some(repair.into()),
+            exit: Exit::Success,
+        });
+    }
+
+    fn fail(&mut self, name: impl Into<String>, exit: Exit, detail: impl Into<String>, repair: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.into(),
+            status: CheckStatus::Fail,
+            detail: detail.into(),
+            repair: Some(repair.into()),
+            exit,
+        });
+    }
+
+    fn exit(&self) -> Exit {
+        self.checks
+            .iter()
+            .map(|check| check.exit)
+            .min()
+            .unwrap_or(Exit::Success)
+    }
+}
+
+impl Answer for Doctor {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for check in &self.checks {
+            let status = match check.status {
+                CheckStatus::Ok => "ok  ",
+                CheckStatus::Warn => "warn",
+                CheckStatus::Fail => "FAIL",
+            };
+            writeln!(out, "{status}  {:<28}{}", check.name, check.detail)?;
+            if let Some(repair) = &check.repair {
+                writeln!(out, "{:34}repair: {repair}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut doctor = Doctor {
+        schema: SCHEMA,
+        as_of: clock.now(),
+        version: env!("CARGO_PKG_VERSION"),
+        checks: Vec::new(),
+    };
+    match global.load_config(args.store.store.as_deref()) {
+        Ok(config) => {
+            doctor.look_at_config(&config);
+            for integration in config.integrations.values() {
+                doctor.look_at_secrets(integration).await;
+                doctor.look_at_veriff(integration, &*clock).await;
+            }
+            doctor.look_at_store(&config, &clock).await;
+            doctor.look_at_ledger(&config).await;
+        }
+        Err(error) => doctor.note_bad_config(&error),
+    }
+    print(&doctor, global.format())?;
+    Ok(doctor.exit())
+}
+
+impl Doctor {
+    fn note_bad_config(&mut self, error: &ConfigError) {
+        const REPAIR: &str = "correct it; `veriff-archive config check` tells the same without connecting";
+        match error {
+            ConfigError::Invalid(problems) => {
+                for problem in problems {
+                    self.fail("configuration", Exit::Config, problem.to_string(), REPAIR);
+                }
+            }
+            other => self.fail("configuration", Exit::Config, other.to_string(), REPAIR),
+        }
+    }
+
+    fn look_at_config(&mut self, config: &Config) {
+        self.ok("configuration", "valid");
+        for warning in &config.warnings {
+            self.warn("configuration", warning, "make sure that it is meant so");
+        }
+        // Of configured integrations each secret is looked at by itself.
+        let none = config.integrations.is_empty().then(|| config.missing_credentials());
+        for problem in none.unwrap_or_default() {
+            self.fail(
+                "credentials",
+                Exit::Config,
+                problem.to_string(),
+                "set it for this process",
+            );
+        }
+        if let Err(error) = config.require_store() {
+            self.note_bad_config(&error);
+        }
+    }
+
+    async fn look_at_secrets(&mut self, integration: &IntegrationSettings) {
+        for (key, secret) in [
+            ("api_key", &integration.api_key),
+            ("shared_secret", &integration.shared_secret),
+        ] {
+            let name = format!("credentials.{}.{key}", integration.name);
+            match secret.load().await {
+                Ok(_) => self.ok(name, "readable"),
+                Err(error) => {
+                    let detail = format!("{:#}", anyhow::Error::from(error));
+                    self.fail(name, Exit::Config, detail, "make it readable to this process");
+                }
+            }
+        }
+    }
+
+    async fn look_at_veriff(&mut self, integration: &IntegrationSettings, clock: &dyn Clock) {
+        let name = format!("veriff.{}", integration.name);
+        match reach(integration, clock).await {
+            Ok(reached) => {
+                self.ok(&name, format!("reachable (HTTP {})", reached.http_status));
+                // `Date` has whole seconds, so this is coarse; the store's clock is what counts.
+                match reached.clock_offset_ms {
+                    Some(offset) if offset.abs() > MAX_CLOCK_OFFSET_MS => self.warn(
+                        format!("clock.{}", integration.name),
+                        format!("Veriff's clock and ours differ by {offset} ms"),
+                        "set this machine's clock, and let it be kept by NTP",
+                    ),
+                    _ => {}
+                }
+            }
+            Err(reason) => self.fail(
+                name,
+                Exit::TryLater,
+                reason,
+                "check integrations.*.base_url, DNS, proxy and firewall",
+            ),
+        }
+    }
+
+    async fn look_at_store(&mut self, config: &Config, clock: &Arc<dyn Clock>) {
+        match &config.store {
+            None => {}
+            Some(StoreSettings::Dir(directory)) => {
+                if !directory.is_dir() {
+                    self.ok("store", "the directory does not exist yet; the first run makes it");
+                } else if let Err(error) = look_into(directory, clock).await {
+                    self.note_store_error("store", &error);
+                } else {
+                    self.ok("store", "readable");
+                }
+                if config.retention.demands_locks() {
+                    self.warn(
+                        "store.object_lock",
+                        "a directory cannot lock: the mode is recorded as none",
+                        "use an s3:// store with Object Lock for evidence that must be kept",
+                    );
+                }
+            }
+            Some(StoreSettings::S3(settings)) => self.look_at_bucket(settings, config, clock).await,
+        }
+    }
+
+    async fn look_at_bucket(&mut self, settings: &S3Settings, config: &Config, clock: &Arc<dyn Clock>) {
+        let store = match S3Store::connect(settings, Arc::clone(clock)).await {
+            Ok(store) => store,
+            Err(error) => return self.note_store_error("store", &error),
+        };
+        match store.check().await {
+            Ok(report) => {
+                self.ok("store", "reachable");
+                self.note_report(&report, config.retention.demands_locks());
+            }
+            Err(error @ StoreError::ClockSkew { .. }) => self.note_store_error("clock", &error),
+            Err(error) => return self.note_store_error("store", &error),
+        }
+        match store.inspect().await {
+            Ok(seen) => {
+                self.note_public_access(&seen.public_access_blocked);
+                self.note_lifecycle(&seen.unfinished_uploads_removed_days);
+                self.note_encryption(&seen.default_encryption, settings);
+            }
+            Err(error) => self.note_store_error("store", &error),
+        }
+    }
+
+    fn note_report(&mut self, report: &StoreReport, needs_locks: bool) {
+        match report.clock_offset_ms {
+            Some(offset) => self.ok("clock", format!("the store's clock and ours differ by {offset} ms")),
+            None => self.ok("clock", "the store has no clock of its own"),
+        }
+        match policy::demand(report, needs_locks) {
+            Err(error) => self.note_store_error("store.object_lock", &error),
+            Ok(()) if needs_locks => self.ok("store.object_lock", "versioning and Object Lock are on"),
+            Ok(()) => self.warn(
+                "store.object_lock",
+                "the policy locks nothing: whoever may write may also destroy",
+                "write a [retention] policy, and use a bucket with Object Lock",
+            ),
+        }
+        if let Some(default_lock) = &report.default_lock {
+            self.ok("store.default_lock", default_lock);
+        }
+    }
+
+    fn note_public_access(&mut self, seen: &Seen<bool>) {
+        const NAME: &str = "store.public_access";
+        match seen {
+            Seen::Found(true) => self.ok(NAME, "blocked"),
+            Seen::Found(false) | Seen::Absent => self.warn(
+                NAME,
+                "not blocked on the bucket",
+                "turn on all four switches of its public access block (the account may have them on already)",
+            ),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+        }
+    }
+
+    fn note_lifecycle(&mut self, seen: &Seen<i32>) {
+        const NAME: &str = "store.unfinished_uploads";
+        match seen {
+            Seen::Found(days) => self.ok(NAME, format!("removed after {days} days")),
+            Seen::Absent => self.warn(
+                NAME,
+                "never removed: the parts of uploads that a crash cut off cost money for ever",
+                "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
+            ),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+        }
+    }
+
+    fn note_encryption(&mut self, seen: &Seen<String>, settings: &S3Settings) {
+        const NAME: &str = "store.encryption";
+        let asked = settings.kms_key_id.as_deref().unwrap_or("as store.sse says");
+        match seen {
+            Seen::Found(default) => self.ok(
+                NAME,
+                format!("the bucket's default is {default}; this program asks {asked}"),
+            ),
+            Seen::Absent => self.warn(
+                NAME,
+                "the bucket has no default encryption",
+                "give it one, or set store.sse",
+            ),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+        }
+    }
+
+    fn note_store_error(&mut self, name: &str, error: &StoreError) {
+        let exit = Exit::of_fatal(error.code());
+        let repair = match error {
+            StoreError::Denied { .. } => "give this identity the right that is named",
+            StoreError::ClockSkew { .. } => "set this machine's clock, and let it be kept by NTP",
+            StoreError::Unavailable { .. } => "check store.endpoint_url, store.region, DNS, proxy and firewall",
+            _ => "see docs/runbook.md under store.policy",
+        };
+        self.fail(name, exit, error.to_string(), repair);
+    }
+
+    async fn look_at_ledger(&mut self, config: &Config) {
+        const NAME: &str = "ledger";
+        match ledger::exists(&config.ledger_url).await {
+            Ok(false) => return self.ok(NAME, "does not exist yet; the first run makes it"),
+            Ok(true) => {}
+            Err(error) => return self.note_ledger_error(&error),
+        }
+        let archive = match ledger::open(&config.ledger_url).await {
+            Ok(ledger) => ledger.archive_id().await,
+            Err(error) => Err(error),
+        };
+        match archive {
+            Ok(Some(archive_id)) => self.ok(NAME, format!("readable; belongs to archive {archive_id}")),
+            Ok(None) => self.ok(NAME, "readable; belongs to no archive yet"),
+            Err(error) => self.note_ledger_error(&error),
+        }
+    }
+
+    fn note_ledger_error(&mut self, error: &ledger::LedgerError) {
+        let exit = Exit::of_fatal(error.code());
+        self.fail(
+            "ledger",
+            exit,
+            error.to_string(),
+            "see docs/runbook.md under ledger.unavailable and ledger.schema",
+        );
+    }
+}
+
+async fn look_into(directory: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<(), StoreError> {
+    DirStore::open(directory, Arc::clone(clock))
+        .await?
+        .check()
+        .await
+        .map(|_| ())
+}

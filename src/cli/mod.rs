@@ -1,0 +1,238 @@
+//! The command line: what may be typed, what is printed, and how the process ends.
+//!
+//! One small file a command: parse, call, print, choose the exit code. Data goes to standard output, logs and people's
+//! messages to standard error. Errors of every layer meet here and become an exit code, and nowhere else.
+
+mod completions;
+mod config;
+mod connect;
+mod doctor;
+mod ledger;
+mod man;
+mod output;
+mod plan;
+mod run;
+mod schema;
+mod source;
+mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+pub use output::OutputFormat;
+pub use run::{ProgressArg, RunArgs};
+pub use source::{FormatArg, OnlyArg, SourceArgs};
+
+use crate::config::{Config, ConfigError, Environment, Sources};
+use crate::error::{Code, Exit};
+use crate::ledger::LedgerError;
+use crate::source::SourceError;
+use crate::store::StoreError;
+use crate::telemetry::{self, LogFormat, LogLevel};
+use crate::veriff::{ClientError, VeriffError};
+
+const AFTER_HELP: &str = "\
+Zero configuration: export VERIFF_BASE_URL, VERIFF_API_KEY and VERIFF_SHARED_SECRET, then
+  veriff-archive run --sessions ids.txt --store file:///var/lib/veriff-archive/store
+
+Exit codes:
+    0  every session ended well, or there was nothing to do
+    1  unexpected internal error
+    2  wrong usage
+    3  finished; some sessions failed for good or are absent upstream
+    4  an audit found something wrong with the archive
+    5  finished; all that failed may work later
+    6  a pending session is past its horizon or within the alarm
+   10  stopped at one of its own limits, work is left
+   77  credentials refused, clock off, or the bucket is not what the policy demands
+   78  invalid configuration, ledger schema older or newer
+  130, 143  told to stop by SIGINT, SIGTERM; drained
+
+Repeating the identical command is always safe and always the first repair.";
+
+/// Bulk archival of Veriff verification sessions into customer-owned, write-once storage.
+#[derive(Debug, Parser)]
+#[command(name = "veriff-archive", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 120)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Configuration file (TOML)
+    #[arg(long, global = true, value_name = "FILE", env = "VERIFF_ARCHIVE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Form of the log lines on standard error
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormatArg,
+    /// Level of the log lines: off, error, warn, info, debug, trace, or filter directives for this program's modules
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = LogLevel::parse)]
+    pub log_level: LogLevel,
+    /// Form of the data on standard output [default: text on a terminal, else json]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub output: Option<OutputFormat>,
+}
+
+/// See [`LogFormat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormatArg {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Where the archive is kept, for commands that may be told.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// The address, which wins over the configured one.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where the archive is kept: s3://bucket/prefix or file:///directory; wins over store.url"
+    )]
+    pub store: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(RunArgs),
+    Plan(plan::PlanArgs),
+    Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    Schema(schema::SchemaArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+impl GlobalArgs {
+    /// Returns the form of answers.
+    #[must_use]
+    pub fn format(&self) -> OutputFormat {
+        self.output.unwrap_or_else(OutputFormat::of_stdout)
+    }
+
+    /// Loads the configuration and says on standard error what in it is worth a second look.
+    ///
+    /// # Errors
+    /// Fatal (configuration): everything that is wrong with it.
+    pub fn load_config(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
+        let environment = Environment::of_process();
+        let config = Config::load(Sources {
+            file: self.config.as_deref(),
+            environment: &environment,
+            store_url,
+        })?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+}
+
+/// Parses the command line, does what it says and tells how the process ends.
+#[must_use]
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. A reader that went away is no error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    let format = match cli.global.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    telemetry::init(format, &cli.global.log_level);
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(dispatch(cli)));
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        exit_of(&error)
+    })
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Run(args) => {
+            let config = global.load_config(args.store.store.as_deref())?;
+            run::run(args, global, config).await
+        }
+        Command::Plan(args) => plan::run(&args, global).await,
+        Command::Status(args) => status::run(&args, global).await,
+        Command::Doctor(args) => doctor::run(&args, global).await,
+        Command::Ledger(command) => ledger::run(&command, global).await,
+        Command::Config(command) => config::run(&command, global),
+        Command::Schema(args) => schema::run(&args, global),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+/// Tells how the process ends when a command fails as a whole.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Internal)
+}
+
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<ConfigError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<LedgerError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if cause.is::<ClientError>() {
+        return Some(Exit::Config);
+    }
+    let code = if let Some(error) = cause.downcast_ref::<SourceError>() {
+        error.code()
+    } else {
+        cause.downcast_ref::<VeriffError>()?.code()
+    };
+    // These fail one record each where there are more; here they stopped the whole.
+    Some(match code {
+        Code::InputInvalid => Exit::Failures,
+        Code::VeriffUnauthorized => Exit::Refused,
+        _ if code.is_retryable() => Exit::TryLater,
+        _ => Exit::Failures,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_decide_the_exit_code_however_deep_they_lie() {
+        let cause = anyhow::Error::from(StoreError::Denied {
+            action: "list",
+            reason: "AccessDenied".to_owned(),
+        });
+        assert_eq!(exit_of(&cause.context("the look into the store")), Exit::Refused);
+        assert_eq!(exit_of(&anyhow::anyhow!("something else")), Exit::Internal);
+    }
+}

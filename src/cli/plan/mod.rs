@@ -1,0 +1,186 @@
+//! `plan`: what a run over the same source would have to do, changing nothing.
+//!
+//! One pass over the records and the ledger; Veriff is asked only for a sample, and only for lists.
+
+mod document;
+mod estimate;
+mod tally;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+
+pub(super) use document::Plan;
+
+use self::estimate::{Estimate, Sample};
+use self::tally::Tally;
+use super::connect::open_source;
+use super::output::print;
+use super::source::SourceArgs;
+use super::{GlobalArgs, StoreArgs};
+use crate::catalog;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::error::Exit;
+use crate::ledger::{self, Ledger, Overview};
+use crate::metrics::{Meter, SessionMeter};
+use crate::model::record::SessionRecord;
+use crate::source::{Delivery, Source};
+use crate::veriff::{VeriffClient, VeriffError};
+
+/// How many bad lines are told one by one; the others are only counted.
+const BAD_LINES_TOLD: u64 = 20;
+
+const AFTER_HELP: &str = "\
+Changes nothing, and asks Veriff only with --sample. Numbers are estimates: from the sample, else from what the ledger
+knows of earlier sessions, else from 6 media items and 10 MiB a session. A session named twice is counted twice.
+
+Exit codes:
+    0  every session with a known deadline can be archived in time
+    6  some cannot be finished before their horizon at the configured rate
+   77  credentials refused, with --sample
+   78  invalid configuration
+
+Examples:
+  veriff-archive plan --sessions ids.txt --store s3://archive/veriff
+  veriff-archive plan --sessions ids.txt --sample 50 --output json";
+
+/// Say what a run would have to do, changing nothing
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Ask Veriff for the lists of this many sessions, the first of the source, to estimate the others by
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    sample: Option<u16>,
+    /// Price of 1,000 PUT requests in US dollars [default: 0.005, S3 Standard in us-east-1]
+    #[arg(long, value_name = "USD", default_value_t = 0.005, hide_default_value = true)]
+    put_price: f64,
+}
+
+pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let config = global.load_config(args.store.store.as_deref())?;
+    config.integration_of(None, args.source.integration.as_deref())?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let now = clock.now();
+    let mut source = open_source(&args.source, &config, &clock).await?;
+    let mut first = VecDeque::new();
+    let sample = match args.sample {
+        Some(size) => {
+            fill(&mut first, &mut *source, usize::from(size)).await?;
+            Some(ask_sample(&first, args, &config, &clock).await?)
+        }
+        None => None,
+    };
+    let ledger = open_ledger(&config).await?;
+    let overview = match &ledger {
+        Some(ledger) => ledger.overview(now, config.limits.horizon_alarm).await?,
+        None => Overview::default(),
+    };
+    let estimate = Estimate::of(sample.as_ref(), &overview);
+    let mut tally = Tally::new(&config.retention, &estimate, now);
+    while let Some(delivery) = next(&mut first, &mut *source).await? {
+        match delivery.record {
+            Err(bad) => {
+                tally.bad_records += 1;
+                if tally.bad_records <= BAD_LINES_TOLD {
+                    tracing::warn!("{}: {}", delivery.place, bad.reason);
+                }
+            }
+            Ok(_) if delivery.is_finished && args.source.only.is_some() => tally.finished_records += 1,
+            Ok(record) => {
+                let integration = integration_of(&record, args, &config)?;
+                let row = match &ledger {
+                    Some(ledger) => ledger.session(&record.session_id).await?,
+                    None => None,
+                };
+                tally.add(&record, integration, row.as_ref(), args.source.skip_settled);
+            }
+        }
+    }
+    let plan = Plan::of(
+        &tally,
+        &estimate,
+        &config,
+        args.put_price,
+        source.tally().kind,
+        overview,
+        now,
+    );
+    print(&plan, global.format())?;
+    Ok(plan.exit())
+}
+
+fn integration_of<'a>(
+    record: &SessionRecord,
+    args: &PlanArgs,
+    config: &'a Config,
+) -> anyhow::Result<&'a crate::veriff::settings::IntegrationSettings> {
+    Ok(config.integration_of(record.integration.as_deref(), args.source.integration.as_deref())?)
+}
+
+async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+    Ok(if ledger::exists(&config.ledger_url).await? {
+        Some(ledger::open(&config.ledger_url).await?)
+    } else {
+        None
+    })
+}
+
+async fn fill(first: &mut VecDeque<Delivery>, source: &mut dyn Source, size: usize) -> anyhow::Result<()> {
+    while first.len() < size {
+        match source.receive().await? {
+            Some(delivery) => first.push_back(delivery),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+async fn next(first: &mut VecDeque<Delivery>, source: &mut dyn Source) -> anyhow::Result<Option<Delivery>> {
+    Ok(match first.pop_front() {
+        Some(delivery) => Some(delivery),
+        None => source.receive().await?,
+    })
+}
+
+/// Reads the lists of some sessions; nothing is downloaded or written.
+async fn ask_sample(
+    deliveries: &VecDeque<Delivery>,
+    args: &PlanArgs,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Sample> {
+    config.require_integrations()?;
+    let meter = Arc::new(Meter::starting(clock.instant()));
+    let mut clients = BTreeMap::new();
+    let mut sample = Sample::default();
+    for record in deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()) {
+        let settings = integration_of(record, args, config)?;
+        let client = match clients.entry(settings.name.clone()) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let client = VeriffClient::connect(
+                    settings.clone(),
+                    config.limits.tries,
+                    Arc::clone(clock),
+                    Arc::clone(&meter),
+                );
+                entry.insert(client.await?)
+            }
+        };
+        let session_meter = SessionMeter::default();
+        match catalog::read(client, &record.session_id, &session_meter).await {
+            Ok(catalog) => sample.add(&catalog, session_meter.requests()),
+            Err(error) if error.refuses_key() => return Err(error).context("Veriff refuses the credentials"),
+            Err(error @ (VeriffError::Throttled { .. } | VeriffError::Unavailable { .. })) => return Err(error.into()),
+            Err(error) => tracing::warn!("one session of the sample is left out: {error}"),
+        }
+    }
+    Ok(sample)
+}

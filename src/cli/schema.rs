@@ -1,0 +1,109 @@
+//! `schema`: the JSON Schemas of every document this program writes or answers with.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use schemars::{Schema, schema_for};
+use serde::Serialize;
+
+use super::GlobalArgs;
+use super::config::{ConfigCheck, ConfigShow};
+use super::doctor::Doctor;
+use super::ledger::LedgerMigrate;
+use super::output::{Answer, print, print_with};
+use super::plan::Plan;
+use super::status::Status;
+use crate::config::config_schema;
+use crate::error::Exit;
+use crate::model::manifest::{ArchiveDocument, Manifest};
+use crate::model::sidecar::Sidecar;
+use crate::results::ResultLine;
+
+/// A published schema: its name, what it describes, the schema itself.
+type Published = (&'static str, &'static str, fn() -> Schema);
+
+/// Every published schema. New documents are added here.
+const SCHEMAS: &[Published] = &[
+    ("archive", "archive.json, which names the archive", || {
+        schema_for!(ArchiveDocument)
+    }),
+    ("sidecar", "the document beside each media object", || {
+        schema_for!(Sidecar)
+    }),
+    ("manifest", "the document that closes a session", || {
+        schema_for!(Manifest)
+    }),
+    ("result", "a line of --results", || schema_for!(ResultLine)),
+    ("plan", "the answer of plan", || schema_for!(Plan)),
+    ("status", "the answer of status", || schema_for!(Status)),
+    ("doctor", "the answer of doctor", || schema_for!(Doctor)),
+    ("ledger-migrate", "the answer of ledger migrate", || {
+        schema_for!(LedgerMigrate)
+    }),
+    ("config", "the configuration file", config_schema),
+    ("config-check", "the answer of config check", || {
+        schema_for!(ConfigCheck)
+    }),
+    ("config-show", "the answer of config show", || schema_for!(ConfigShow)),
+    ("schemas", "the answer of schema without a name", || {
+        schema_for!(SchemaList)
+    }),
+];
+
+/// The value of `schema` in the list of schemas.
+const LIST_SCHEMA: &str = "veriff-archive/schemas/v1";
+
+/// Print the JSON Schema of a document, or list all of them
+#[derive(Debug, Args)]
+pub(super) struct SchemaArgs {
+    /// Name of the document; without one, the names are listed
+    #[arg(value_parser = SCHEMAS.iter().map(|(name, _, _)| *name).collect::<Vec<_>>())]
+    name: Option<String>,
+}
+
+/// The published schemas.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+struct SchemaList {
+    /// Always `veriff-archive/schemas/v1`.
+    schema: &'static str,
+    /// One entry a document.
+    documents: Vec<SchemaEntry>,
+}
+
+/// One published schema.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+struct SchemaEntry {
+    /// What `schema NAME` takes.
+    name: &'static str,
+    /// What it describes.
+    describes: &'static str,
+}
+
+impl Answer for SchemaList {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for entry in &self.documents {
+            writeln!(out, "{:<16}{}", entry.name, entry.describes)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &SchemaArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let named = args.name.as_deref();
+    if let Some((_, _, schema)) = SCHEMAS.iter().find(|(name, _, _)| Some(*name) == named) {
+        print_with(|out| {
+            serde_json::to_writer_pretty(&mut *out, &schema())?;
+            out.write_all(b"\n")
+        })?;
+    } else {
+        let documents = SCHEMAS
+            .iter()
+            .map(|(name, describes, _)| SchemaEntry { name, describes });
+        let answer = SchemaList {
+            schema: LIST_SCHEMA,
+            documents: documents.collect(),
+        };
+        print(&answer, global.format())?;
+    }
+    Ok(Exit::Success)
+}
