@@ -172,13 +172,12 @@ impl CsvFields {
         self.ends.clear();
         let mut rest = record;
         loop {
-            rest = match rest.strip_prefix(b"\"") {
-                Some(quoted) => self.take_quoted(quoted)?,
-                None => {
-                    let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
-                    self.text.extend_from_slice(&rest[..end]);
-                    &rest[end..]
-                }
+            rest = if let Some(quoted) = rest.strip_prefix(b"\"") {
+                self.take_quoted(quoted)?
+            } else {
+                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
+                self.text.extend_from_slice(&rest[..end]);
+                &rest[end..]
             };
             self.ends.push(self.text.len());
             match rest.split_first() {

@@ -16,7 +16,7 @@ use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-const ALARM: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const ALARM: Duration = Duration::from_hours(7 * 24);
 
 /// An engine under test.
 struct Engine<Fresh, Upgrade> {
