@@ -5,6 +5,7 @@
 //! seam, its words, and the legal moves between states as a pure function; each engine writes its own SQL, and one
 //! contract suite holds them to the same behaviour.
 
+mod location;
 mod overview;
 mod rows;
 pub mod scratch;
@@ -95,7 +96,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
 /// # Errors
 /// Fatal: the URL is not one of a known engine, or the schema is newer than this program. Retryable: out of reach.
 pub async fn open(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
-    let location = sqlite::Location::parse(url)?;
+    let location = location::Location::parse(url)?;
     Ok(Arc::new(sqlite::SqliteLedger::open(&location).await?))
 }
 
@@ -104,7 +105,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
 /// # Errors
 /// Fatal (configuration): it does not.
 pub fn check_url(url: &str) -> Result<(), LedgerError> {
-    sqlite::Location::parse(url).map(|_| ())
+    location::Location::parse(url).map(|_| ())
 }
 
 /// Tells whether there is a ledger at the URL, without making one.
@@ -112,7 +113,7 @@ pub fn check_url(url: &str) -> Result<(), LedgerError> {
 /// # Errors
 /// As [`check_url`].
 pub async fn exists(url: &str) -> Result<bool, LedgerError> {
-    Ok(sqlite::Location::parse(url)?.exists().await)
+    Ok(location::Location::parse(url)?.exists().await)
 }
 
 /// The end of one visit to a session.

@@ -11,32 +11,43 @@ use super::LedgerError;
 use super::sqlite::{json, unavailable};
 
 /// How many lines go into one statement: enough that its own cost vanishes, few enough to be a few megabytes.
-const BATCH_LINES: usize = 4096;
+const BATCH_LINES: usize = 2048;
 
 /// How long the lines of a batch may get: with lines of the greatest length, a batch is few of them.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 const CREATE: &str = "
     CREATE TABLE lines (
-        name TEXT NOT NULL PRIMARY KEY, position INTEGER NOT NULL, text TEXT NOT NULL, is_finished INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID";
+        position INTEGER PRIMARY KEY, name TEXT NOT NULL, text TEXT NOT NULL, is_finished INTEGER NOT NULL
+    ) STRICT";
 
 const PUT: &str = "
-    INSERT INTO lines (name, position, text, is_finished)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1) WHERE true
-    ON CONFLICT (name) DO UPDATE SET text = excluded.text, is_finished = excluded.is_finished";
+    INSERT INTO lines (position, name, text, is_finished)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)";
 
-const INDEX: &str = "CREATE INDEX lines_unfinished ON lines (position) WHERE is_finished = 0";
+/// Names are brought together by sorting them once at the end. A unique index that grows with each line would touch a
+/// page at random for each, which is ten times slower once it outgrows the cache.
+const INDEX: &str = "CREATE INDEX lines_by_name ON lines (name, position, is_finished)";
+
+/// The greatest `2 * position + is_finished` of a name tells its last line and whether that one is finished.
+const CHOOSE: &str = "
+    CREATE TABLE chosen AS
+    SELECT first, last / 2 AS last FROM (
+        SELECT min(position) AS first, max(2 * position + is_finished) AS last
+        FROM lines INDEXED BY lines_by_name GROUP BY name)
+    WHERE last % 2 = 0 ORDER BY first";
+
+const INDEX_CHOSEN: &str = "CREATE INDEX chosen_in_order ON chosen (first, last)";
 
 const UNFINISHED: &str = "
-    SELECT position, text FROM lines INDEXED BY lines_unfinished
-    WHERE is_finished = 0 AND position > ?1 ORDER BY position LIMIT ?2";
+    SELECT first, text FROM chosen INDEXED BY chosen_in_order CROSS JOIN lines ON position = last
+    WHERE first > ?1 ORDER BY first LIMIT ?2";
 
 /// Lines set aside, the last of each name.
 #[derive(Debug)]
 pub struct Scratch {
     connection: SqliteConnection,
-    batch: Vec<(String, u64, String, bool)>,
+    batch: Vec<(u64, String, String, bool)>,
     batch_bytes: usize,
 }
 
@@ -57,7 +68,7 @@ impl Scratch {
             .filename("")
             .journal_mode(SqliteJournalMode::Off)
             .synchronous(SqliteSynchronous::Off)
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", "-8192")
             .pragma("temp_store", "FILE")
             .disable_statement_logging()
             .connect()
@@ -71,7 +82,8 @@ impl Scratch {
         })
     }
 
-    /// Sets a line aside; a later one of the same name replaces it, but keeps the first one's position.
+    /// Sets a line aside. Of several with one name, the last one counts and the first one gives the position, which no
+    /// two lines share.
     ///
     /// # Errors
     /// Retryable: no space is left.
@@ -83,7 +95,7 @@ impl Scratch {
         is_finished: bool,
     ) -> Result<(), LedgerError> {
         self.batch_bytes += name.len() + text.len();
-        self.batch.push((name, position, text, is_finished));
+        self.batch.push((position, name, text, is_finished));
         if self.batch.len() >= BATCH_LINES || self.batch_bytes >= BATCH_BYTES {
             self.flush().await?;
         }
@@ -96,7 +108,9 @@ impl Scratch {
     /// As [`Scratch::put`].
     pub async fn filled(mut self) -> Result<FilledScratch, LedgerError> {
         self.flush().await?;
-        execute(&mut self.connection, INDEX).await?;
+        for statement in [INDEX, CHOOSE, INDEX_CHOSEN] {
+            execute(&mut self.connection, statement).await?;
+        }
         Ok(FilledScratch {
             connection: self.connection,
         })

@@ -5,7 +5,7 @@
 //! file on the same machine; they wait for one another.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
+use super::location::Location;
 use super::overview::Group;
 use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
 use super::{
@@ -43,59 +44,6 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         false,
     )])
 });
-
-/// What a `sqlite:` URL names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Location {
-    /// A file.
-    File(PathBuf),
-    /// Nothing that lasts.
-    Memory,
-}
-
-impl Location {
-    /// Reads `sqlite:ledger.db`, `sqlite:///absolute/path` or `sqlite::memory:`.
-    pub(super) fn parse(url: &str) -> Result<Self, LedgerError> {
-        let refused = |reason: &str| Err(LedgerError::Url(reason.to_owned()));
-        let Some(rest) = url.strip_prefix("sqlite:") else {
-            return match url.split_once(':') {
-                Some(("postgres" | "postgresql", _)) => {
-                    refused("asks for PostgreSQL, which is not supported by this version; use sqlite:FILE")
-                }
-                _ => refused("must be sqlite:FILE or sqlite:///DIRECTORY/FILE"),
-            };
-        };
-        if rest == ":memory:" {
-            return Ok(Self::Memory);
-        }
-        if rest.contains('?') {
-            return refused("takes no options behind the file");
-        }
-        let path = match rest.strip_prefix("//") {
-            Some(path) if !path.starts_with('/') => {
-                return refused("has two slashes before a relative file; use sqlite:FILE or sqlite:///DIRECTORY/FILE");
-            }
-            Some(path) => path,
-            None => rest,
-        };
-        if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('\0') {
-            return refused("names no file");
-        }
-        // SQLite itself reads a name that begins with `file:` as a URI with options.
-        if path.starts_with("file:") {
-            return refused("names its file without file:");
-        }
-        Ok(Self::File(PathBuf::from(path)))
-    }
-
-    /// Tells whether the file is there.
-    pub(super) async fn exists(&self) -> bool {
-        match self {
-            Self::File(path) => tokio::fs::try_exists(path).await.unwrap_or(true),
-            Self::Memory => false,
-        }
-    }
-}
 
 /// A ledger in an SQLite file.
 #[derive(Debug)]
@@ -189,37 +137,41 @@ const PUT_MEDIA: &str = "
         IS NOT (excluded.attempt_id, excluded.kind, excluded.key, excluded.version_id, excluded.size_bytes,
             excluded.sha256)";
 
-/// `?19` and `?20` are what [`Standing::after`] decided: whether the cause and the manifest are taken.
-const PUT_SESSION: &str = "
+/// Takes the same values as [`UPDATE_SESSION`], and needs fewer.
+const INSERT_SESSION: &str = "
     INSERT INTO sessions (
         session_id, asked_integration, decided_at, retention_class, reference, integration, state, code, message,
         upstream_created_at, deadline_at, manifest_key, manifest_version_id, manifest_sequence, manifest_sha256,
         complete, settled, media, bytes, visits, run_id, first_visited_at, last_visited_at)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-        count(*), ifnull(sum(size_bytes), 0), 1, ?18, ?21, ?21
-    FROM media WHERE session_id = ?1
-    ON CONFLICT (session_id) DO UPDATE SET
-        asked_integration = ifnull(excluded.asked_integration, asked_integration),
-        decided_at = ifnull(excluded.decided_at, decided_at),
-        retention_class = ifnull(excluded.retention_class, retention_class),
-        reference = ifnull(excluded.reference, reference),
-        integration = excluded.integration,
-        state = excluded.state,
-        code = iif(?19, excluded.code, code),
-        message = iif(?19, excluded.message, message),
-        upstream_created_at = ifnull(excluded.upstream_created_at, upstream_created_at),
-        deadline_at = ifnull(excluded.deadline_at, deadline_at),
-        manifest_key = iif(?20, excluded.manifest_key, manifest_key),
-        manifest_version_id = iif(?20, excluded.manifest_version_id, manifest_version_id),
-        manifest_sequence = iif(?20, excluded.manifest_sequence, manifest_sequence),
-        manifest_sha256 = iif(?20, excluded.manifest_sha256, manifest_sha256),
-        complete = iif(?20, excluded.complete, complete),
-        settled = iif(?20, excluded.settled, settled),
-        media = excluded.media,
-        bytes = excluded.bytes,
+        count(*), ifnull(sum(size_bytes), 0), 1, ?18, ?19, ?19
+    FROM media WHERE session_id = ?1";
+
+/// `?20` and `?21` are what [`Standing::after`] decided: whether the cause and the manifest are taken. Not an upsert,
+/// because SQLite checks the row that it will not insert, too: without a manifest, that one may not be archived.
+const UPDATE_SESSION: &str = "
+    UPDATE sessions SET
+        asked_integration = ifnull(?2, asked_integration),
+        decided_at = ifnull(?3, decided_at),
+        retention_class = ifnull(?4, retention_class),
+        reference = ifnull(?5, reference),
+        integration = ?6,
+        state = ?7,
+        code = iif(?20, ?8, code),
+        message = iif(?20, ?9, message),
+        upstream_created_at = ifnull(?10, upstream_created_at),
+        deadline_at = ifnull(?11, deadline_at),
+        manifest_key = iif(?21, ?12, manifest_key),
+        manifest_version_id = iif(?21, ?13, manifest_version_id),
+        manifest_sequence = iif(?21, ?14, manifest_sequence),
+        manifest_sha256 = iif(?21, ?15, manifest_sha256),
+        complete = iif(?21, ?16, complete),
+        settled = iif(?21, ?17, settled),
+        (media, bytes) = (SELECT count(*), ifnull(sum(size_bytes), 0) FROM media WHERE session_id = ?1),
         visits = visits + 1,
-        run_id = excluded.run_id,
-        last_visited_at = excluded.last_visited_at";
+        run_id = ?18,
+        last_visited_at = ?19
+    WHERE session_id = ?1";
 
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
@@ -318,10 +270,18 @@ impl Ledger for SqliteLedger {
                 .await
                 .map_err(failed())?;
         }
-        put_session(entry, made)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed())?;
+        put_session(
+            if standing.is_some() {
+                UPDATE_SESSION
+            } else {
+                INSERT_SESSION
+            },
+            entry,
+            made,
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
         Ok(made.state)
     }
@@ -387,13 +347,14 @@ impl Ledger for SqliteLedger {
     }
 }
 
-fn put_session(
-    entry: &SessionEntry,
+fn put_session<'q>(
+    statement: &'static str,
+    entry: &'q SessionEntry,
     made: Move,
-) -> sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+) -> sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
     let record = &entry.record;
     let manifest = entry.manifest.as_ref().filter(|_| made.takes_manifest);
-    sqlx::query(PUT_SESSION)
+    sqlx::query(statement)
         .bind(record.session_id.as_str())
         .bind(record.integration.as_deref())
         .bind(record.decided_at.map(Timestamp::unix_millis))
@@ -412,9 +373,9 @@ fn put_session(
         .bind(made.takes_manifest && entry.complete)
         .bind(made.takes_manifest && entry.settled)
         .bind(entry.run_id.as_str())
+        .bind(entry.at.unix_millis())
         .bind(made.takes_cause)
         .bind(made.takes_manifest)
-        .bind(entry.at.unix_millis())
 }
 
 fn media_json(entry: &SessionEntry) -> String {
@@ -450,29 +411,6 @@ fn saturated(count: u64) -> i64 {
 mod tests {
     use super::*;
     use sqlx::Row as _;
-
-    #[test]
-    fn urls_name_files_or_memory() {
-        let file = |path: &str| Some(Location::File(PathBuf::from(path)));
-        for (url, location) in [
-            ("sqlite:ledger.db", file("ledger.db")),
-            ("sqlite:data/ledger.db", file("data/ledger.db")),
-            ("sqlite:/abs/ledger.db", file("/abs/ledger.db")),
-            ("sqlite:///abs/ledger.db", file("/abs/ledger.db")),
-            ("sqlite::memory:", Some(Location::Memory)),
-            ("sqlite:", None),
-            ("sqlite://", None),
-            ("sqlite:///", None),
-            ("sqlite://host/ledger.db", None),
-            ("sqlite:ledger.db?mode=ro", None),
-            ("sqlite:file:ledger.db", None),
-            ("ledger.db", None),
-            ("mysql://host/db", None),
-            ("", None),
-        ] {
-            assert_eq!(Location::parse(url).ok(), location, "{url}");
-        }
-    }
 
     #[tokio::test]
     async fn the_overview_and_the_last_tries_read_indexes_alone() {

@@ -300,3 +300,99 @@ impl Source for FileSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    /// Reads all of an input and returns the numbers of the lines that were delivered.
+    fn places(bytes: &[u8], format: Option<Format>) -> Result<Vec<u64>, SourceError> {
+        let checks = Checks {
+            classes: BTreeSet::new(),
+            integrations: BTreeSet::new(),
+            clock: Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_700_000_000))),
+        };
+        let reader = Box::new(std::io::Cursor::new(bytes.to_vec()));
+        let mut source = FileSource::of_reader("stream", reader, format, checks);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut places = Vec::new();
+            while let Some(delivery) = source.receive().await? {
+                let Place::Line(number) = delivery.place;
+                places.push(number);
+            }
+            assert_eq!(source.tally().records, places.len() as u64);
+            Ok(places)
+        })
+    }
+
+    /// Returns the numbers of the lines for which `counts` holds.
+    fn lines_where(bytes: &[u8], counts: impl Fn(&[u8]) -> bool) -> Vec<u64> {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        (1..)
+            .zip(text.split(|byte| *byte == b'\n'))
+            .filter(|(_, line)| counts(line))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    fn is_blank(line: &[u8]) -> bool {
+        line.trim_ascii().is_empty()
+    }
+
+    /// Bytes that are mostly what decides something.
+    fn inputs() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            8 => proptest::sample::select(b"a,\"#\n\r {}:\\\0\xff".to_vec()).prop_map(|byte| vec![byte]),
+            2 => proptest::sample::select(vec!["session_id", "{\"session_id\":\"s\"}\n", "\"s\"\n", "\n\n", "s,t\n"])
+                .prop_map(|text| text.as_bytes().to_vec()),
+            1 => proptest::collection::vec(any::<u8>(), 0..8),
+        ];
+        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn every_plain_line_is_delivered_or_blank_or_a_comment(bytes in inputs()) {
+            let expected = lines_where(&bytes, |line| !is_blank(line) && !line.trim_ascii_start().starts_with(b"#"));
+            prop_assert_eq!(places(&bytes, Some(Format::Plain)).unwrap(), expected);
+        }
+
+        #[test]
+        fn every_ndjson_line_is_delivered_or_blank(bytes in inputs()) {
+            let expected = lines_where(&bytes, |line| !is_blank(line));
+            prop_assert_eq!(places(&bytes, Some(Format::Ndjson)).unwrap(), expected);
+        }
+
+        #[test]
+        fn every_csv_line_without_quotes_is_delivered_or_blank(bytes in inputs()) {
+            let mut bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'"').collect();
+            bytes.splice(0..0, *b"session_id,note\n");
+            let expected = lines_where(&bytes, |line| !is_blank(line));
+            prop_assert_eq!(places(&bytes, Some(Format::Csv)).unwrap(), expected[1..].to_vec());
+        }
+
+        #[test]
+        fn csv_lines_are_delivered_in_order_and_at_most_once(bytes in inputs()) {
+            let bytes = [b"session_id,note\n".to_vec(), bytes].concat();
+            let found = places(&bytes, Some(Format::Csv)).unwrap();
+            prop_assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+            let lines = lines_where(&bytes, |line| !is_blank(line));
+            prop_assert!(found.iter().all(|number| lines.contains(number)), "{found:?}");
+        }
+
+        #[test]
+        fn no_input_of_any_format_is_a_panic(bytes in inputs()) {
+            if let Err(error) = places(&bytes, None) {
+                prop_assert!(matches!(error, SourceError::Header { .. }), "{error:?}");
+            }
+        }
+    }
+}

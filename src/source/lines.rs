@@ -78,8 +78,7 @@ impl Lines {
     /// Gives back lines that were read last, each with its LF, to be read again in their order. `is_last_too_long` says
     /// that the last of them was too long, and stands here as an empty one.
     pub(super) fn give_back(&mut self, lines: &[u8], is_last_too_long: bool) {
-        let count = lines.iter().filter(|byte| **byte == b'\n').count();
-        self.number -= count as u64;
+        self.number -= lines.split_inclusive(|byte| *byte == b'\n').count() as u64;
         let rest = self.given_back.split_off(self.given_back_at);
         self.is_last_too_long |= is_last_too_long;
         self.given_back = [lines, &rest].concat();

@@ -172,13 +172,12 @@ impl CsvFields {
         self.ends.clear();
         let mut rest = record;
         loop {
-            rest = match rest.strip_prefix(b"\"") {
-                Some(quoted) => self.take_quoted(quoted)?,
-                None => {
-                    let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
-                    self.text.extend_from_slice(&rest[..end]);
-                    &rest[end..]
-                }
+            rest = if let Some(quoted) = rest.strip_prefix(b"\"") {
+                self.take_quoted(quoted)?
+            } else {
+                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
+                self.text.extend_from_slice(&rest[..end]);
+                &rest[end..]
             };
             self.ends.push(self.text.len());
             match rest.split_first() {
@@ -273,5 +272,65 @@ impl CsvHeader {
             outcome,
         }
         .check(checks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Writes a field as RFC 4180 has it.
+    fn quoted(field: &str) -> String {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_fields_split_into_what_they_were(fields in proptest::collection::vec("[a,\"\r\n é]{0,6}", 1..6)) {
+            let record = fields.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(",");
+            let mut split = CsvFields::default();
+            split.split(record.as_bytes()).unwrap();
+            let found: Vec<_> = split.iter().map(|field| String::from_utf8(field.to_vec()).unwrap()).collect();
+            prop_assert_eq!(found, fields);
+        }
+
+        #[test]
+        fn a_time_that_we_print_is_read_back(millis in 1_420_070_400_000i64..4_000_000_000_000) {
+            let time = Timestamp::from_unix_millis(millis);
+            prop_assert_eq!(parse_time(&time.to_string()), Some(time));
+        }
+
+        #[test]
+        fn no_text_is_a_panic(text in "[0-9TZ:.+é-]{0,30}") {
+            parse_time(&text);
+        }
+    }
+
+    #[test]
+    fn only_rfc_3339_is_a_time() {
+        for good in [
+            "2026-03-02T09:14:30Z",
+            "2026-03-02t09:14:30z",
+            "2026-03-02T09:14:30.123456789+14:00",
+            "2026-03-02T09:14:30-00:00",
+        ] {
+            assert!(parse_time(good).is_some(), "{good}");
+        }
+        for bad in [
+            "2026-03-02",
+            "2026-03-02T09:14Z",
+            "2026-03-02T09:14:30",
+            "2026-03-02T09:14:30.Z",
+            "2026-03-02T09:14:30+0200",
+            "2026-03-02T09:14:30+02:00[Europe/Tallinn]",
+            "2026-03-02 09:14:30Z",
+            "2026-13-02T09:14:30Z",
+            "2026-W10-1T09:14:30Z",
+            "1772442870",
+            "",
+        ] {
+            assert!(parse_time(bad).is_none(), "{bad}");
+        }
     }
 }

@@ -1,0 +1,4 @@
+//! One suite a trait, run by every implementation.
+
+mod ledger;
+mod source;
