@@ -94,6 +94,7 @@ impl Store for DirStore {
             features: self.features(),
             clock_offset_ms: None,
             default_lock: None,
+            locks_assumed: None,
         })
     }
 

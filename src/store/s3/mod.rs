@@ -27,6 +27,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{
@@ -36,7 +37,7 @@ use aws_sdk_s3::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use self::error::{Fault, fault_of, unavailable};
+use self::error::{Fault, fault_of, no_lock, unavailable};
 pub use self::inspect::{BucketReport, Seen};
 use self::wire::{KnownDigest, S3Chunks, StoreClock, body_of};
 use super::settings::{S3Settings, Sse, parse_object_url};
@@ -64,6 +65,9 @@ const TOKEN_GRACE: Duration = Duration::from_mins(2);
 
 /// The region that is signed for where an S3-compatible server is named and no region.
 const COMPATIBLE_REGION: &str = "us-east-1";
+
+/// The right to see whether the bucket locks.
+const LOCK_PERMISSION: &str = "s3:GetBucketObjectLockConfiguration";
 
 /// A bucket, or the part of it below a prefix.
 #[derive(Clone)]
@@ -172,16 +176,18 @@ impl S3Store {
         settings: &S3Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Option<ObjectBody>, StoreError> {
+        Self::connect(settings, clock).await?.open_other(url).await
+    }
+
+    /// Opens one object of any bucket, `s3://bucket/key`, with this store's connection, or `None`.
+    ///
+    /// # Errors
+    /// As [`S3Store::open_source`].
+    pub async fn open_other(&self, url: &str) -> Result<Option<ObjectBody>, StoreError> {
         let (bucket, key) = parse_object_url(url).map_err(|error| StoreError::Unfit(error.to_string()))?;
-        let settings = S3Settings {
-            bucket,
-            prefix: String::new(),
-            // A list of sessions may well lie in a bucket of another account.
-            expected_bucket_owner: None,
-            ..settings.clone()
-        };
-        let store = Self::connect(&settings, clock).await?;
-        store.open(&ObjectKey::from_store(key), None).await
+        // Without the expected owner: a list of sessions may well lie in a bucket of another account.
+        let request = self.bucket.client.get_object().bucket(bucket).key(key);
+        self.bucket.open(request).await
     }
 }
 
@@ -235,18 +241,20 @@ impl Store for S3Store {
         let bucket = &*self.bucket;
         bucket.exists().await?;
         let versions = bucket.is_versioned().await?;
-        let lock = bucket.lock_configuration().await?;
-        let features = Features {
-            versions,
-            locks: lock
-                .as_ref()
-                .is_some_and(|lock| lock.object_lock_enabled() == Some(&ObjectLockEnabled::Enabled)),
+        let (locks, lock, locks_assumed) = match bucket.lock_configuration().await {
+            Ok(lock) => (is_enabled(lock.as_ref()), lock, None),
+            // Not a reason to stop: a bucket without Object Lock refuses the first write that asks for a lock.
+            Err(StoreError::Denied { .. }) if versions => (true, None, Some(LOCK_PERMISSION)),
+            Err(StoreError::Denied { .. }) => (false, None, None),
+            Err(error) => return Err(error),
         };
+        let features = Features { locks, versions };
         let _ = bucket.features.set(features);
         let report = StoreReport {
             features,
             clock_offset_ms: bucket.clock.offsets().map(|seen| seen.last),
             default_lock: lock.as_ref().and_then(default_lock_of),
+            locks_assumed,
         };
         policy::check_clock(&report)?;
         Ok(report)
@@ -264,7 +272,7 @@ impl Store for S3Store {
         // Boxed because the input of this request is the largest of all.
         let answer = match Box::pin(bucket.call(ACTION, TRANSFER_TIMEOUT, request.send())).await {
             Err(Fault::Taken) => return Ok(PutOutcome::Taken),
-            other => other.map_err(|fault| bucket.error_of(ACTION, fault))?,
+            other => other.map_err(|fault| bucket.write_error(ACTION, terms, fault))?,
         };
         same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
         Ok(PutOutcome::Created(Stored {
@@ -283,7 +291,6 @@ impl Store for S3Store {
     }
 
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
-        const ACTION: &str = "read an object";
         let bucket = &*self.bucket;
         let request = bucket
             .client
@@ -292,13 +299,7 @@ impl Store for S3Store {
             .key(bucket.full_key(key))
             .set_expected_bucket_owner(bucket.owner.clone())
             .set_version_id(version.map(str::to_owned));
-        // The limit covers the time up to the first byte; the body has its own.
-        let answer = match bucket.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
-            Err(Fault::Absent) => return Ok(None),
-            other => other.map_err(|fault| bucket.error_of(ACTION, fault))?,
-        };
-        let size_bytes = length_of(ACTION, answer.content_length())?;
-        Ok(Some(ObjectBody::new(size_bytes, Box::new(S3Chunks(answer.body)))))
+        bucket.open(request).await
     }
 
     async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
@@ -319,6 +320,9 @@ impl Store for S3Store {
             return Ok(());
         };
         let bucket = &*self.bucket;
+        if bucket.features.get().is_some_and(|features| !features.locks) {
+            return Err(StoreError::Unsupported("lock objects"));
+        }
         // Never with the right to bypass governance: what stands may only become stricter or longer, and S3 sees to it.
         let request = bucket
             .client
@@ -385,10 +389,19 @@ impl Bucket {
             Fault::Taken => unavailable(action, "412 without being asked".to_owned(), false),
             Fault::Absent => unavailable(action, "404".to_owned(), false),
             Fault::NoSuchUpload => unavailable(action, "404 NoSuchUpload".to_owned(), false),
+            Fault::Invalid(answer) => unavailable(action, answer, false),
             Fault::ClockSkew => StoreError::ClockSkew {
                 offset_ms: self.clock.offsets().map_or(0, |seen| seen.last),
             },
             Fault::ExpiredToken => self.expired(action),
+        }
+    }
+
+    /// Makes an error of a failed write. Some servers do not say that it is the lock they refuse.
+    fn write_error(&self, action: &'static str, terms: &Terms, fault: Fault) -> StoreError {
+        match fault {
+            Fault::Invalid(answer) if terms.lock.is_some() => no_lock(&answer),
+            fault => self.error_of(action, fault),
         }
     }
 
@@ -470,6 +483,17 @@ impl Bucket {
             Err(Fault::Absent) => Ok(None),
             Err(fault) => Err(self.error_of(ACTION, fault)),
         }
+    }
+
+    async fn open(&self, request: GetObjectFluentBuilder) -> Result<Option<ObjectBody>, StoreError> {
+        const ACTION: &str = "read an object";
+        // The limit covers the time up to the first byte; the body has its own.
+        let answer = match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
+            Err(Fault::Absent) => return Ok(None),
+            other => other.map_err(|fault| self.error_of(ACTION, fault))?,
+        };
+        let size_bytes = length_of(ACTION, answer.content_length())?;
+        Ok(Some(ObjectBody::new(size_bytes, Box::new(S3Chunks(answer.body)))))
     }
 }
 
@@ -557,6 +581,10 @@ fn date_of(time: Timestamp) -> DateTime {
 
 fn timestamp_of(date: &DateTime) -> Option<Timestamp> {
     date.to_millis().ok().map(Timestamp::from_unix_millis)
+}
+
+fn is_enabled(configuration: Option<&ObjectLockConfiguration>) -> bool {
+    configuration.is_some_and(|lock| lock.object_lock_enabled() == Some(&ObjectLockEnabled::Enabled))
 }
 
 fn default_lock_of(configuration: &ObjectLockConfiguration) -> Option<String> {

@@ -50,7 +50,7 @@ impl S3Upload {
         let answer = bucket
             .call(ACTION, ANSWER_TIMEOUT, request.send())
             .await
-            .map_err(|fault| bucket.error_of(ACTION, fault))?;
+            .map_err(|fault| bucket.write_error(ACTION, terms, fault))?;
         let id = answer
             .upload_id
             .ok_or_else(|| unavailable(ACTION, "the answer has no upload id".to_owned(), false))?;

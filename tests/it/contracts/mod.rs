@@ -1,0 +1,4 @@
+//! One suite for each trait, run by every implementation.
+
+mod store;
+mod store_wire;
