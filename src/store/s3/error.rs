@@ -4,6 +4,7 @@
 //! hold a secret, its message.
 
 use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -73,6 +74,9 @@ where
             },
         ),
         SdkError::TimeoutError(_) => Fault::Error(unavailable(action, "timed out".to_owned(), true)),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            Fault::Error(unavailable(action, "no connection in time".to_owned(), true))
+        }
         other => Fault::Error(without_answer(action, other)),
     }
 }
@@ -97,14 +101,28 @@ pub(super) fn no_lock(answer: &str) -> StoreError {
 fn without_answer(action: &'static str, error: &(dyn StdError + 'static)) -> StoreError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut last = error.to_string();
+    let mut is_away = false;
     while let Some(error) = cause {
         if let Some(refused) = error.downcast_ref::<CredentialsError>() {
             return credentials_error(action, refused);
         }
+        is_away |= error.downcast_ref::<io::Error>().is_some_and(shows_absence);
         last = error.to_string();
         cause = error.source();
     }
-    unavailable(action, short(&last), true)
+    unavailable(action, short(&last), is_away)
+}
+
+/// A server that takes no connections is away for everyone; one connection that broke off is nothing to wait for.
+fn shows_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+    )
 }
 
 fn credentials_error(action: &'static str, error: &CredentialsError) -> StoreError {

@@ -12,12 +12,15 @@ use veriff_archive::error::Code;
 use veriff_archive::model::digest::{Checksum, Hasher, PART_SIZE_BYTES, Payload, Sha256Digest};
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::retention::{Lock, Mode};
+use veriff_archive::retry::Backoff;
 use veriff_archive::store::dir::DirStore;
 use veriff_archive::store::policy::demand;
+use veriff_archive::store::retrying::RetryingStore;
 use veriff_archive::store::s3::{S3Store, Seen};
 use veriff_archive::store::settings::S3Settings;
 use veriff_archive::store::{ListedVersion, PutOutcome, Store, StoreError, Stored, Terms, list_all};
 
+use crate::support::faulty::{Call, Fault, FaultyStore, Verb};
 use crate::support::s3::{ADMIN, Bucket, Identity, READER, WRITER, open_store, s3};
 
 const PREFIX: &str = "eu/live";
@@ -143,6 +146,8 @@ contract! {
     a_listing_is_in_the_order_of_keys_and_below_its_prefix,
     a_listing_of_many_pages_shows_every_key_once,
     a_lock_shows_and_grows_where_the_store_locks,
+    refusals_and_lost_answers_are_ridden_out_without_a_second_version,
+    a_writer_that_dies_leaves_an_object_whole_or_not_at_all,
 }
 
 async fn what_is_put_is_read_back_byte_for_byte(fixture: Fixture) {
@@ -386,6 +391,97 @@ async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
     let (mode, until) = bucket.retention("eu/live/k", version.as_deref()).await.unwrap();
     assert_eq!((mode.as_str(), until), ("COMPLIANCE", longer.retain_until));
     assert!(!bucket.deletes("eu/live/k", &version.unwrap()).await);
+}
+
+/// Tries again at once.
+fn retrying(store: Arc<dyn Store>) -> RetryingStore {
+    let backoff = Backoff {
+        tries: 3,
+        base: Duration::ZERO,
+        cap: Duration::ZERO,
+    };
+    RetryingStore::new(store, backoff, Arc::new(|| ()))
+}
+
+/// Fails the first call of each verb.
+fn first_of_each(fault: Fault) -> impl FnMut(usize, &Call) -> Option<Fault> + Send {
+    let mut failed = Vec::new();
+    move |_, call| {
+        if failed.contains(&call.verb) {
+            return None;
+        }
+        failed.push(call.verb);
+        Some(fault.clone())
+    }
+}
+
+async fn refusals_and_lost_answers_are_ridden_out_without_a_second_version(fixture: Fixture) {
+    let refused = FaultyStore::new(
+        Arc::clone(&fixture.store),
+        first_of_each(Fault::Before(Fault::unavailable())),
+    );
+    let store = retrying(Arc::clone(&refused) as Arc<dyn Store>);
+    let payload = Payload::of(noise(1_000, 1));
+    stored(store.put(&key("put"), &payload, &fixture.terms()).await.unwrap());
+    let mut upload = store.start_upload(&key("uploaded"), &fixture.terms()).await.unwrap();
+    upload.put_part(&payload).await.unwrap();
+    stored(upload.complete(payload.sha256()).await.unwrap());
+    assert_eq!(store.retries(), 4);
+    assert_eq!(refused.calls().iter().filter(|call| call.is_effect()).count(), 8);
+
+    let lost = |_: usize, call: &Call| {
+        let is_lost = matches!(call.verb, Verb::Put | Verb::Complete) && call.key.starts_with("lost");
+        is_lost.then(|| Fault::After(Fault::unavailable()))
+    };
+    let mut first = first_of_each(Fault::After(Fault::unavailable()));
+    let faulty = FaultyStore::new(Arc::clone(&fixture.store), move |number, call| {
+        lost(number, call).and_then(|_| first(number, call))
+    });
+    let store = retrying(faulty);
+    let outcome = store.put(&key("lost-put"), &payload, &fixture.terms()).await.unwrap();
+    assert_eq!(outcome, PutOutcome::Taken);
+    let mut upload = store.start_upload(&key("lost-upload"), &fixture.terms()).await.unwrap();
+    upload.put_part(&payload).await.unwrap();
+    upload.complete(payload.sha256()).await.unwrap();
+    assert_eq!(store.retries(), 2);
+
+    let keys = ["lost-put", "lost-upload", "put", "uploaded"];
+    assert_eq!(fixture.keys("").await, keys);
+    for name in keys {
+        assert_eq!(Sha256Digest::of(&fixture.bytes(name).await), payload.sha256(), "{name}");
+    }
+}
+
+async fn a_writer_that_dies_leaves_an_object_whole_or_not_at_all(fixture: Fixture) {
+    let parts = [Payload::of(noise(PART_SIZE_BYTES, 1)), Payload::of(b"end".to_vec())];
+    let mut hasher = Hasher::default();
+    parts
+        .iter()
+        .flat_map(Payload::segments)
+        .for_each(|segment| hasher.update(segment));
+    let sha256 = hasher.finish();
+    for (effect, fault) in [(2, Fault::KillAfter), (3, Fault::KillBefore), (3, Fault::KillAfter)] {
+        let name = format!("{effect}-{fault:?}");
+        let is_there = matches!((effect, &fault), (3, Fault::KillAfter));
+        let dying = FaultyStore::new(Arc::clone(&fixture.store), move |number, _| {
+            (number == effect).then(|| fault.clone())
+        });
+        let work = async {
+            let mut upload = dying.start_upload(&key(&name), &fixture.terms()).await.unwrap();
+            for part in &parts {
+                upload.put_part(part).await.unwrap();
+            }
+            upload.complete(sha256).await.unwrap();
+        };
+        tokio::select! {
+            () = work => panic!("it should have died"),
+            () = dying.killed() => {}
+        }
+        assert_eq!(fixture.keys(&name).await.len(), usize::from(is_there), "{name}");
+        if is_there {
+            assert_eq!(Sha256Digest::of(&fixture.bytes(&name).await), sha256);
+        }
+    }
 }
 
 #[tokio::test]

@@ -210,6 +210,13 @@ async fn answers_have_their_meaning() {
         let (outcome, _) = put(answer.clone()).await;
         assert_eq!(outcome.unwrap_err().code(), Code::StoreUnavailable, "{answer}");
     }
+    let (outcome, _) = put(String::new()).await;
+    let broken_off = outcome.unwrap_err();
+    assert!(
+        matches!(broken_off, StoreError::Unavailable { slow_down: false, .. }),
+        "{broken_off}"
+    );
+
     let (outcome, _) = put(error("403 Forbidden", "RequestTimeTooSkewed")).await;
     assert_eq!(outcome.unwrap_err().code(), Code::ClockSkew);
     let (outcome, _) = put(error("404 Not Found", "NoSuchBucket")).await;
