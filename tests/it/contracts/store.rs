@@ -429,13 +429,10 @@ async fn refusals_and_lost_answers_are_ridden_out_without_a_second_version(fixtu
     assert_eq!(store.retries(), 4);
     assert_eq!(refused.calls().iter().filter(|call| call.is_effect()).count(), 8);
 
-    let lost = |_: usize, call: &Call| {
-        let is_lost = matches!(call.verb, Verb::Put | Verb::Complete) && call.key.starts_with("lost");
-        is_lost.then(|| Fault::After(Fault::unavailable()))
-    };
     let mut first = first_of_each(Fault::After(Fault::unavailable()));
-    let faulty = FaultyStore::new(Arc::clone(&fixture.store), move |number, call| {
-        lost(number, call).and_then(|_| first(number, call))
+    let faulty = FaultyStore::new(Arc::clone(&fixture.store), move |number, call| match call.verb {
+        Verb::Put | Verb::Complete => first(number, call),
+        _ => None,
     });
     let store = retrying(faulty);
     let outcome = store.put(&key("lost-put"), &payload, &fixture.terms()).await.unwrap();

@@ -180,6 +180,24 @@ async fn a_write_is_conditional_plain_and_signed_with_the_known_digest() {
 }
 
 #[tokio::test]
+async fn the_digest_that_is_signed_is_the_known_one_and_not_computed_again() {
+    let claimed = Sha256Digest::of(b"claimed");
+    for segments in [vec![&b"bytes"[..]], vec![b"by", b"tes"]] {
+        let (settings, server) = server(vec![error("400 Bad Request", "XAmzContentSHA256Mismatch")]).await;
+        let store = open_store(&settings, WRITER).await;
+        let payload = Payload::hashed(segments.into_iter().map(Bytes::from_static).collect(), claimed);
+        let refused = store.put(&key(), &payload, &terms(false)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::StoreChecksum);
+        let request = server.await.unwrap().remove(0);
+        assert_eq!(request.body, b"bytes");
+        assert_eq!(
+            request.header("x-amz-content-sha256"),
+            Some(claimed.to_string().as_str())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_document_is_in_the_standard_class() {
     let (settings, server) = server(vec![answer("200 OK", "", "")]).await;
     let store = open_store(&settings, WRITER).await;
