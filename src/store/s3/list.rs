@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use aws_sdk_s3::types::{DeleteMarkerEntry, Object, ObjectVersion};
 
+use super::bucket::{ANSWER_TIMEOUT, Bucket, timestamp_of};
 use super::error::unavailable;
-use super::{ANSWER_TIMEOUT, Bucket, timestamp_of};
 use crate::clock::Timestamp;
 use crate::model::key::ObjectKey;
 use crate::store::{ListPage, ListedVersion, PageToken, StoreError};

@@ -1,4 +1,5 @@
 //! One suite for each trait, run by every implementation.
 
 mod store;
+mod store_bucket;
 mod store_wire;
