@@ -160,13 +160,16 @@ pub enum Exit {
     Failures,
     /// Finished; all that failed may work later.
     TryLater,
-    /// Stopped at one of its own limits; work is left.
-    Limit,
+    /// Stopped at one of its own limits; work is left. The code is the caller's to choose, [`Exit::LIMIT_CODE`] unless told.
+    Limit(u8),
     /// Every session ended well.
     Success,
 }
 
 impl Exit {
+    /// How a run that stopped at one of its own limits exits.
+    pub const LIMIT_CODE: u8 = 10;
+
     /// Returns the process exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -181,7 +184,7 @@ impl Exit {
             Self::Horizon => 6,
             Self::Failures => 3,
             Self::TryLater => 5,
-            Self::Limit => 10,
+            Self::Limit(code) => code,
             Self::Success => 0,
         }
     }
@@ -221,7 +224,7 @@ mod tests {
         let order = [1, 77, 78, 130, 143, 4, 6, 3, 5, 10, 0];
         let exits = [
             Exit::Success,
-            Exit::Limit,
+            Exit::Limit(Exit::LIMIT_CODE),
             Exit::TryLater,
             Exit::Failures,
             Exit::Horizon,

@@ -188,12 +188,13 @@ pub fn exit_of(
     stopped: Option<Stopped>,
     any_integration_stopped: bool,
     horizon: HorizonSummary,
+    limit_exit_code: u8,
 ) -> Exit {
     let mut exits = vec![Exit::Success];
     match stopped {
         Some(Stopped::Interrupted) => exits.push(Exit::Interrupted),
         Some(Stopped::Terminated) => exits.push(Exit::Terminated),
-        Some(Stopped::Limit(_)) => exits.push(Exit::Limit),
+        Some(Stopped::Limit(_)) => exits.push(Exit::Limit(limit_exit_code)),
         Some(Stopped::Integrations) => exits.push(Exit::Refused),
         Some(Stopped::NoProgress) => exits.push(Exit::TryLater),
         Some(Stopped::Fatal(code)) => exits.push(Exit::of_fatal(code)),
@@ -253,7 +254,7 @@ mod tests {
     }
 
     fn exit(outcomes: &[(Outcome, Option<Code>)], stopped: Option<Stopped>) -> u8 {
-        exit_of(&tally(outcomes), stopped, false, HorizonSummary::default()).code()
+        exit_of(&tally(outcomes), stopped, false, HorizonSummary::default(), 10).code()
     }
 
     #[test]
@@ -306,12 +307,12 @@ mod tests {
             ..HorizonSummary::default()
         };
         let failed = tally(&[(Outcome::Failed, Some(Code::MediaEmpty))]);
-        assert_eq!(exit_of(&failed, None, false, horizon), Exit::Horizon);
+        assert_eq!(exit_of(&failed, None, false, horizon, 10), Exit::Horizon);
         assert_eq!(
-            exit_of(&failed, Some(Stopped::Terminated), false, horizon),
+            exit_of(&failed, Some(Stopped::Terminated), false, horizon, 10),
             Exit::Terminated
         );
-        assert_eq!(exit_of(&failed, None, true, horizon), Exit::Refused);
+        assert_eq!(exit_of(&failed, None, true, horizon, 10), Exit::Refused);
     }
 
     #[test]

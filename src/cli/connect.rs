@@ -1,4 +1,4 @@
-//! Connect: opens the source that arguments and configuration name.
+//! Connect: opens the source and the store that arguments and configuration name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,9 +13,10 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
 use crate::source::file::FileSource;
 use crate::source::{Checks, Source};
-use crate::store::ObjectBody;
+use crate::store::dir::DirStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
+use crate::store::{ObjectBody, Store};
 use crate::unfinished::UnfinishedSource;
 
 /// Opens the source of sessions.
@@ -43,6 +44,17 @@ pub(super) async fn open_source(
     Ok(match args.only {
         Some(OnlyArg::Unfinished) => Box::new(UnfinishedSource::collect(source).await?),
         None => source,
+    })
+}
+
+/// Opens the store.
+///
+/// # Errors
+/// Fatal: it cannot be used as configured.
+pub(super) async fn open_store(settings: &StoreSettings, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match settings {
+        StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
+        StoreSettings::Dir(directory) => Arc::new(DirStore::open(directory, Arc::clone(clock)).await?),
     })
 }
 

@@ -11,11 +11,14 @@ mod ledger;
 mod man;
 mod output;
 mod plan;
+mod progress;
 mod run;
 mod schema;
+mod signals;
 mod source;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -140,14 +143,20 @@ impl GlobalArgs {
     }
 }
 
-/// Parses the command line, does what it says and tells how the process ends.
+/// Parses the command line of the process, does what it says and tells how the process ends.
 #[must_use]
 pub fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    main_with(std::env::args_os().collect())
+}
+
+/// Does what a command line says, its first word being the name of the program, and tells how the process ends.
+#[must_use]
+pub fn main_with(typed: Vec<OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(&typed) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too. A reader that went away is no error.
-            let _ = error.print();
+            error.print().ok();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success };
         }
     };
@@ -160,19 +169,19 @@ pub fn main() -> Exit {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(dispatch(cli)));
+        .and_then(|runtime| runtime.block_on(dispatch(cli, &typed)));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         exit_of(&error)
     })
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
         Command::Run(args) => {
             let config = global.load_config(args.store.store.as_deref())?;
-            run::run(args, global, config).await
+            run::run(args, global, config, typed).await
         }
         Command::Plan(args) => plan::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,

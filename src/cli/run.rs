@@ -1,14 +1,45 @@
 //! `run`: archives the sessions of one source and exits.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
+use super::connect::{open_source, open_store};
+use super::output::{Answer, print};
+use super::progress::{self, Shown};
+use super::signals;
 use super::source::SourceArgs;
 use super::{GlobalArgs, StoreArgs};
-use crate::config::{Config, parse_duration, parse_size};
+use crate::archive::{Archiver, Integration};
+use crate::budget::Budget;
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, StoreSettings, format_size, parse_duration, parse_size};
 use crate::error::Exit;
+use crate::fetch::Habits;
+use crate::identity::Identity;
+use crate::keep::Keeper;
+use crate::ledger::{self, Ledger, RunFinish, RunStart};
+use crate::metrics::{Board, Meter};
+use crate::model::RunId;
+use crate::results::ResultsFile;
+use crate::retry::Backoff;
+use crate::source::Tally as SourceTally;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::store::policy::demand;
+use crate::store::retrying::RetryingStore;
+use crate::summary::{
+    HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Stopped, Summary, Tally, days_until, exit_of,
+};
+use crate::veriff::VeriffClient;
+use crate::worker::{self, Desk, Worker};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -60,7 +91,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_failures: Option<u64>,
     /// Exit code when stopped at one of these limits; 0 for orchestrators that know only success
-    #[arg(long, value_name = "CODE", default_value_t = Exit::Limit.code(), help_heading = "Limits")]
+    #[arg(long, value_name = "CODE", default_value_t = Exit::LIMIT_CODE, help_heading = "Limits")]
     pub limit_exit_code: u8,
     /// How long sessions in flight may take to finish after being told to stop
     #[arg(long, value_name = "DURATION", default_value = "25s", help_heading = "Limits", value_parser = parse_duration)]
@@ -86,9 +117,314 @@ pub enum ProgressArg {
 /// Runs the command.
 ///
 /// # Errors
-/// Whatever stops the run as a whole.
-#[expect(clippy::unused_async, reason = "the body awaits the worker")]
-pub(super) async fn run(args: RunArgs, global: &GlobalArgs, config: Config) -> anyhow::Result<Exit> {
-    let _ = (args, global, config);
-    anyhow::bail!("this command is being built")
+/// Whatever stops the run before its first session.
+pub(super) async fn run(
+    args: RunArgs,
+    global: &GlobalArgs,
+    config: Config,
+    typed: &[OsString],
+) -> anyhow::Result<Exit> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let meter = Arc::new(Meter::starting(clock.instant()));
+    let started_at = clock.now();
+    let run_id = RunId::new(started_at);
+    let stop = Stop::default();
+    signals::listen(stop.clone()).context("cannot listen for signals")?;
+
+    let store_settings = config.require_store()?.clone();
+    let clients = connect(&config, &args, &clock, &meter).await?;
+    let source = open_source(&args.source, &config, &clock).await?;
+    let store = reach_store(&store_settings, &config, &clock, &meter).await?;
+    let ledger = ledger::open(if args.dry_run {
+        "sqlite::memory:"
+    } else {
+        &config.ledger_url
+    })
+    .await?;
+    let identity = Identity::find(&*store, Arc::clone(&ledger)).await?;
+    let results = match &args.results {
+        Some(path) if !args.dry_run => Some(ResultsFile::open(path).await?),
+        _ => None,
+    };
+    let board = Arc::new(Board::default());
+    let archiver = Archiver {
+        keeper: Keeper::new(Arc::clone(&store), config.retention.clone(), kms_key(&store_settings)),
+        identity,
+        budget: Budget::of_memory(config.limits.memory_bytes),
+        max_media_size_bytes: config.limits.max_media_size_bytes,
+        meter: Arc::clone(&meter),
+        run_id: run_id.clone(),
+        skip_settled: args.source.skip_settled,
+        abandon: CancellationToken::new(),
+    };
+    let mut worker = Worker {
+        archiver: Arc::new(archiver),
+        desks: clients
+            .into_iter()
+            .map(|(name, desk)| (name, Desk::of(desk, args.expect_absent)))
+            .collect(),
+        default_integration: args.source.integration.clone(),
+        ledger: Arc::clone(&ledger),
+        results,
+        limits: limits(&args, &config),
+        dry_run: args.dry_run,
+        clock: Arc::clone(&clock),
+        meter: Arc::clone(&meter),
+        board: Arc::clone(&board),
+        stop,
+        tally: Tally::default(),
+        records: 0,
+        stopped: None,
+    };
+    if !args.dry_run {
+        let start = RunStart {
+            run_id: run_id.clone(),
+            started_at,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source_kind: source.tally().kind.to_owned(),
+            store_url: store_settings.url().to_string(),
+        };
+        ledger.start_run(&start).await?;
+    }
+    let shown = Shown {
+        meter: Arc::clone(&meter),
+        board,
+        clock: Arc::clone(&clock),
+        source: args.source.sessions.clone(),
+    };
+    let progress = progress::show(args.progress, shown);
+    let tally = worker.run(source).await;
+    progress.finish().await;
+
+    let horizon = horizon(&*ledger, &config, &*clock).await;
+    let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
+    let exit = exit_of(
+        &worker.tally,
+        worker.stopped,
+        is_any_stopped,
+        horizon,
+        args.limit_exit_code,
+    );
+    let summary = summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed));
+    if !args.dry_run {
+        let finish = RunFinish {
+            run_id,
+            finished_at: summary.finished_at,
+            exit_code: summary.exit_code,
+            counts: summary.counts,
+        };
+        if let Err(error) = ledger.finish_run(&finish).await {
+            tracing::warn!(error.code = %error.code(), "the end of the run could not be written down: {error}");
+        }
+    }
+    print(&summary, global.format())?;
+    Ok(exit)
+}
+
+/// Makes a client for each integration.
+async fn connect(
+    config: &Config,
+    args: &RunArgs,
+    clock: &Arc<dyn Clock>,
+    meter: &Arc<Meter>,
+) -> anyhow::Result<BTreeMap<String, Arc<Integration>>> {
+    if let Some(name) = &args.source.integration {
+        config.integration_of(Some(name), None)?;
+    }
+    let mut integrations = BTreeMap::new();
+    for (name, settings) in config.require_integrations()? {
+        let (clock, meter) = (Arc::clone(clock), Arc::clone(meter));
+        let client = VeriffClient::connect(settings.clone(), config.limits.tries, clock, meter).await?;
+        integrations.insert(
+            name.clone(),
+            Arc::new(Integration {
+                client,
+                habits: Habits::default(),
+            }),
+        );
+    }
+    Ok(integrations)
+}
+
+/// Opens the store, retried, and refuses one that is not what the policy demands.
+async fn reach_store(
+    settings: &StoreSettings,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    meter: &Arc<Meter>,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let (progress_clock, progress_meter) = (Arc::clone(clock), Arc::clone(meter));
+    let store = RetryingStore::new(
+        open_store(settings, clock).await?,
+        Backoff::of_tries(config.limits.tries),
+        Arc::new(move || progress_meter.succeeded(progress_clock.instant())),
+    );
+    let report = store.check().await?;
+    demand(&report, config.retention.demands_locks() && settings.url().can_lock())?;
+    Ok(Arc::new(store))
+}
+
+fn kms_key(settings: &StoreSettings) -> Option<String> {
+    match settings {
+        StoreSettings::S3(settings) => settings.kms_key_id.clone(),
+        StoreSettings::Dir(_) => None,
+    }
+}
+
+const fn limits(args: &RunArgs, config: &Config) -> worker::Limits {
+    worker::Limits {
+        sessions_in_flight: config.limits.sessions_in_flight,
+        no_progress: config.limits.no_progress,
+        drain_timeout: args.drain_timeout,
+        max_sessions: args.max_sessions,
+        max_duration: args.max_duration,
+        max_bytes: args.max_bytes,
+        max_failures: args.max_failures,
+    }
+}
+
+/// Asks the ledger for deadlines. A ledger that does not answer has already decided how the run ends.
+async fn horizon(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> HorizonSummary {
+    let now = clock.now();
+    match ledger.overview(now, config.limits.horizon_alarm).await {
+        Ok(overview) => HorizonSummary {
+            nearest_days_left: overview.nearest_deadline_at.map(|deadline| days_until(deadline, now)),
+            unknown: overview.unknown_deadlines,
+            within_alarm: overview.within_alarm,
+            past: overview.past_horizon,
+        },
+        Err(error) => {
+            tracing::warn!(error.code = %error.code(), "deadlines are not known: {error}");
+            HorizonSummary::default()
+        }
+    }
+}
+
+fn summarise(
+    worker: &Worker,
+    source: &SourceTally,
+    horizon: HorizonSummary,
+    started_at: Timestamp,
+    exit: Exit,
+    next: String,
+) -> Summary {
+    let stopped_integrations = worker
+        .desks
+        .iter()
+        .filter_map(|(name, desk)| Some((name.clone(), desk.gate.stopped()?.as_str().to_owned())))
+        .collect();
+    Summary {
+        schema: SUMMARY_SCHEMA,
+        run_id: worker.archiver.run_id.clone(),
+        dry_run: worker.dry_run,
+        started_at,
+        finished_at: worker.clock.now(),
+        exit_code: exit.code(),
+        stopped: worker.stopped.map(Stopped::describe),
+        source: SourceSummary {
+            kind: source.kind.to_owned(),
+            records: worker.records,
+            sha256: source.sha256,
+        },
+        counts: worker.tally.counts,
+        repeated: worker.tally.repeated,
+        codes: worker.tally.code_summaries(),
+        warnings: worker.tally.warnings.clone(),
+        stopped_integrations,
+        requests: RequestSummary {
+            sent: worker.meter.requests.get(),
+            throttled: worker.meter.throttled.get(),
+            retries: worker.meter.retries.get(),
+            downloads: worker.meter.downloads.get(),
+            bytes_received: worker.meter.bytes_received.get(),
+        },
+        horizon,
+        next,
+    }
+}
+
+/// Says what to type next: the same again where that helps, else what tells more.
+fn next(exit: Exit, typed: &[OsString]) -> String {
+    let typed: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
+    let config = typed
+        .iter()
+        .position(|word| word == "--config")
+        .and_then(|at| typed.get(at + 1));
+    let other = |command: &str| match config {
+        Some(config) => format!("veriff-archive --config {} {command}", quoted(config)),
+        None => format!("veriff-archive {command}"),
+    };
+    match exit {
+        Exit::Success => "nothing".to_owned(),
+        Exit::Refused | Exit::Config => other("doctor"),
+        Exit::Failures => other("status"),
+        _ => typed.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+impl Answer for Summary {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let counts = &self.counts;
+        let dry = if self.dry_run {
+            " (dry run: nothing was written)"
+        } else {
+            ""
+        };
+        writeln!(out, "run {}{dry}", self.run_id)?;
+        writeln!(
+            out,
+            "  {} records: {} archived, {} unchanged, {} absent, {} failed, {} pending, {} repeated",
+            self.source.records,
+            counts.archived,
+            counts.unchanged,
+            counts.absent,
+            counts.failed,
+            counts.pending,
+            self.repeated
+        )?;
+        writeln!(out, "  {} new media items, {}", counts.media, format_size(counts.bytes))?;
+        writeln!(
+            out,
+            "  {} requests, {} answered 429, {} tried again, {} received",
+            self.requests.sent,
+            self.requests.throttled,
+            self.requests.retries,
+            format_size(self.requests.bytes_received)
+        )?;
+        for code in &self.codes {
+            let again = if code.retryable {
+                "may work later"
+            } else {
+                "see docs/runbook.md"
+            };
+            writeln!(out, "  {} × {} ({again})", code.sessions, code.code)?;
+        }
+        for (code, number) in &self.warnings {
+            writeln!(out, "  warning: {number} × {code}")?;
+        }
+        for (name, reason) in &self.stopped_integrations {
+            writeln!(out, "  integration {name} was stopped: {reason}")?;
+        }
+        if let Some(days) = self.horizon.nearest_days_left {
+            writeln!(
+                out,
+                "  nearest deadline in {days} days; {} within the alarm, {} past, {} unknown",
+                self.horizon.within_alarm, self.horizon.past, self.horizon.unknown
+            )?;
+        }
+        if let Some(stopped) = &self.stopped {
+            writeln!(out, "  stopped early: {stopped}")?;
+        }
+        writeln!(out, "  exit code {}", self.exit_code)?;
+        writeln!(out, "next: {}", self.next)
+    }
 }

@@ -18,6 +18,7 @@ use crate::error::Exit;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::sidecar::Sidecar;
 use crate::results::ResultLine;
+use crate::summary::Summary;
 
 /// A published schema: its name, what it describes, the schema itself.
 type Published = (&'static str, &'static str, fn() -> Schema);
@@ -34,6 +35,7 @@ const SCHEMAS: &[Published] = &[
         schema_for!(Manifest)
     }),
     ("result", "a line of --results", || schema_for!(ResultLine)),
+    ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),
     ("status", "the answer of status", || schema_for!(Status)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),

@@ -122,6 +122,9 @@ pub struct StoreReport {
     pub clock_offset_ms: Option<i64>,
     /// The default retention of the bucket, if it has one.
     pub default_lock: Option<String>,
+    /// The store would not tell whether it locks, and is taken to: it refuses a write that asks for a lock it cannot
+    /// keep. The text names the right that is missing.
+    pub locks_assumed: Option<&'static str>,
 }
 
 /// How an object is to be stored.

@@ -59,6 +59,7 @@ mod tests {
             features: Features { locks, versions },
             clock_offset_ms,
             default_lock: None,
+            locks_assumed: None,
         }
     }
 

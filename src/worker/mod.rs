@@ -94,8 +94,6 @@ pub struct Worker {
     pub records: u64,
     /// Why the run stopped early, if it did.
     pub stopped: Option<Stopped>,
-    /// Results could not be written any more; the ledger has them.
-    pub results_error: Option<ResultsError>,
 }
 
 /// A session under way.
@@ -644,7 +642,6 @@ impl Worker {
     fn lose_results(&mut self, error: ResultsError) {
         tracing::error!(error.code = %error.code(), "results can no longer be written: {error}");
         self.stopped.get_or_insert(Stopped::Fatal(error.code()));
-        self.results_error = Some(error);
         self.results = None;
     }
 

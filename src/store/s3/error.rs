@@ -4,6 +4,7 @@
 //! hold a secret, its message.
 
 use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -30,6 +31,8 @@ pub(super) enum Fault {
     ExpiredToken,
     /// The server finds our clock too far off.
     ClockSkew,
+    /// The server does not take the request as it is; where it asked for a lock, that is the likeliest cause.
+    Invalid(String),
     /// Anything else.
     Error(StoreError),
 }
@@ -71,6 +74,9 @@ where
             },
         ),
         SdkError::TimeoutError(_) => Fault::Error(unavailable(action, "timed out".to_owned(), true)),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            Fault::Error(unavailable(action, "no connection in time".to_owned(), true))
+        }
         other => Fault::Error(without_answer(action, other)),
     }
 }
@@ -85,17 +91,38 @@ pub(super) fn unavailable(action: &'static str, reason: String, slow_down: bool)
     }
 }
 
+/// Makes the error for a bucket that does not take a lock.
+pub(super) fn no_lock(answer: &str) -> StoreError {
+    StoreError::Unfit(format!(
+        "the bucket refuses a lock ({answer}); turn on Object Lock, or write retention.mode = \"none\""
+    ))
+}
+
 fn without_answer(action: &'static str, error: &(dyn StdError + 'static)) -> StoreError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut last = error.to_string();
+    let mut is_away = false;
     while let Some(error) = cause {
         if let Some(refused) = error.downcast_ref::<CredentialsError>() {
             return credentials_error(action, refused);
         }
+        is_away |= error.downcast_ref::<io::Error>().is_some_and(shows_absence);
         last = error.to_string();
         cause = error.source();
     }
-    unavailable(action, short(&last), true)
+    unavailable(action, short(&last), is_away)
+}
+
+/// A server that takes no connections is away for everyone; one connection that broke off is nothing to wait for.
+fn shows_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+    )
 }
 
 fn credentials_error(action: &'static str, error: &CredentialsError) -> StoreError {
@@ -129,6 +156,7 @@ fn judge(action: &'static str, answer: &Answer<'_>) -> Fault {
         "NoSuchUpload" => Fault::NoSuchUpload,
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Fault::ExpiredToken,
         "RequestTimeTooSkewed" | "RequestExpired" => Fault::ClockSkew,
+        "InvalidRequest" if !mentions_lock(answer.message) => Fault::Invalid(described(answer)),
         code => by_code(action, code, answer).map_or_else(|| by_status(action, answer), Fault::Error),
     }
 }
@@ -149,10 +177,7 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
         "InvalidObjectState" => StoreError::Unfit(
             "an object of the archive is in an archive storage class and cannot be read; restore it first".to_owned(),
         ),
-        "InvalidRequest" | "InvalidArgument" if mentions_lock(answer.message) => StoreError::Unfit(format!(
-            "the bucket refuses the lock ({}); turn on Object Lock, or write retention.mode = \"none\"",
-            short(answer.message)
-        )),
+        "InvalidRequest" | "InvalidArgument" if mentions_lock(answer.message) => no_lock(&described(answer)),
         "InvalidStorageClass" => {
             StoreError::Unfit("the bucket does not know the storage class; correct store.storage_class".to_owned())
         }
@@ -306,6 +331,7 @@ mod tests {
         assert!(matches!(judged(404, "NotFound", ""), Fault::Absent));
         assert!(matches!(judged(405, "MethodNotAllowed", ""), Fault::Absent));
         assert!(matches!(judged(404, "NoSuchUpload", ""), Fault::NoSuchUpload));
+        assert!(matches!(judged(400, "InvalidRequest", "no"), Fault::Invalid(_)));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt;
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, PublicAccessBlockConfiguration};
 
+use super::S3Store;
+use super::bucket::{ANSWER_TIMEOUT, Bucket};
 use super::error::Fault;
-use super::{ANSWER_TIMEOUT, Bucket, S3Store};
 use crate::store::StoreError;
 
 /// What there was to see.

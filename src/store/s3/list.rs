@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 
 use aws_sdk_s3::types::{DeleteMarkerEntry, Object, ObjectVersion};
 
-use super::{ANSWER_TIMEOUT, Bucket, timestamp_of};
+use super::bucket::{ANSWER_TIMEOUT, Bucket, timestamp_of};
+use super::error::unavailable;
 use crate::clock::Timestamp;
 use crate::model::key::ObjectKey;
 use crate::store::{ListPage, ListedVersion, PageToken, StoreError};
@@ -31,10 +32,15 @@ impl Bucket {
             .call(ACTION, ANSWER_TIMEOUT, request.send())
             .await
             .map_err(|fault| self.error_of(ACTION, fault))?;
-        let next = answer.is_truncated().unwrap_or(false).then(|| PageToken {
-            key: answer.next_key_marker().unwrap_or_default().to_owned(),
-            version: answer.next_version_id_marker().map(str::to_owned),
-        });
+        let next = match (answer.is_truncated(), answer.next_key_marker()) {
+            (Some(true), Some(key)) => Some(PageToken {
+                key: key.to_owned(),
+                version: answer.next_version_id_marker().map(str::to_owned),
+            }),
+            // To begin anew would never end, and to stop would hide versions.
+            (Some(true), None) => return Err(unavailable(ACTION, "a page without an end".to_owned(), false)),
+            _ => None,
+        };
         let versions = answer.versions.unwrap_or_default();
         let markers = answer.delete_markers.unwrap_or_default();
         Ok(ListPage {

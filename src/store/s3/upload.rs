@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
+use super::bucket::{ANSWER_TIMEOUT, Bucket, TRANSFER_TIMEOUT, date_of, lock_mode, same_checksum};
 use super::error::{Fault, unavailable};
 use super::wire::body_of;
-use super::{ANSWER_TIMEOUT, Bucket, TRANSFER_TIMEOUT, date_of, lock_mode, same_checksum, with_terms};
+use super::with_terms;
 use crate::model::digest::{Checksum, Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::retention::{Lock, Mode};
@@ -50,7 +51,7 @@ impl S3Upload {
         let answer = bucket
             .call(ACTION, ANSWER_TIMEOUT, request.send())
             .await
-            .map_err(|fault| bucket.error_of(ACTION, fault))?;
+            .map_err(|fault| bucket.write_error(ACTION, terms, fault))?;
         let id = answer
             .upload_id
             .ok_or_else(|| unavailable(ACTION, "the answer has no upload id".to_owned(), false))?;

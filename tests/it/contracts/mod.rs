@@ -1,4 +1,7 @@
-//! One suite a trait, run by every implementation.
+//! One suite for each trait, run by every implementation.
 
 mod ledger;
 mod source;
+mod store;
+mod store_bucket;
+mod store_wire;
