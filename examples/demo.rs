@@ -118,7 +118,7 @@ fn run_program(directory: &Path, words: &[&str]) -> u8 {
         "warn",
     ];
     let typed: Vec<OsString> = fixed.iter().chain(words).map(OsString::from).collect();
-    cli::main_with(typed).code()
+    cli::main_with(&typed).code()
 }
 
 fn expect(exit_code: u8, expected: u8) -> io::Result<()> {

@@ -256,16 +256,14 @@ impl Depositor<'_> {
 
     /// Names the item: a media id that stands under the session's prefix keeps its key.
     fn key_of(&self, item: &MediaItem) -> (AttemptId, ObjectKey) {
-        match self.standing.media(&item.media_id) {
-            Some((attempt_id, key)) => (attempt_id.clone(), key.clone()),
-            None => {
-                let extension = extension_for(item.mimetype.as_deref());
-                (
-                    item.attempt_id.clone(),
-                    ObjectKey::media(self.session_id, &item.attempt_id, &item.media_id, extension),
-                )
-            }
+        if let Some((attempt_id, key)) = self.standing.media(&item.media_id) {
+            return (attempt_id.clone(), key.clone());
         }
+        let extension = extension_for(item.mimetype.as_deref());
+        (
+            item.attempt_id.clone(),
+            ObjectKey::media(self.session_id, &item.attempt_id, &item.media_id, extension),
+        )
     }
 
     /// Fetches until the bytes are in the store, within the budgets of tries and room.

@@ -146,13 +146,13 @@ impl GlobalArgs {
 /// Parses the command line of the process, does what it says and tells how the process ends.
 #[must_use]
 pub fn main() -> Exit {
-    main_with(std::env::args_os().collect())
+    main_with(&std::env::args_os().collect::<Vec<_>>())
 }
 
 /// Does what a command line says, its first word being the name of the program, and tells how the process ends.
 #[must_use]
-pub fn main_with(typed: Vec<OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(&typed) {
+pub fn main_with(typed: &[OsString]) -> Exit {
+    let cli = match Cli::try_parse_from(typed) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too. A reader that went away is no error.
@@ -169,7 +169,7 @@ pub fn main_with(typed: Vec<OsString>) -> Exit {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(dispatch(cli, &typed)));
+        .and_then(|runtime| runtime.block_on(dispatch(cli, typed)));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         exit_of(&error)
@@ -181,7 +181,7 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Run(args) => {
             let config = global.load_config(args.store.store.as_deref())?;
-            run::run(args, global, config, typed).await
+            Box::pin(run::run(args, global, config, typed)).await
         }
         Command::Plan(args) => plan::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,
