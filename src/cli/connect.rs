@@ -1,10 +1,9 @@
 //! Connect: opens the source and the store that arguments and configuration name.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use futures_util::stream;
 use tokio_util::io::StreamReader;
 
@@ -12,7 +11,7 @@ use super::source::{OnlyArg, SourceArgs};
 use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
 use crate::source::file::FileSource;
-use crate::source::{Checks, Source};
+use crate::source::{Checks, Source, SourceError};
 use crate::store::dir::DirStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
@@ -36,7 +35,10 @@ pub(super) async fn open_source(
     let format = args.format.map(Into::into);
     let source: Box<dyn Source> = if args.sessions.starts_with("s3://") {
         let body = S3Store::open_source(&args.sessions, &list_settings(config), Arc::clone(clock)).await?;
-        let body = body.with_context(|| format!("there is no object {}", args.sessions))?;
+        let body = body.ok_or_else(|| SourceError::Open {
+            path: PathBuf::from(&args.sessions),
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
         Box::new(FileSource::of_reader("s3", Box::new(reader_of(body)), format, checks))
     } else {
         Box::new(FileSource::open(Path::new(&args.sessions), format, checks).await?)

@@ -122,15 +122,16 @@ impl Doctor {
 
 impl Answer for Doctor {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &self.checks {
             let status = match check.status {
                 CheckStatus::Ok => "ok  ",
                 CheckStatus::Warn => "warn",
                 CheckStatus::Fail => "FAIL",
             };
-            writeln!(out, "{status}  {:<28}{}", check.name, check.detail)?;
+            writeln!(out, "{status}  {:<width$}  {}", check.name, check.detail)?;
             if let Some(repair) = &check.repair {
-                writeln!(out, "{:34}repair: {repair}", "")?;
+                writeln!(out, "      {:<width$}  repair: {repair}", "")?;
             }
         }
         Ok(())

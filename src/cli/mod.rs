@@ -132,7 +132,8 @@ impl GlobalArgs {
     pub fn load_config(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
         let environment = Environment::of_process();
         let config = Config::load(Sources {
-            file: self.config.as_deref(),
+            // An orchestrator may set the variable to nothing.
+            file: self.config.as_deref().filter(|path| !path.as_os_str().is_empty()),
             environment: &environment,
             store_url,
         })?;
@@ -171,7 +172,10 @@ pub fn main_with(typed: &[OsString]) -> Exit {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(dispatch(cli, typed)));
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        match format {
+            LogFormat::Text => eprintln!("error: {error:#}"),
+            LogFormat::Json => tracing::error!("{error:#}"),
+        }
         exit_of(&error)
     })
 }

@@ -6,5 +6,9 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod cli;
+mod config;
 mod contracts;
+mod floors;
+mod program;
 mod support;

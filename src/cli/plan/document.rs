@@ -132,7 +132,7 @@ impl Plan {
         put_price: f64,
         source_kind: &'static str,
         ledger: Overview,
-        now: Timestamp,
+        run_command: String,
     ) -> Self {
         let counts = &tally.sessions;
         let to_archive = ratio(counts.to_archive(), 1);
@@ -166,15 +166,15 @@ impl Plan {
             unknown: tally.deadlines.unknown,
         };
         let next = if deadlines.cannot_finish > deadlines.past {
-            "raise integrations.*.max_requests_per_second as agreed with Veriff, or put the oldest sessions first"
+            "raise max_requests_per_second as agreed with Veriff, or put the oldest sessions first".to_owned()
         } else if counts.to_archive() == 0 {
-            "nothing"
+            "nothing".to_owned()
         } else {
-            "veriff-archive run with the same arguments"
+            run_command
         };
         Self {
             schema: SCHEMA,
-            as_of: now,
+            as_of: tally.now,
             source: PlanSource {
                 kind: source_kind,
                 records: sessions.sum(),
@@ -187,7 +187,7 @@ impl Plan {
             locks: locks_of(tally, config),
             deadlines,
             ledger,
-            next: next.to_owned(),
+            next,
         }
     }
 

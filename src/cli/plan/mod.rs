@@ -110,7 +110,8 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
         args.put_price,
         source.tally().kind,
         overview,
-        now,
+        args.source
+            .as_typed("run", global.config.as_deref(), args.store.store.as_deref()),
     );
     print(&plan, global.format())?;
     Ok(plan.exit())

@@ -18,7 +18,7 @@ const ABSENT_REQUESTS: f64 = 1.0;
 pub(super) struct Tally<'a> {
     policy: &'a RetentionPolicy,
     estimate: &'a Estimate,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     pub(super) bad_records: u64,
     pub(super) finished_records: u64,
     pub(super) sessions: Counts,
