@@ -62,8 +62,6 @@ pub struct Archiver {
     pub meter: Arc<Meter>,
     /// The run.
     pub run_id: RunId,
-    /// Sessions that are settled are not asked for again.
-    pub skip_settled: bool,
     /// Told when work in flight is to be given up.
     pub abandon: CancellationToken,
 }
@@ -159,7 +157,8 @@ struct Work {
 }
 
 impl Archiver {
-    /// Archives one session as far as can be done now.
+    /// Archives one session as far as can be done now. With `skip_settled` a settled one is not asked for again; it says
+    /// whether the ledger knows the session as settled, which the standing manifest may not.
     ///
     /// # Errors
     /// Retryable, permanent or fatal as upstream's and the store's; then the visit wrote no manifest.
@@ -167,12 +166,13 @@ impl Archiver {
         &self,
         integration: &Integration,
         record: &SessionRecord,
+        skip_settled: Option<bool>,
         meter: &SessionMeter,
     ) -> Result<Visit, VisitError> {
         let session = &record.session_id;
         for _ in 0..MANIFEST_TRIES {
             let standing = look::look(self.keeper.store(), self.identity.known(), session).await?;
-            if let Some(visit) = self.recognise(&standing, record) {
+            if let Some(visit) = recognise(&standing, record, skip_settled) {
                 return Ok(visit);
             }
             let catalog = catalog::read(&integration.client, session, meter).await?;
@@ -197,10 +197,11 @@ impl Archiver {
         &self,
         integration: &Integration,
         record: &SessionRecord,
+        skip_settled: Option<bool>,
         meter: &SessionMeter,
     ) -> Result<Visit, VisitError> {
         let standing = look::look(self.keeper.store(), self.identity.known(), &record.session_id).await?;
-        if let Some(visit) = self.recognise(&standing, record) {
+        if let Some(visit) = recognise(&standing, record, skip_settled) {
             return Ok(visit);
         }
         let catalog = catalog::read(&integration.client, &record.session_id, meter).await?;
@@ -255,19 +256,6 @@ impl Archiver {
         // If another worker wrote the number first, theirs tells the story; nothing is lost by leaving it at that.
         let place = self.write_manifest(&manifest, lock).await?;
         Ok(visit_of(Outcome::Absent, &manifest, place))
-    }
-
-    /// Recognises a session of which nothing more is to be asked.
-    fn recognise(&self, standing: &Standing, record: &SessionRecord) -> Option<Visit> {
-        let newest = standing.manifest.as_ref()?;
-        let manifest = &newest.document;
-        let is_done = self.skip_settled && manifest.settled && manifest.complete && standing.shadowed.is_empty();
-        if !is_done && !standing.expired {
-            return None;
-        }
-        let mut visit = visit_of(Outcome::Unchanged, manifest, Some(reference(standing)?));
-        visit.decided_at = record.decided_at.or(manifest.decided_at);
-        Some(visit)
     }
 
     /// Verifies the items of the newest manifest. One whose object vanished without a trace is deposited again if
@@ -644,6 +632,20 @@ fn absent(
     }
     visit.decided_at = decided_at(record, standing);
     visit
+}
+
+/// Recognises a session of which nothing more is to be asked.
+fn recognise(standing: &Standing, record: &SessionRecord, skip_settled: Option<bool>) -> Option<Visit> {
+    let newest = standing.manifest.as_ref()?;
+    let manifest = &newest.document;
+    let is_settled = skip_settled.is_some_and(|known| known || manifest.settled);
+    let is_done = is_settled && manifest.complete && manifest.absent.is_none() && standing.shadowed.is_empty();
+    if !is_done && !standing.expired {
+        return None;
+    }
+    let mut visit = visit_of(Outcome::Unchanged, manifest, Some(reference(standing)?));
+    visit.decided_at = record.decided_at.or(manifest.decided_at);
+    Some(visit)
 }
 
 fn visit_of(outcome: Outcome, manifest: &Manifest, place: Option<ManifestRef>) -> Visit {

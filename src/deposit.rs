@@ -273,6 +273,7 @@ impl Depositor<'_> {
         let mut size_bytes = plan.item.size_bytes;
         let mut beside = None;
         let mut begun_again = 0;
+        let mut wrongly_signed = false;
         loop {
             let room = self.budget.room_for(size_bytes).await;
             match self.transfer(plan, key, beside.as_ref(), &room, odd.as_ref()).await {
@@ -282,14 +283,25 @@ impl Depositor<'_> {
                     self.meter.bytes_stored.add(fetched.size_bytes);
                     return Ok((fetched, landed));
                 }
-                Ok(Transfer::Other(fetched)) => beside = Some(key.conflict(fetched.sha256)),
+                Ok(Transfer::Other(fetched)) => {
+                    if begun_again == UPLOAD_TRIES {
+                        let reason = "was taken by other bytes, and Veriff sends others each time";
+                        return Err(KeepError::Damaged { key: key.clone(), reason }.into());
+                    }
+                    begun_again += 1;
+                    beside = Some(key.conflict(fetched.sha256));
+                }
                 Ok(Transfer::Longer(length)) => size_bytes = length,
                 Ok(Transfer::Odd(fetched)) => {
                     self.session_meter.retried();
                     self.meter.retries.increment();
                     odd = Some(fetched);
                 }
+                Err(DepositError::Veriff(VeriffError::Signature { .. })) if wrongly_signed => {
+                    return Err(VeriffError::Signature { again: false }.into());
+                }
                 Err(DepositError::Veriff(error)) => {
+                    wrongly_signed |= matches!(error, VeriffError::Signature { .. });
                     drop(room);
                     tries.wait(error, self.session_meter).await?;
                 }
@@ -723,6 +735,7 @@ fn landing(
             reason: "holds other bytes than its name says",
         }
         .into()),
+        // Also when the name beside the key no longer fits what Veriff sends now.
         Placed::Other(_) => Ok(Transfer::Other(fetched)),
         placed => Ok(Transfer::Landed(
             fetched,

@@ -95,6 +95,8 @@ codes! {
     StoreUnlocked = "store.unlocked", Permanent;
     /// A later record asks for another retention than what stands.
     RetentionDiffers = "retention.differs", Permanent;
+    /// A lock would last longer than the class's `max_period` allows.
+    RetentionTooLong = "retention.too_long", Permanent;
     /// The ledger cannot be reached or written.
     LedgerUnavailable = "ledger.unavailable", Retryable;
     /// The ledger's schema is older or newer than this program.

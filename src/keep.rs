@@ -79,7 +79,7 @@ impl KeepError {
             Self::Damaged { .. } => Code::StoreDamaged,
             Self::Unlocked { .. } => Code::StoreUnlocked,
             Self::NotAsAsked { .. } => Code::StorePolicy,
-            Self::TooLong(_) => Code::RetentionDiffers,
+            Self::TooLong(_) => Code::RetentionTooLong,
         }
     }
 }

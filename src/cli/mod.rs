@@ -29,7 +29,9 @@ pub use source::{FormatArg, OnlyArg, SourceArgs};
 
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
+use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
+use crate::results::ResultsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::telemetry::{self, LogFormat, LogLevel};
@@ -213,8 +215,20 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<LedgerError>() {
         return Some(Exit::of_fatal(error.code()));
     }
+    if let Some(error) = cause.downcast_ref::<IdentityError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if cause.is::<ResultsError>() {
+        return Some(Exit::TryLater);
+    }
     if cause.is::<ClientError>() {
         return Some(Exit::Config);
+    }
+    if let Some(SourceError::Open { source, .. }) = cause.downcast_ref::<SourceError>()
+        && source.kind() == std::io::ErrorKind::NotFound
+    {
+        // A path that names nothing is a slip of the hand; trying again would not help.
+        return Some(Exit::Usage);
     }
     let code = if let Some(error) = cause.downcast_ref::<SourceError>() {
         error.code()

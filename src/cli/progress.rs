@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::ProgressArg;
 use crate::clock::{Clock, Timestamp};
-use crate::config::format_size;
+use crate::config::describe_size;
 use crate::metrics::{Board, Meter};
 use crate::summary::days_until;
 
@@ -134,7 +134,7 @@ fn describe(moment: &Moment) -> String {
     let rates = format!(
         "{} media, {}/s, {:.1} requests/s, {} × 429, {} failed",
         moment.media,
-        format_size(moment.bytes_per_second),
+        describe_size(moment.bytes_per_second),
         moment.requests_per_second,
         moment.throttled,
         moment.failed

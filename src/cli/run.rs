@@ -20,7 +20,7 @@ use super::{GlobalArgs, StoreArgs};
 use crate::archive::{Archiver, Integration};
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, StoreSettings, format_size, parse_duration, parse_size};
+use crate::config::{Config, StoreSettings, describe_size, parse_duration, parse_size};
 use crate::error::Exit;
 use crate::fetch::Habits;
 use crate::identity::Identity;
@@ -154,7 +154,6 @@ pub(super) async fn run(
         max_media_size_bytes: config.limits.max_media_size_bytes,
         meter: Arc::clone(&meter),
         run_id: run_id.clone(),
-        skip_settled: args.source.skip_settled,
         abandon: CancellationToken::new(),
     };
     let mut worker = Worker {
@@ -167,6 +166,7 @@ pub(super) async fn run(
         ledger: Arc::clone(&ledger),
         results,
         limits: limits(&args, &config),
+        skip_settled: args.source.skip_settled,
         dry_run: args.dry_run,
         clock: Arc::clone(&clock),
         meter: Arc::clone(&meter),
@@ -391,14 +391,14 @@ impl Answer for Summary {
             counts.pending,
             self.repeated
         )?;
-        writeln!(out, "  {} new media items, {}", counts.media, format_size(counts.bytes))?;
+        writeln!(out, "  {} new media items, {}", counts.media, describe_size(counts.bytes))?;
         writeln!(
             out,
             "  {} requests, {} answered 429, {} tried again, {} received",
             self.requests.sent,
             self.requests.throttled,
             self.requests.retries,
-            format_size(self.requests.bytes_received)
+            describe_size(self.requests.bytes_received)
         )?;
         for code in &self.codes {
             let again = if code.retryable {

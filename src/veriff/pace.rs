@@ -5,6 +5,7 @@
 //! decrease. A refusal for load (429, 503) halves both for the whole integration and honours the wait it asks for;
 //! success brings them back step by step. Written here because ready-made limiters fix their rate when they are made.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -93,7 +94,9 @@ impl Pace {
 
     async fn take_slot(self: &Arc<Self>) -> Pass {
         loop {
-            let freed = self.freed.notified();
+            // Registered before looking, so that a slot freed in between wakes this one.
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
             {
                 let mut state = self.state();
                 if in_whole(state.in_flight) < state.limit.floor() {

@@ -29,6 +29,7 @@ use crate::results::{Outcome, ResultLine, ResultsError, ResultsFile};
 use crate::retry::Backoff;
 use crate::source::{Delivery, Source, SourceError};
 use crate::stop::Stop;
+use crate::store::policy::MAX_CLOCK_OFFSET_MS;
 use crate::summary::{Stopped, Tally};
 use crate::veriff::VeriffError;
 
@@ -78,6 +79,8 @@ pub struct Worker {
     pub results: Option<ResultsFile>,
     /// The limits.
     pub limits: Limits,
+    /// Sessions that are settled are not asked for again.
+    pub skip_settled: bool,
     /// Nothing is written; sessions are only looked at.
     pub dry_run: bool,
     /// Tells the time.
@@ -147,7 +150,13 @@ impl Worker {
             let mut second = SecondTry::of(Arc::clone(&self.ledger), self.archiver.run_id.clone());
             self.work(&mut second, Pass::Second).await;
             self.settle_held(&mut second).await;
-            self.tally.repeated += deferred.saturating_sub(self.tally.sessions() - before);
+            let rest = deferred.saturating_sub(self.tally.sessions() - before);
+            if matches!(self.stopped, Some(Stopped::Fatal(_))) {
+                // The ledger, which has them, could not be read to its end.
+                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable), 0, 0));
+            } else {
+                self.tally.repeated += rest;
+            }
         }
         if let Some(results) = self.results.take()
             && let Err(error) = results.finish().await
@@ -253,21 +262,39 @@ impl Worker {
             return;
         };
         let (archiver, clock, dry_run) = (Arc::clone(&self.archiver), Arc::clone(&self.clock), self.dry_run);
+        let skip_settled = match self.skip_settled(&record).await {
+            Ok(skip_settled) => skip_settled,
+            Err(error) => {
+                tracing::error!(error.code = %error.code(), "the run ends: {error}");
+                self.stopped.get_or_insert(Stopped::Fatal(error.code()));
+                return self.give_back(delivery, source, error.code(), "the ledger cannot be read").await;
+            }
+        };
         let session = record.session_id.clone();
         let work = record.clone();
         let task = tasks.spawn(async move {
             let meter = SessionMeter::default();
             let started = clock.instant();
             let visit = if dry_run {
-                archiver.survey(&integration, &work, &meter).await
+                archiver.survey(&integration, &work, skip_settled, &meter).await
             } else {
-                archiver.archive_session(&integration, &work, &meter).await
+                archiver.archive_session(&integration, &work, skip_settled, &meter).await
             };
             (visit, Cost::of(&meter, started, clock.as_ref()))
         });
         self.board.in_flight.fetch_add(1, Ordering::Relaxed);
         busy.insert(session);
         taken.insert(task.id(), Taken { delivery, record, desk });
+    }
+
+    /// Tells whether settled sessions are skipped and, if so, whether the ledger knows this one as settled: a manifest is
+    /// not written again merely because time has passed, so the store alone may not tell.
+    async fn skip_settled(&self, record: &SessionRecord) -> Result<Option<bool>, LedgerError> {
+        if !self.skip_settled {
+            return Ok(None);
+        }
+        let row = self.ledger.session(&record.session_id).await?;
+        Ok(Some(row.is_some_and(|row| row.state == State::Archived && row.settled && row.complete)))
     }
 
     /// Takes a task that ended. One that panicked is a defect: the run stops, the session stays pending.
@@ -763,7 +790,11 @@ impl Worker {
             return;
         }
         let now = self.clock.instant();
-        if is_working && self.meter.since_success(now) > self.limits.no_progress {
+        let skew = self.archiver.keeper.store().clock_offsets().map_or(0, |(min, max)| max.max(-min));
+        if skew > MAX_CLOCK_OFFSET_MS {
+            tracing::error!(error.code = %Code::ClockSkew, offset_ms = skew, "the store's clock and ours differ; the run ends");
+            self.stopped = Some(Stopped::Fatal(Code::ClockSkew));
+        } else if is_working && self.meter.since_success(now) > self.limits.no_progress {
             tracing::error!("nothing succeeded for limits.no_progress; the run ends");
             self.stopped = Some(Stopped::NoProgress);
         } else if self
