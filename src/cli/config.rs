@@ -27,7 +27,7 @@ pub(super) enum ConfigCommand {
     /// Parse and check everything without connecting
     #[command(after_help = CHECK_HELP)]
     Check,
-    /// Show the values in force and where each came from; secrets as [redacted]
+    /// Show the values in force and where each came from; secrets redacted
     Show,
     /// Print the JSON Schema of the configuration file
     Schema,

@@ -51,7 +51,7 @@ pub(super) fn print(answer: &impl Answer, format: OutputFormat) -> anyhow::Resul
 /// Prints what `write` writes to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {

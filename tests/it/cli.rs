@@ -9,6 +9,7 @@ use veriff_archive::cli::Cli;
 use veriff_sim::{Simulator, World};
 
 use crate::program::{command, run};
+use crate::support::s3::{ADMIN, Bucket, Identity, WRITER, s3};
 
 /// Every command and subcommand, as one types it.
 fn commands() -> Vec<Vec<String>> {
@@ -357,4 +358,111 @@ fn a_doctor_tells_an_unreachable_veriff_without_its_secrets() {
     let outcome = run(directory.path(), &arguments, &borrowed(&variables));
     assert_eq!(outcome.code, 5, "{outcome:?}");
     assert!(!outcome.mentions(&secret), "{outcome:?}");
+}
+
+/// Looks at a bucket as a user would, with a policy that locks.
+fn look_at(bucket: &Bucket, identity: Identity) -> crate::program::Outcome {
+    let directory = tempfile::tempdir().unwrap();
+    let simulator = simulator(1);
+    let variables = variables(&simulator);
+    let mut all = borrowed(&variables);
+    all.extend(identity.environment());
+    all.extend([
+        ("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", bucket.endpoint.as_str()),
+        ("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true"),
+        (
+            "VERIFF_ARCHIVE__RETENTION",
+            r#"{ mode = "COMPLIANCE", period = "5y", max_period = "10y" }"#,
+        ),
+    ]);
+    let store = format!("s3://{}/eu/live", bucket.name);
+    let outcome = run(
+        directory.path(),
+        &["--log-level", "trace", "doctor", "--store", &store],
+        &all,
+    );
+    assert!(!outcome.mentions(identity.secret_access_key) && !outcome.mentions(&simulator.secret()));
+    outcome
+}
+
+fn status_of(outcome: &crate::program::Outcome, name: &str) -> String {
+    let document = outcome.json();
+    let check = document["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["name"] == name);
+    check.map_or_else(
+        || "none".to_owned(),
+        |check| check["status"].as_str().unwrap().to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn a_doctor_is_content_with_a_bucket_that_locks() {
+    let bucket = s3().await.create_bucket("doctor-locked", true).await;
+    let outcome = look_at(&bucket, ADMIN);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(status_of(&outcome, "store.object_lock"), "ok");
+    assert_eq!(status_of(&outcome, "clock"), "ok");
+    assert_eq!(status_of(&outcome, "store.unfinished_uploads"), "warn");
+    assert!(bucket.versions().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_doctor_refuses_a_bucket_that_cannot_lock_with_77() {
+    let bucket = s3().await.create_bucket("doctor-plain", false).await;
+    let outcome = look_at(&bucket, WRITER);
+    assert_eq!(outcome.code, 77, "{outcome:?}");
+    assert_eq!(status_of(&outcome, "store.object_lock"), "fail");
+    assert!(
+        outcome.stdout.contains("turn on versioning and Object Lock"),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_doctor_refuses_wrong_keys_of_the_store_with_77() {
+    let bucket = s3().await.create_bucket("doctor-refused", true).await;
+    let stranger = Identity {
+        secret_access_key: "not-the-secret-of-anyone",
+        ..WRITER
+    };
+    let outcome = look_at(&bucket, stranger);
+    assert_eq!(outcome.code, 77, "{outcome:?}");
+    assert_eq!(status_of(&outcome, "store"), "fail");
+}
+
+#[tokio::test]
+async fn a_plan_reads_its_list_from_a_bucket() {
+    let bucket = s3().await.create_bucket("plan-list", true).await;
+    bucket.put_over("lists/ids.txt", b"session-1\nsession-2\n").await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut variables = vec![
+        ("VERIFF_BASE_URL", "https://stationapi.veriff.com"),
+        ("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", bucket.endpoint.as_str()),
+        ("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true"),
+        ("VERIFF_ARCHIVE__RETENTION__MODE", "none"),
+    ];
+    variables.extend(WRITER.environment());
+    let (list, store) = (
+        format!("s3://{}/lists/ids.txt", bucket.name),
+        format!("s3://{}", bucket.name),
+    );
+    let outcome = run(
+        directory.path(),
+        &["plan", "--sessions", &list, "--store", &store],
+        &variables,
+    );
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        (&outcome.json()["source"]["kind"], &outcome.json()["sessions"]["new"]),
+        (&"s3".into(), &2.into())
+    );
+    let gone = run(
+        directory.path(),
+        &["plan", "--sessions", &format!("{list}.gone"), "--store", &store],
+        &variables,
+    );
+    assert_eq!(gone.code, 5, "{gone:?}");
 }

@@ -55,7 +55,6 @@ pub(crate) const READER: Identity = Identity {
 
 impl Identity {
     /// Returns the environment that makes a program act as this identity.
-    #[expect(dead_code, reason = "for tests that start the binary")]
     pub(crate) fn environment(self) -> [(&'static str, &'static str); 4] {
         [
             ("AWS_ACCESS_KEY_ID", self.access_key_id),
