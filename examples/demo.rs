@@ -38,22 +38,11 @@ fn demo() -> io::Result<()> {
     fs::write(directory.join("sessions.txt"), ids.join("\n") + "\n")?;
     fs::write(directory.join("api-key"), simulator.api_key())?;
     fs::write(directory.join("shared-secret"), simulator.secret())?;
-    fs::write(
-        directory.join("archive.toml"),
-        configuration(&directory, &simulator.base_url()),
-    )?;
+    fs::write(directory.join("archive.toml"), configuration(&directory, &simulator.base_url()))?;
 
-    println!(
-        "The simulator has {SESSIONS} sessions. Archiving them into {}:\n",
-        directory.display()
-    );
-    let run = [
-        "run",
-        "--sessions",
-        &path(&directory, "sessions.txt"),
-        "--results",
-        &path(&directory, "results.ndjson"),
-    ];
+    println!("The simulator has {SESSIONS} sessions. Archiving them into {}:\n", directory.display());
+    let run =
+        ["run", "--sessions", &path(&directory, "sessions.txt"), "--results", &path(&directory, "results.ndjson")];
     // One of the sessions is absent upstream, so a person should look: exit code 3.
     expect(run_program(&directory, &run), 3)?;
 
@@ -62,9 +51,7 @@ fn demo() -> io::Result<()> {
     expect(run_program(&directory, &run), 3)?;
     let fetched = simulator.count(Endpoint::Media) - before;
     if fetched > 0 {
-        return Err(io::Error::other(format!(
-            "the second run downloaded {fetched} media items"
-        )));
+        return Err(io::Error::other(format!("the second run downloaded {fetched} media items")));
     }
 
     let manifest = find(&directory.join("store/sessions"), "manifest/0001.json")?;
@@ -108,15 +95,7 @@ fn configuration(directory: &Path, base_url: &str) -> String {
 
 fn run_program(directory: &Path, words: &[&str]) -> u8 {
     let config = path(directory, "archive.toml");
-    let fixed = [
-        "veriff-archive",
-        "--config",
-        &config,
-        "--output",
-        "text",
-        "--log-level",
-        "warn",
-    ];
+    let fixed = ["veriff-archive", "--config", &config, "--output", "text", "--log-level", "warn"];
     let typed: Vec<OsString> = fixed.iter().chain(words).map(OsString::from).collect();
     cli::main_with(&typed).code()
 }
@@ -135,9 +114,8 @@ fn path(directory: &Path, name: &str) -> String {
 
 /// Finds the first file below a directory whose path ends with something.
 fn find(directory: &Path, ending: &str) -> io::Result<PathBuf> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<_>>()?;
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     entries.sort();
     for entry in entries {
         if entry.is_dir() {
@@ -148,10 +126,7 @@ fn find(directory: &Path, ending: &str) -> io::Result<PathBuf> {
             return Ok(entry);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("nothing ends with {ending}"),
-    ))
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("nothing ends with {ending}")))
 }
 
 fn show(title: &str, path: &Path) -> io::Result<()> {
@@ -162,10 +137,6 @@ fn show(title: &str, path: &Path) -> io::Result<()> {
             listing["body"] = "…".into();
         }
     }
-    println!(
-        "\n{title}, {}:\n{}",
-        path.display(),
-        serde_json::to_string_pretty(&document)?
-    );
+    println!("\n{title}, {}:\n{}", path.display(), serde_json::to_string_pretty(&document)?);
     Ok(())
 }

@@ -13,11 +13,8 @@ use crate::model::digest::{PART_SIZE_BYTES, SINGLE_PUT_MAX_BYTES};
 const UNIT_BYTES: u64 = 64 * 1024;
 
 /// What one transfer needs at most: a body that is still a single PUT, or two parts, one coming and one going.
-pub const MAX_ROOM_BYTES: u64 = if SINGLE_PUT_MAX_BYTES > 2 * PART_SIZE_BYTES {
-    SINGLE_PUT_MAX_BYTES
-} else {
-    2 * PART_SIZE_BYTES
-};
+pub const MAX_ROOM_BYTES: u64 =
+    if SINGLE_PUT_MAX_BYTES > 2 * PART_SIZE_BYTES { SINGLE_PUT_MAX_BYTES } else { 2 * PART_SIZE_BYTES };
 
 /// The room for bytes in flight.
 #[derive(Debug, Clone)]
@@ -40,23 +37,16 @@ impl Budget {
     pub fn of_memory(memory_bytes: u64) -> Self {
         let bytes = (memory_bytes / 8 * 3).max(MAX_ROOM_BYTES);
         let total_units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(1 << 20);
-        Self {
-            units: Arc::new(Semaphore::new(total_units as usize)),
-            total_units,
-        }
+        Self { units: Arc::new(Semaphore::new(total_units as usize)), total_units }
     }
 
     /// Waits until there is room for a body of this length; `None` if it is not known. Never more than
     /// [`MAX_ROOM_BYTES`], because longer bodies pass through in parts.
     pub async fn room_for(&self, size_bytes: Option<u64>) -> Room {
         let bytes = Self::needed(size_bytes);
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.total_units);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.total_units);
         let permit = Arc::clone(&self.units).acquire_many_owned(units).await;
-        let Ok(permit) = permit else {
-            unreachable!("the budget is never closed")
-        };
+        let Ok(permit) = permit else { unreachable!("the budget is never closed") };
         Room { _permit: permit, bytes }
     }
 

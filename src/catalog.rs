@@ -96,11 +96,7 @@ impl Catalog {
     /// Returns the status of an item's attempt; an item of the session's own list has that of the newest.
     #[must_use]
     pub fn status_of(&self, item: &MediaItem) -> Option<&str> {
-        match self
-            .attempts
-            .iter()
-            .find(|attempt| attempt.attempt_id == item.attempt_id)
-        {
+        match self.attempts.iter().find(|attempt| attempt.attempt_id == item.attempt_id) {
             Some(attempt) => attempt.status.as_deref(),
             None => self.latest_status(),
         }
@@ -145,15 +141,8 @@ pub async fn read(client: &VeriffClient, session: &SessionId, meter: &SessionMet
         Some(list) => take_attempts(&mut catalog, list),
         None => catalog.gap(Code::VeriffAbsent),
     }
-    let ids: Vec<AttemptId> = catalog
-        .attempts
-        .iter()
-        .map(|attempt| attempt.attempt_id.clone())
-        .collect();
-    let lists: Vec<_> = ids
-        .iter()
-        .map(|id| list_or_gap(client, Call::AttemptMedia(id), meter))
-        .collect();
+    let ids: Vec<AttemptId> = catalog.attempts.iter().map(|attempt| attempt.attempt_id.clone()).collect();
+    let lists: Vec<_> = ids.iter().map(|id| list_or_gap(client, Call::AttemptMedia(id), meter)).collect();
     let lists: Vec<Heard> = stream::iter(lists).buffered(LISTS_IN_FLIGHT).try_collect().await?;
     for (id, heard) in ids.iter().zip(lists) {
         take_list(&mut catalog, id, heard);
@@ -225,9 +214,7 @@ fn take_attempts(catalog: &mut Catalog, list: AttemptList) {
     }
     // Veriff may change the order of any array, so the order is ours. Entries without a time were the oldest wherever
     // one was seen.
-    catalog
-        .attempts
-        .sort_by(|a, b| (a.created_at, &a.attempt_id).cmp(&(b.created_at, &b.attempt_id)));
+    catalog.attempts.sort_by(|a, b| (a.created_at, &a.attempt_id).cmp(&(b.created_at, &b.attempt_id)));
 }
 
 fn take_list(catalog: &mut Catalog, attempt_id: &AttemptId, heard: Heard) {
@@ -240,11 +227,8 @@ fn take_list(catalog: &mut Catalog, attempt_id: &AttemptId, heard: Heard) {
         Heard::Refused(code) => return catalog.gap(code),
     };
     catalog.note(&answer);
-    let kinds = [
-        (MediaKind::Image, list.images),
-        (MediaKind::Video, list.videos),
-        (MediaKind::Nfc, list.nfc_documents),
-    ];
+    let kinds =
+        [(MediaKind::Image, list.images), (MediaKind::Video, list.videos), (MediaKind::Nfc, list.nfc_documents)];
     let mut items: Vec<MediaItem> = Vec::new();
     for (kind, listed) in kinds {
         for item in listed {
@@ -298,9 +282,7 @@ async fn take_record(
             return Ok(());
         }
     };
-    let content = ["verification", "person", "data"]
-        .iter()
-        .find_map(|key| record.get(*key));
+    let content = ["verification", "person", "data"].iter().find_map(|key| record.get(*key));
     if content.is_some_and(serde_json::Value::is_null) {
         catalog.note(&answer);
         return Ok(());
@@ -310,9 +292,7 @@ async fn take_record(
         return Ok(());
     };
     let id = format!("{}-{}", kind.as_str(), Sha256Digest::of(&canonical).short(12));
-    let Ok(media_id) = MediaId::parse(&id) else {
-        unreachable!("a record's name and hex digits are an id")
-    };
+    let Ok(media_id) = MediaId::parse(&id) else { unreachable!("a record's name and hex digits are an id") };
     let item = MediaItem {
         media_id,
         attempt_id: AttemptId::session(),
@@ -360,15 +340,8 @@ mod tests {
         let b = r#"{"id":"b","createdTime":"2026-03-01T09:00:00Z"}"#;
         let c = r#"{"id":"c"}"#;
         for order in [[a, b, c], [c, a, b], [b, c, a]] {
-            let catalog = attempts(&format!(
-                r#"{{"verifications":[{},{},{},{a}]}}"#,
-                order[0], order[1], order[2]
-            ));
-            let ids: Vec<&str> = catalog
-                .attempts
-                .iter()
-                .map(|attempt| attempt.attempt_id.as_str())
-                .collect();
+            let catalog = attempts(&format!(r#"{{"verifications":[{},{},{},{a}]}}"#, order[0], order[1], order[2]));
+            let ids: Vec<&str> = catalog.attempts.iter().map(|attempt| attempt.attempt_id.as_str()).collect();
             assert_eq!(ids, ["c", "b", "a"]);
             assert_eq!(catalog.latest_status(), Some("approved"));
         }
@@ -380,21 +353,10 @@ mod tests {
             attempts(r#"{"verifications":[{"id":"old"},{"id":"young","createdTime":"2026-03-01T09:00:00Z"}]}"#);
         let (old, young) = (AttemptId::parse("old").unwrap(), AttemptId::parse("young").unwrap());
         take_list(&mut catalog, &old, heard(r#"{"images":[{"id":"m"},{"id":"k"}]}"#));
-        take_list(
-            &mut catalog,
-            &young,
-            heard(r#"{"images":[{"id":"m"}],"videos":[{"id":"v"}]}"#),
-        );
-        take_list(
-            &mut catalog,
-            &AttemptId::session(),
-            heard(r#"{"videos":[{"id":"v"}],"nfcDocuments":[{"id":"n"}]}"#),
-        );
-        let found: Vec<(&str, &str)> = catalog
-            .items
-            .iter()
-            .map(|item| (item.media_id.as_str(), item.attempt_id.as_str()))
-            .collect();
+        take_list(&mut catalog, &young, heard(r#"{"images":[{"id":"m"}],"videos":[{"id":"v"}]}"#));
+        take_list(&mut catalog, &AttemptId::session(), heard(r#"{"videos":[{"id":"v"}],"nfcDocuments":[{"id":"n"}]}"#));
+        let found: Vec<(&str, &str)> =
+            catalog.items.iter().map(|item| (item.media_id.as_str(), item.attempt_id.as_str())).collect();
         assert_eq!(found, [("k", "old"), ("m", "old"), ("v", "young"), ("n", "session")]);
         assert!(catalog.gaps.is_empty());
     }
@@ -402,11 +364,7 @@ mod tests {
     #[test]
     fn an_id_that_cannot_be_a_key_leaves_a_gap() {
         let mut catalog = attempts(r#"{"verifications":[{"id":"manifest"},{"id":"../x"},{}]}"#);
-        take_list(
-            &mut catalog,
-            &AttemptId::session(),
-            heard(r#"{"images":[{"id":"a/b"},{"name":"no id"}]}"#),
-        );
+        take_list(&mut catalog, &AttemptId::session(), heard(r#"{"images":[{"id":"a/b"},{"name":"no id"}]}"#));
         assert!(catalog.attempts.is_empty() && catalog.items.is_empty());
         assert_eq!(catalog.gaps, [Code::VeriffUnexpected]);
     }

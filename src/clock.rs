@@ -58,8 +58,7 @@ impl Timestamp {
     /// Makes the timestamp of 00:00 UTC on a date.
     #[must_use]
     pub fn midnight_of(date: jiff::civil::Date) -> Self {
-        date.to_zoned(jiff::tz::TimeZone::UTC)
-            .map_or(Self(jiff::Timestamp::MAX), |zoned| Self(zoned.timestamp()))
+        date.to_zoned(jiff::tz::TimeZone::UTC).map_or(Self(jiff::Timestamp::MAX), |zoned| Self(zoned.timestamp()))
     }
 
     /// Returns this instant moved by a duration; out of range is clamped.
@@ -92,9 +91,7 @@ impl Timestamp {
     /// Reads an HTTP date (RFC 9110, section 5.6.7), as `Date` and `Retry-After` carry it.
     #[must_use]
     pub fn parse_http_date(text: &str) -> Option<Self> {
-        jiff::fmt::rfc2822::parse(text)
-            .ok()
-            .map(|zoned| Self(zoned.timestamp()))
+        jiff::fmt::rfc2822::parse(text).ok().map(|zoned| Self(zoned.timestamp()))
     }
 }
 
@@ -175,10 +172,7 @@ impl ManualClock {
     /// Makes a clock that stands at `at`.
     #[must_use]
     pub fn at(at: Timestamp) -> Self {
-        Self {
-            start: SystemClock.instant(),
-            at: Mutex::new((at, Duration::ZERO)),
-        }
+        Self { start: SystemClock.instant(), at: Mutex::new((at, Duration::ZERO)) }
     }
 
     /// Moves the clock forward.

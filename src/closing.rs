@@ -74,26 +74,16 @@ pub fn draft(before: Option<&Manifest>, catalog: &Catalog, deposited: Vec<Deposi
         order(a).cmp(&order(b)).then_with(|| a.attempt_id.cmp(&b.attempt_id))
     });
     for attempt in &mut attempts {
-        attempt
-            .media
-            .sort_by(|a, b| (a.kind, &a.media_id).cmp(&(b.kind, &b.media_id)));
+        attempt.media.sort_by(|a, b| (a.kind, &a.media_id).cmp(&(b.kind, &b.media_id)));
     }
     let missing = missing(before, &attempts, failures);
     let complete = missing.is_empty() && catalog.gaps.is_empty();
-    Draft {
-        attempts,
-        missing,
-        conflicts,
-        complete,
-    }
+    Draft { attempts, missing, conflicts, complete }
 }
 
 fn missing(before: Option<&Manifest>, attempts: &[ManifestAttempt], failures: &[Failure]) -> Vec<MissingItem> {
-    let archived: HashSet<_> = attempts
-        .iter()
-        .flat_map(|attempt| &attempt.media)
-        .map(|media| &media.media_id)
-        .collect();
+    let archived: HashSet<_> =
+        attempts.iter().flat_map(|attempt| &attempt.media).map(|media| &media.media_id).collect();
     let failed: HashSet<_> = failures.iter().map(|failure| &failure.missing.media_id).collect();
     let old = before.map(|manifest| manifest.missing.as_slice()).unwrap_or_default();
     let mut missing: Vec<MissingItem> = old
@@ -112,10 +102,8 @@ fn missing(before: Option<&Manifest>, attempts: &[ManifestAttempt], failures: &[
 pub fn is_new_evidence(before: Option<&Manifest>, draft: &Draft) -> bool {
     let Some(before) = before else { return true };
     let statuses = |attempts: &[ManifestAttempt]| {
-        let mut statuses: Vec<_> = attempts
-            .iter()
-            .map(|attempt| (attempt.attempt_id.clone(), attempt.status.clone()))
-            .collect();
+        let mut statuses: Vec<_> =
+            attempts.iter().map(|attempt| (attempt.attempt_id.clone(), attempt.status.clone())).collect();
         statuses.sort();
         statuses
     };
@@ -129,10 +117,7 @@ pub fn is_new_evidence(before: Option<&Manifest>, draft: &Draft) -> bool {
         media
     };
     let absences = |missing: &[MissingItem]| {
-        let mut absences: Vec<_> = missing
-            .iter()
-            .map(|item| (item.media_id.clone(), item.code.clone()))
-            .collect();
+        let mut absences: Vec<_> = missing.iter().map(|item| (item.media_id.clone(), item.code.clone())).collect();
         absences.sort();
         absences
     };
@@ -156,10 +141,7 @@ pub fn is_settled(
     settle_after: Duration,
 ) -> bool {
     let newest = attempts.iter().rfind(|attempt| !attempt.attempt_id.is_session());
-    if !newest
-        .and_then(|attempt| attempt.status.as_deref())
-        .is_some_and(is_final)
-    {
+    if !newest.and_then(|attempt| attempt.status.as_deref()).is_some_and(is_final) {
         return false;
     }
     let newest_at = attempts.iter().filter_map(|attempt| attempt.created_at).max();
@@ -171,15 +153,11 @@ pub fn is_settled(
 pub fn is_empty_though_decided(catalog: &Catalog, draft: &Draft) -> bool {
     catalog.items.is_empty()
         && catalog.gaps.is_empty()
-        && draft.attempts.iter().all(|attempt| {
-            attempt
-                .media
-                .iter()
-                .all(|media| media.kind == crate::model::MediaKind::Record)
-        })
-        && catalog
-            .latest_status()
-            .is_some_and(|status| DECIDED_STATUSES.contains(&status))
+        && draft
+            .attempts
+            .iter()
+            .all(|attempt| attempt.media.iter().all(|media| media.kind == crate::model::MediaKind::Record))
+        && catalog.latest_status().is_some_and(|status| DECIDED_STATUSES.contains(&status))
 }
 
 /// Tells of an item that could not be archived.
@@ -199,18 +177,10 @@ fn is_final(status: &str) -> bool {
 }
 
 fn entry<'a>(attempts: &'a mut Vec<ManifestAttempt>, id: &AttemptId) -> &'a mut ManifestAttempt {
-    let index = attempts
-        .iter()
-        .position(|attempt| attempt.attempt_id == *id)
-        .unwrap_or_else(|| {
-            attempts.push(ManifestAttempt {
-                attempt_id: id.clone(),
-                status: None,
-                created_at: None,
-                media: Vec::new(),
-            });
-            attempts.len() - 1
-        });
+    let index = attempts.iter().position(|attempt| attempt.attempt_id == *id).unwrap_or_else(|| {
+        attempts.push(ManifestAttempt { attempt_id: id.clone(), status: None, created_at: None, media: Vec::new() });
+        attempts.len() - 1
+    });
     &mut attempts[index]
 }
 
@@ -289,24 +259,14 @@ mod tests {
     }
 
     fn catalog(attempts: Vec<CatalogAttempt>) -> Catalog {
-        Catalog {
-            attempts,
-            ..Catalog::default()
-        }
+        Catalog { attempts, ..Catalog::default() }
     }
 
     #[test]
     fn a_later_manifest_keeps_what_veriff_no_longer_lists() {
-        let both = catalog(vec![
-            attempt("a1", Some("resubmission_requested"), None),
-            attempt("a2", Some("approved"), None),
-        ]);
-        let first = manifest(draft(
-            None,
-            &both,
-            vec![deposited("a1", "m1"), deposited("a2", "m2")],
-            &[],
-        ));
+        let both =
+            catalog(vec![attempt("a1", Some("resubmission_requested"), None), attempt("a2", Some("approved"), None)]);
+        let first = manifest(draft(None, &both, vec![deposited("a1", "m1"), deposited("a2", "m2")], &[]));
         let only_second = catalog(vec![attempt("a2", Some("approved"), None)]);
         let second = draft(Some(&first), &only_second, vec![deposited("a2", "m3")], &[]);
         let media: Vec<_> = second.attempts.iter().map(|attempt| attempt.media.len()).collect();
@@ -318,12 +278,7 @@ mod tests {
     fn the_same_lists_in_another_order_are_not_new() {
         let one = catalog(vec![attempt("a1", None, None), attempt("a2", Some("approved"), None)]);
         let other = catalog(vec![attempt("a2", Some("approved"), None), attempt("a1", None, None)]);
-        let first = manifest(draft(
-            None,
-            &one,
-            vec![deposited("a1", "m1"), deposited("a2", "m2")],
-            &[],
-        ));
+        let first = manifest(draft(None, &one, vec![deposited("a1", "m1"), deposited("a2", "m2")], &[]));
         let again = draft(Some(&first), &other, vec![], &[]);
         assert!(!is_new_evidence(Some(&first), &again));
     }
@@ -332,20 +287,10 @@ mod tests {
     fn a_status_never_goes_back_from_final() {
         let done = catalog(vec![attempt("a1", Some("approved"), None)]);
         let first = manifest(draft(None, &done, vec![], &[]));
-        let back = draft(
-            Some(&first),
-            &catalog(vec![attempt("a1", Some("submitted"), None)]),
-            vec![],
-            &[],
-        );
+        let back = draft(Some(&first), &catalog(vec![attempt("a1", Some("submitted"), None)]), vec![], &[]);
         assert_eq!(back.attempts[0].status.as_deref(), Some("approved"));
         assert!(!is_new_evidence(Some(&first), &back));
-        let on = draft(
-            Some(&first),
-            &catalog(vec![attempt("a1", Some("declined"), None)]),
-            vec![],
-            &[],
-        );
+        let on = draft(Some(&first), &catalog(vec![attempt("a1", Some("declined"), None)]), vec![], &[]);
         assert!(is_new_evidence(Some(&first), &on));
     }
 
@@ -369,13 +314,7 @@ mod tests {
     fn a_session_settles_only_after_its_waiting_time() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let attempts = |status: &str| {
-            draft(
-                None,
-                &catalog(vec![attempt("a1", Some(status), Some("2026-03-01T00:00:00Z"))]),
-                vec![],
-                &[],
-            )
-            .attempts
+            draft(None, &catalog(vec![attempt("a1", Some(status), Some("2026-03-01T00:00:00Z"))]), vec![], &[]).attempts
         };
         let day = Duration::from_hours(24);
         let first = time("2026-03-01T00:00:00Z");
@@ -384,11 +323,7 @@ mod tests {
         };
         assert!(settled("approved", None, "2026-03-02T00:00:00Z"));
         assert!(!settled("approved", None, "2026-03-01T23:59:59Z"));
-        assert!(!settled(
-            "approved",
-            Some("2026-03-05T00:00:00Z"),
-            "2026-03-02T00:00:00Z"
-        ));
+        assert!(!settled("approved", Some("2026-03-05T00:00:00Z"), "2026-03-02T00:00:00Z"));
         assert!(!settled("resubmission_requested", None, "2026-09-02T00:00:00Z"));
     }
 }

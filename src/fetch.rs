@@ -100,9 +100,7 @@ impl MediaStream<'_> {
         self.hasher.update(&chunk);
         self.size_bytes += chunk.len() as u64;
         if self.size_bytes > self.limit_bytes {
-            return Err(VeriffError::TooLarge {
-                limit_bytes: self.limit_bytes,
-            });
+            return Err(VeriffError::TooLarge { limit_bytes: self.limit_bytes });
         }
         let wanted = START_BYTES.saturating_sub(self.start.len()).min(chunk.len());
         self.start.extend_from_slice(&chunk[..wanted]);
@@ -114,11 +112,7 @@ impl MediaStream<'_> {
     /// # Errors
     /// Retryable within the budget of tries: it ended early, is empty, is no media, or is not signed as required.
     pub fn finish(mut self, whole: Option<&[Bytes]>) -> Result<Fetched, VeriffError> {
-        if self
-            .answer
-            .content_length
-            .is_some_and(|length| length != self.size_bytes)
-        {
+        if self.answer.content_length.is_some_and(|length| length != self.size_bytes) {
             return Err(VeriffError::Truncated);
         }
         if self.size_bytes == 0 && self.item.size_bytes.is_some_and(|size| size > 0) {
@@ -167,35 +161,21 @@ impl MediaStream<'_> {
 
     fn anomalies(&self, signature: SignatureCheck) -> Vec<Anomaly> {
         let mut anomalies = Vec::new();
-        let mut note = |code: &str, detail: String| {
-            anomalies.push(Anomaly {
-                code: code.to_owned(),
-                detail,
-            })
-        };
+        let mut note = |code: &str, detail: String| anomalies.push(Anomaly { code: code.to_owned(), detail });
         if let Some(listed) = self.item.size_bytes.filter(|listed| *listed != self.size_bytes) {
-            note(
-                anomaly::SIZE,
-                format!("listed {listed} bytes, received {}", self.size_bytes),
-            );
+            note(anomaly::SIZE, format!("listed {listed} bytes, received {}", self.size_bytes));
         }
         if let (Some(listed), Some(sent)) = (&self.item.mimetype, &self.answer.content_type)
             && !same_type(listed, sent)
         {
-            note(
-                anomaly::TYPE,
-                format!("listed {}, received {}", short(listed), short(sent)),
-            );
+            note(anomaly::TYPE, format!("listed {}, received {}", short(listed), short(sent)));
         }
         let listed = extension_for(self.item.mimetype.as_deref());
         if self.size_bytes > 0 && has_magic(listed, &self.start) == Some(false) {
             note(anomaly::MAGIC, format!("the first bytes are not those of {listed}"));
         }
         if signature == SignatureCheck::Mismatch {
-            note(
-                anomaly::SIGNATURE,
-                "the response signature does not match the bytes".to_owned(),
-            );
+            note(anomaly::SIGNATURE, "the response signature does not match the bytes".to_owned());
         }
         anomalies
     }
@@ -241,16 +221,9 @@ impl Habits {
 }
 
 fn looks_like_html(start: &[u8]) -> bool {
-    let text: Vec<u8> = start
-        .iter()
-        .copied()
-        .skip_while(u8::is_ascii_whitespace)
-        .take(14)
-        .collect();
+    let text: Vec<u8> = start.iter().copied().skip_while(u8::is_ascii_whitespace).take(14).collect();
     let text = text.to_ascii_lowercase();
-    [b"<!doctype html".as_slice(), b"<html", b"<head", b"<body", b"<?xml"]
-        .iter()
-        .any(|tag| text.starts_with(tag))
+    [b"<!doctype html".as_slice(), b"<html", b"<head", b"<body", b"<?xml"].iter().any(|tag| text.starts_with(tag))
 }
 
 fn first_visible(start: &[u8]) -> Option<u8> {
@@ -276,11 +249,7 @@ fn same_type(listed: &str, sent: &str) -> bool {
     let essence = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let family = |extension: &'static str| if extension == "heif" { "heic" } else { extension };
     let (a, b) = (family(extension_for(Some(listed))), family(extension_for(Some(sent))));
-    if a == "bin" && b == "bin" {
-        essence(listed) == essence(sent)
-    } else {
-        a == b
-    }
+    if a == "bin" && b == "bin" { essence(listed) == essence(sent) } else { a == b }
 }
 
 fn short(text: &str) -> String {
@@ -323,14 +292,8 @@ mod tests {
     #[test]
     fn a_habit_needs_confirmations_and_one_better_answer_ends_it() {
         let habits = Habits::default();
-        let odd = [Anomaly {
-            code: anomaly::TYPE.into(),
-            detail: "listed a, received b".into(),
-        }];
-        let long = [Anomaly {
-            code: anomaly::SIZE.into(),
-            detail: "listed 1 bytes, received 2".into(),
-        }];
+        let odd = [Anomaly { code: anomaly::TYPE.into(), detail: "listed a, received b".into() }];
+        let long = [Anomaly { code: anomaly::SIZE.into(), detail: "listed 1 bytes, received 2".into() }];
         for _ in 0..CONFIRMATIONS {
             assert!(!habits.explain(&odd));
             habits.confirm(&odd);

@@ -68,10 +68,7 @@ impl Gate {
     /// Makes a gate; with `expect_absent` absences never stop the integration.
     #[must_use]
     pub fn new(expect_absent: bool) -> Self {
-        Self {
-            expect_absent,
-            ..Self::default()
-        }
+        Self { expect_absent, ..Self::default() }
     }
 
     /// Tells why the integration was stopped, if it was.
@@ -105,11 +102,7 @@ impl Gate {
             return Verdict::Settle;
         }
         self.absent.insert(session.clone());
-        if self.absent.len() >= ABSENT_TO_STOP {
-            self.stop(StopReason::AllAbsent)
-        } else {
-            Verdict::Hold
-        }
+        if self.absent.len() >= ABSENT_TO_STOP { self.stop(StopReason::AllAbsent) } else { Verdict::Hold }
     }
 
     /// Judges a session that Veriff refused; `key` tells that the key itself is refused.
@@ -124,11 +117,7 @@ impl Gate {
             return Verdict::Probe;
         }
         self.refused.insert(session.clone());
-        if self.refused.len() >= REFUSED_TO_STOP {
-            self.stop(StopReason::Refused)
-        } else {
-            Verdict::Hold
-        }
+        if self.refused.len() >= REFUSED_TO_STOP { self.stop(StopReason::Refused) } else { Verdict::Hold }
     }
 
     /// Notes that a call that worked before is refused now.
@@ -203,10 +192,7 @@ mod tests {
 
     #[test]
     fn a_refused_key_stops_at_once_and_a_refused_session_after_three() {
-        assert_eq!(
-            Gate::new(false).refused(&id(1), true),
-            Verdict::Stop(StopReason::Refused)
-        );
+        assert_eq!(Gate::new(false).refused(&id(1), true), Verdict::Stop(StopReason::Refused));
         let mut gate = Gate::new(false);
         assert_eq!(gate.refused(&id(1), false), Verdict::Hold);
         assert_eq!(gate.refused(&id(1), false), Verdict::Hold);

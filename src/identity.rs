@@ -81,19 +81,12 @@ impl Identity {
         let known = ledger.archive_id().await?;
         match (&found, known) {
             (Some(found), Some(known)) if *found != known => {
-                return Err(IdentityError::Mismatch {
-                    known,
-                    found: found.clone(),
-                });
+                return Err(IdentityError::Mismatch { known, found: found.clone() });
             }
             (None, Some(known)) => return Err(IdentityError::Vanished { known }),
             _ => {}
         }
-        Ok(Self {
-            ledger,
-            found,
-            claimed: OnceCell::new(),
-        })
+        Ok(Self { ledger, found, claimed: OnceCell::new() })
     }
 
     /// Returns the archive the store was found to be, if it was one.
@@ -126,21 +119,14 @@ impl Identity {
 async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
     let key = ObjectKey::archive();
     let versions = list_all(store, key.as_str()).await?;
-    let mut own = versions
-        .into_iter()
-        .filter(|version| version.key == key && !version.is_delete_marker);
+    let mut own = versions.into_iter().filter(|version| version.key == key && !version.is_delete_marker);
     let Some(oldest) = own.next() else { return Ok(None) };
     if own.next().is_some() {
         tracing::warn!(object.key = %key, error.code = %Code::StoreShadowed, "a later version lies over archive.json; the first one counts");
     }
-    let body = store
-        .open(&key, oldest.version_id.as_deref())
-        .await?
-        .ok_or(IdentityError::Damaged)?;
+    let body = store.open(&key, oldest.version_id.as_deref()).await?.ok_or(IdentityError::Damaged)?;
     let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
-    Ok(Some(
-        ArchiveDocument::parse(&bytes).ok_or(IdentityError::Damaged)?.archive_id,
-    ))
+    Ok(Some(ArchiveDocument::parse(&bytes).ok_or(IdentityError::Damaged)?.archive_id))
 }
 
 async fn make(keeper: &Keeper) -> Result<ArchiveId, IdentityError> {
@@ -151,15 +137,8 @@ async fn make(keeper: &Keeper) -> Result<ArchiveId, IdentityError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let lock = keeper.due_by_default().map_err(KeepError::from)?;
-    let terms = Terms {
-        content_type: "application/json".to_owned(),
-        lock,
-        is_document: true,
-    };
-    match keeper
-        .place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json")
-        .await?
-    {
+    let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
+    match keeper.place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json").await? {
         Placed::Created(_) | Placed::Same(_) => Ok(document.archive_id),
         // Another worker made it in the same moment: theirs is the archive.
         Placed::Other(_) => read(keeper.store()).await?.ok_or(IdentityError::Damaged),

@@ -108,12 +108,7 @@ impl Keeper {
     /// Makes a keeper. `kms_key_id` is the key that objects must be encrypted with, where one is configured.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, policy: RetentionPolicy, kms_key_id: Option<String>) -> Self {
-        Self {
-            store,
-            policy,
-            kms_key_id,
-            confirmed: Mutex::default(),
-        }
+        Self { store, policy, kms_key_id, confirmed: Mutex::default() }
     }
 
     /// Returns the store.
@@ -151,10 +146,8 @@ impl Keeper {
     #[must_use]
     pub fn due_for_absence(&self) -> Option<Lock> {
         let now = self.store.now();
-        (self.store.features().locks && self.policy.demands_locks()).then(|| Lock {
-            mode: Mode::Governance,
-            retain_until: lock_date(ABSENT_LOCK_PERIOD, now, now),
-        })
+        (self.store.features().locks && self.policy.demands_locks())
+            .then(|| Lock { mode: Mode::Governance, retain_until: lock_date(ABSENT_LOCK_PERIOD, now, now) })
     }
 
     /// Puts a body of one PUT under a key.
@@ -170,8 +163,7 @@ impl Keeper {
     ) -> Result<Placed, KeepError> {
         let outcome = self.store.put(key, payload, terms).await?;
         let expected = Checksum::full(payload.sha256());
-        self.settle(key, outcome, payload.sha256(), &expected, terms.lock, class)
-            .await
+        self.settle(key, outcome, payload.sha256(), &expected, terms.lock, class).await
     }
 
     /// Judges what came of a PUT or of completing an upload.
@@ -215,11 +207,7 @@ impl Keeper {
     ) -> Result<(Sha256Digest, Option<String>), KeepError> {
         let key = sidecar.object.key.sidecar();
         let payload = sidecar.to_payload();
-        let terms = Terms {
-            content_type: "application/json".to_owned(),
-            lock,
-            is_document: true,
-        };
+        let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
         let class = format!("{} sidecar", sidecar.retention.class);
         match self.place(&key, &payload, &terms, &class).await? {
             Placed::Created(stored) => Ok((payload.sha256(), stored.version_id)),
@@ -227,13 +215,9 @@ impl Keeper {
             Placed::Other(head) => {
                 let (standing, sha256) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
                 if standing.object.sha256 != sidecar.object.sha256 || standing.object.key != sidecar.object.key {
-                    return Err(KeepError::Damaged {
-                        key,
-                        reason: "is a sidecar that tells of other bytes",
-                    });
+                    return Err(KeepError::Damaged { key, reason: "is a sidecar that tells of other bytes" });
                 }
-                self.strengthen(&key, head.version_id.as_deref(), head.lock, lock)
-                    .await?;
+                self.strengthen(&key, head.version_id.as_deref(), head.lock, lock).await?;
                 Ok((sha256, head.version_id))
             }
         }
@@ -248,15 +232,8 @@ impl Keeper {
         key: &ObjectKey,
         version_id: Option<&str>,
     ) -> Result<(Sidecar, Sha256Digest), KeepError> {
-        let damaged = |reason| KeepError::Damaged {
-            key: key.clone(),
-            reason,
-        };
-        let body = self
-            .store
-            .open(key, version_id)
-            .await?
-            .ok_or_else(|| damaged("is gone"))?;
+        let damaged = |reason| KeepError::Damaged { key: key.clone(), reason };
+        let body = self.store.open(key, version_id).await?.ok_or_else(|| damaged("is gone"))?;
         let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
         let sidecar = Sidecar::parse(&bytes).ok_or_else(|| damaged("is not a sidecar"))?;
         Ok((sidecar, Sha256Digest::of(&bytes)))
@@ -275,41 +252,22 @@ impl Keeper {
     ) -> Result<Verified, KeepError> {
         let sidecar_key = media.key.sidecar();
         if !standing.stands(&media.key, media.version_id.as_deref(), Some(media.size_bytes)) {
-            return Err(KeepError::Damaged {
-                key: media.key.clone(),
-                reason: "is not there as its manifest says",
-            });
+            return Err(KeepError::Damaged { key: media.key.clone(), reason: "is not there as its manifest says" });
         }
         if !standing.stands(&sidecar_key, media.sidecar_version_id.as_deref(), None) {
-            return Err(KeepError::Damaged {
-                key: sidecar_key,
-                reason: "is not there as its manifest says",
-            });
+            return Err(KeepError::Damaged { key: sidecar_key, reason: "is not there as its manifest says" });
         }
         if !self.store.features().locks {
-            return Ok(Verified {
-                lock: None,
-                differs: false,
-            });
+            return Ok(Verified { lock: None, differs: false });
         }
-        let (sidecar, sha256) = self
-            .read_sidecar(&sidecar_key, media.sidecar_version_id.as_deref())
-            .await?;
+        let (sidecar, sha256) = self.read_sidecar(&sidecar_key, media.sidecar_version_id.as_deref()).await?;
         if sha256 != media.sidecar_sha256 {
-            return Err(KeepError::Damaged {
-                key: sidecar_key,
-                reason: "has another digest than its manifest says",
-            });
+            return Err(KeepError::Damaged { key: sidecar_key, reason: "has another digest than its manifest says" });
         }
         let head = self.store.head(&media.key, media.version_id.as_deref()).await?;
-        let head = head.ok_or_else(|| KeepError::Damaged {
-            key: media.key.clone(),
-            reason: "is gone",
-        })?;
+        let head = head.ok_or_else(|| KeepError::Damaged { key: media.key.clone(), reason: "is gone" })?;
         let promised = promised_lock(&sidecar);
-        let lock = self
-            .strengthen(&media.key, media.version_id.as_deref(), head.lock, promised)
-            .await?;
+        let lock = self.strengthen(&media.key, media.version_id.as_deref(), head.lock, promised).await?;
         let differs = match (asked(&sidecar), lock) {
             (Some(asked), Some(lock)) => !lock.covers(asked),
             (Some(_), None) => true,
@@ -334,10 +292,7 @@ impl Keeper {
             }
         }
         let head = self.store.head(key, version_id.as_deref()).await?;
-        head.ok_or_else(|| KeepError::Damaged {
-            key: key.clone(),
-            reason: "was taken and is gone",
-        })
+        head.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "was taken and is gone" })
     }
 
     /// Tells whether an object holds these bytes: by the store's checksum where it can be compared, else by reading it
@@ -369,10 +324,7 @@ impl Keeper {
     /// As the store's; permanent if it is gone.
     pub async fn digest_of(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Sha256Digest, KeepError> {
         let body = self.store.open(key, version_id).await?;
-        let body = body.ok_or_else(|| KeepError::Damaged {
-            key: key.clone(),
-            reason: "is gone",
-        })?;
+        let body = body.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "is gone" })?;
         Ok(body.digest().await?)
     }
 
@@ -395,10 +347,7 @@ impl Keeper {
         match self.store.extend_lock(key, version_id, wanted).await {
             Ok(()) => Ok(Some(wanted)),
             Err(source) if source.code().is_retryable() => Err(source.into()),
-            Err(source) => Err(KeepError::Unlocked {
-                key: key.clone(),
-                source,
-            }),
+            Err(source) => Err(KeepError::Unlocked { key: key.clone(), source }),
         }
     }
 
@@ -410,20 +359,13 @@ impl Keeper {
         due: Option<Lock>,
         class: &str,
     ) -> Result<(), KeepError> {
-        let is_first = self
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(class.to_owned());
+        let is_first = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).insert(class.to_owned());
         if !is_first {
             return Ok(());
         }
         let confirmed = self.confirm(key, stored, due).await;
         if confirmed.is_err() {
-            self.confirmed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(class);
+            self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).remove(class);
         }
         confirmed
     }
@@ -433,11 +375,7 @@ impl Keeper {
         let Some(head) = self.store.head(key, stored.version_id.as_deref()).await? else {
             return differs("it is not there");
         };
-        if head
-            .checksum
-            .as_ref()
-            .is_some_and(|checksum| checksum.value != stored.checksum.value)
-        {
+        if head.checksum.as_ref().is_some_and(|checksum| checksum.value != stored.checksum.value) {
             return differs("its checksum is another one");
         }
         match (due, head.lock) {
@@ -462,8 +400,5 @@ impl Keeper {
 pub fn promised_lock(sidecar: &Sidecar) -> Option<Lock> {
     let retention = &sidecar.retention;
     let retain_until = retention.initial_retain_until?;
-    (retention.mode != Mode::None).then_some(Lock {
-        mode: retention.mode,
-        retain_until,
-    })
+    (retention.mode != Mode::None).then_some(Lock { mode: retention.mode, retain_until })
 }

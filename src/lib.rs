@@ -37,6 +37,8 @@ pub mod source;
 pub mod stop;
 pub mod store;
 pub mod summary;
+pub mod transfer;
 pub mod unfinished;
 pub mod veriff;
+pub mod visit;
 pub mod worker;

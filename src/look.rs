@@ -123,8 +123,8 @@ pub async fn look(store: &dyn Store, archive: Option<&ArchiveId>, session: &Sess
         return Ok(standing);
     };
     // The archive's version of the highest number that has one; a number whose first version is gone holds nothing.
-    let newest = (1..=sequence).rev().map(|number| ObjectKey::manifest(session, number));
-    let Some(version) = newest.filter_map(|key| standing.object(&key).cloned()).next() else {
+    let mut newest = (1..=sequence).rev().map(|number| ObjectKey::manifest(session, number));
+    let Some(version) = newest.find_map(|key| standing.object(&key).cloned()) else {
         return Ok(standing);
     };
     standing.manifest = Some(read_manifest(store, archive, session, &version).await?);
@@ -137,10 +137,7 @@ async fn read_manifest(
     session: &SessionId,
     version: &ListedVersion,
 ) -> Result<StandingManifest, LookError> {
-    let damaged = |reason| LookError::Damaged {
-        key: version.key.clone(),
-        reason,
-    };
+    let damaged = |reason| LookError::Damaged { key: version.key.clone(), reason };
     let body = store.open(&version.key, version.version_id.as_deref()).await?;
     let body = body.ok_or_else(|| damaged("was listed and cannot be opened"))?;
     let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
@@ -149,9 +146,7 @@ async fn read_manifest(
         return Err(damaged("tells of another session or number than its key"));
     }
     if archive.is_some_and(|archive| *archive != document.archive_id) {
-        return Err(LookError::Foreign {
-            key: version.key.clone(),
-        });
+        return Err(LookError::Foreign { key: version.key.clone() });
     }
     let place = PreviousManifest {
         key: version.key.clone(),
@@ -163,10 +158,7 @@ async fn read_manifest(
 
 /// Sorts a listing, oldest version of a key first, into what stands.
 fn sort(session: &SessionId, listed: Vec<ListedVersion>) -> Standing {
-    let mut standing = Standing {
-        next_sequence: 1,
-        ..Standing::default()
-    };
+    let mut standing = Standing { next_sequence: 1, ..Standing::default() };
     for version in listed {
         if standing.objects.contains_key(&version.key) || version.is_delete_marker {
             if !standing.shadowed.contains(&version.key) {
@@ -177,10 +169,7 @@ fn sort(session: &SessionId, listed: Vec<ListedVersion>) -> Standing {
         }
         match version.key.read_as(session) {
             SessionObject::Media { attempt_id, media_id } => {
-                standing
-                    .media
-                    .entry(media_id)
-                    .or_insert_with(|| (attempt_id, version.key.clone()));
+                standing.media.entry(media_id).or_insert_with(|| (attempt_id, version.key.clone()));
             }
             SessionObject::Manifest(1) => standing.first_visit_at = version.modified_at,
             SessionObject::Expired(_) => standing.expired = true,
@@ -237,10 +226,7 @@ mod tests {
 
     #[test]
     fn a_version_put_over_a_delete_marker_is_not_the_archives() {
-        let standing = sort(
-            &session(),
-            vec![version("a/m.jpg", "1", true), version("a/m.jpg", "2", false)],
-        );
+        let standing = sort(&session(), vec![version("a/m.jpg", "1", true), version("a/m.jpg", "2", false)]);
         assert!(standing.object(&ObjectKey::from_store("sessions/s/a/m.jpg")).is_none());
         assert!(standing.media(&MediaId::parse("m").unwrap()).is_none());
         assert_eq!(standing.shadowed.len(), 1);

@@ -8,9 +8,7 @@ use veriff_archive::error::Exit;
 fn main() -> ExitCode {
     // The text of a panic may hold anything that was being worked on, a person's data included; its place never does.
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
+        let place = panic.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
         eprintln!("internal error{place}; this is a defect, please report it with the version and this line");
     }));
     let exit = std::panic::catch_unwind(cli::main).unwrap_or(Exit::Internal);

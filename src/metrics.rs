@@ -139,9 +139,7 @@ impl Board {
         let seconds = u64::try_from(unix_seconds).unwrap_or(0).max(1);
         let nearer = |known: u64| (known == 0 || seconds < known).then_some(seconds);
         // An update that finds a nearer deadline in place has nothing to do.
-        self.nearest_deadline_s
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, nearer)
-            .ok();
+        self.nearest_deadline_s.fetch_update(Ordering::Relaxed, Ordering::Relaxed, nearer).ok();
     }
 
     /// Returns the nearest deadline noted, in seconds since 1970.

@@ -135,19 +135,10 @@ impl ResultsFile {
     /// Retryable: the file cannot be opened, read or written.
     pub async fn open(path: &Path) -> Result<Self, ResultsError> {
         let failed = |error| ResultsError::of(path, error);
-        let mut file = tokio::fs::OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(path)
-            .await
-            .map_err(failed)?;
+        let mut file =
+            tokio::fs::OpenOptions::new().create(true).read(true).append(true).open(path).await.map_err(failed)?;
         let is_torn = !ends_with_newline(&mut file).await.map_err(failed)?;
-        let mut results = Self {
-            path: path.to_owned(),
-            file,
-            is_torn,
-        };
+        let mut results = Self { path: path.to_owned(), file, is_torn };
         if is_torn {
             results.write(Vec::new()).await?;
         }
@@ -245,10 +236,7 @@ mod tests {
         let mut record = SessionRecord::of(SessionId::parse(id).unwrap());
         record.reference = Some("order\n7".to_owned());
         record.decided_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
-        ResultLine {
-            code: Some(Code::VeriffThrottled),
-            ..ResultLine::of(record, Outcome::Failed)
-        }
+        ResultLine { code: Some(Code::VeriffThrottled), ..ResultLine::of(record, Outcome::Failed) }
     }
 
     async fn append(path: &Path, id: &str) {
@@ -301,13 +289,7 @@ mod tests {
 
     #[test]
     fn outcomes_print_as_they_are_counted() {
-        for outcome in [
-            Outcome::Archived,
-            Outcome::Unchanged,
-            Outcome::Absent,
-            Outcome::Failed,
-            Outcome::Pending,
-        ] {
+        for outcome in [Outcome::Archived, Outcome::Unchanged, Outcome::Absent, Outcome::Failed, Outcome::Pending] {
             assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
         }
     }

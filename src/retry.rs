@@ -23,11 +23,7 @@ impl Backoff {
     /// Makes a budget of `tries` with waits that suit a remote service: from a quarter of a second up to a minute.
     #[must_use]
     pub const fn of_tries(tries: u32) -> Self {
-        Self {
-            tries,
-            base: Duration::from_millis(250),
-            cap: Duration::from_mins(1),
-        }
+        Self { tries, base: Duration::from_millis(250), cap: Duration::from_mins(1) }
     }
 
     /// Returns how long to wait before another try, or `None` when `failed` tries have used up the budget.
@@ -41,9 +37,7 @@ impl Backoff {
     /// Draws a wait for after `failed` tries, without looking at the budget.
     #[must_use]
     pub fn jittered(&self, failed: u32) -> Duration {
-        let doubled = self
-            .base
-            .saturating_mul(2u32.saturating_pow(failed.saturating_sub(1).min(16)));
+        let doubled = self.base.saturating_mul(2u32.saturating_pow(failed.saturating_sub(1).min(16)));
         doubled.min(self.cap).mul_f64(rand::rng().random::<f64>())
     }
 }

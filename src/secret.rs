@@ -67,10 +67,7 @@ impl SecretSource {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File(path) => tokio::fs::read_to_string(path)
                 .await
-                .map_err(|source| SecretError::File {
-                    path: path.clone(),
-                    source,
-                })?,
+                .map_err(|source| SecretError::File { path: path.clone(), source })?,
             Self::Command(command) => run(command).await?,
             Self::Missing(variable) => return Err(SecretError::Missing(variable.clone())),
         };
@@ -82,14 +79,10 @@ impl SecretSource {
 }
 
 async fn run(command: &[String]) -> Result<String, SecretError> {
-    let (program, arguments) = command.split_first().ok_or_else(|| SecretError::Command {
-        program: String::new(),
-        reason: "is empty".into(),
-    })?;
-    let failed = |reason: String| SecretError::Command {
-        program: program.clone(),
-        reason,
-    };
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| SecretError::Command { program: String::new(), reason: "is empty".into() })?;
+    let failed = |reason: String| SecretError::Command { program: program.clone(), reason };
     let output = tokio::process::Command::new(program)
         .args(arguments)
         .stdin(std::process::Stdio::null())

@@ -29,10 +29,6 @@ impl Stop {
     /// Waits until the run is told to stop, and says by what.
     pub async fn requested(&self) -> Stopped {
         self.token.cancelled().await;
-        if self.terminated.load(Ordering::SeqCst) {
-            Stopped::Terminated
-        } else {
-            Stopped::Interrupted
-        }
+        if self.terminated.load(Ordering::SeqCst) { Stopped::Terminated } else { Stopped::Interrupted }
     }
 }

@@ -206,10 +206,7 @@ pub fn exit_of(
     if horizon.past > 0 || horizon.within_alarm > 0 {
         exits.push(Exit::Horizon);
     }
-    let lasting = tally
-        .codes
-        .iter()
-        .any(|(code, sessions)| *sessions > 0 && !code.is_retryable());
+    let lasting = tally.codes.iter().any(|(code, sessions)| *sessions > 0 && !code.is_retryable());
     if tally.counts.absent > 0 || tally.counts.failed > 0 && lasting {
         exits.push(Exit::Failures);
     }
@@ -261,57 +258,24 @@ mod tests {
     fn the_exit_code_follows_from_the_outcomes() {
         use Outcome::{Absent, Archived, Failed, Pending, Unchanged};
         assert_eq!(exit(&[], None), 0);
-        assert_eq!(
-            exit(&[(Archived, None), (Unchanged, Some(Code::RetentionDiffers))], None),
-            0
-        );
+        assert_eq!(exit(&[(Archived, None), (Unchanged, Some(Code::RetentionDiffers))], None), 0);
         assert_eq!(exit(&[(Absent, Some(Code::VeriffAbsent))], None), 3);
         assert_eq!(exit(&[(Failed, Some(Code::VeriffUnavailable))], None), 5);
-        assert_eq!(
-            exit(
-                &[
-                    (Failed, Some(Code::VeriffUnavailable)),
-                    (Failed, Some(Code::MediaEmpty))
-                ],
-                None
-            ),
-            3
-        );
-        assert_eq!(
-            exit(&[(Pending, Some(Code::RunStopped))], Some(Stopped::Terminated)),
-            143
-        );
+        assert_eq!(exit(&[(Failed, Some(Code::VeriffUnavailable)), (Failed, Some(Code::MediaEmpty))], None), 3);
+        assert_eq!(exit(&[(Pending, Some(Code::RunStopped))], Some(Stopped::Terminated)), 143);
         assert_eq!(exit(&[(Archived, None)], Some(Stopped::Limit("--max-sessions"))), 10);
-        assert_eq!(
-            exit(
-                &[(Failed, Some(Code::MediaEmpty))],
-                Some(Stopped::Limit("--max-failures"))
-            ),
-            3
-        );
-        assert_eq!(
-            exit(
-                &[(Pending, Some(Code::VeriffUnauthorized))],
-                Some(Stopped::Integrations)
-            ),
-            77
-        );
+        assert_eq!(exit(&[(Failed, Some(Code::MediaEmpty))], Some(Stopped::Limit("--max-failures"))), 3);
+        assert_eq!(exit(&[(Pending, Some(Code::VeriffUnauthorized))], Some(Stopped::Integrations)), 77);
         assert_eq!(exit(&[], Some(Stopped::Fatal(Code::LedgerUnavailable))), 5);
         assert_eq!(exit(&[], Some(Stopped::NoProgress)), 5);
     }
 
     #[test]
     fn a_deadline_within_the_alarm_comes_before_failures() {
-        let horizon = HorizonSummary {
-            within_alarm: 1,
-            ..HorizonSummary::default()
-        };
+        let horizon = HorizonSummary { within_alarm: 1, ..HorizonSummary::default() };
         let failed = tally(&[(Outcome::Failed, Some(Code::MediaEmpty))]);
         assert_eq!(exit_of(&failed, None, false, horizon, 10), Exit::Horizon);
-        assert_eq!(
-            exit_of(&failed, Some(Stopped::Terminated), false, horizon, 10),
-            Exit::Terminated
-        );
+        assert_eq!(exit_of(&failed, Some(Stopped::Terminated), false, horizon, 10), Exit::Terminated);
         assert_eq!(exit_of(&failed, None, true, horizon, 10), Exit::Refused);
     }
 

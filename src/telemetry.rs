@@ -45,9 +45,7 @@ impl LogLevel {
             _ if text.contains('=') => text.to_owned(),
             _ => return Err("a level is off, error, warn, info, debug or trace".to_owned()),
         };
-        EnvFilter::try_new(&directives)
-            .map(|_| Self(directives))
-            .map_err(|error| error.to_string())
+        EnvFilter::try_new(&directives).map(|_| Self(directives)).map_err(|error| error.to_string())
     }
 }
 
@@ -60,9 +58,7 @@ impl Default for LogLevel {
 /// Starts writing log lines. A second call changes nothing.
 pub fn init(format: LogFormat, level: &LogLevel) {
     let filter = EnvFilter::new(&level.0).and(filter_fn(is_safe));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_timer(Millis);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_timer(Millis);
     let layer = match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -80,9 +76,7 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
 }
 
 fn is_safe_at(target: &str, level: Level) -> bool {
-    let own = target
-        .strip_prefix(OWN)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let own = target.strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     own || level <= Level::WARN
 }
 
@@ -101,12 +95,7 @@ mod tests {
 
     #[test]
     fn other_crates_never_speak_below_warn() {
-        for target in [
-            "aws_smithy_runtime",
-            "hyper_util::client",
-            "reqwest",
-            "veriff_archive_like",
-        ] {
+        for target in ["aws_smithy_runtime", "hyper_util::client", "reqwest", "veriff_archive_like"] {
             assert!(!is_safe_at(target, Level::DEBUG), "{target}");
             assert!(!is_safe_at(target, Level::INFO), "{target}");
             assert!(is_safe_at(target, Level::WARN), "{target}");

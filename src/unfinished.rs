@@ -33,10 +33,7 @@ pub struct UnfinishedSource {
 #[derive(Serialize, Deserialize)]
 enum Line {
     Record(SessionRecord),
-    Bad {
-        session_id: Option<SessionId>,
-        reason: String,
-    },
+    Bad { session_id: Option<SessionId>, reason: String },
 }
 
 impl UnfinishedSource {
@@ -54,17 +51,11 @@ impl UnfinishedSource {
                 Err(BadRecord { session_id, reason }) => (format!("#{position}"), Line::Bad { session_id, reason }),
             };
             let text = serde_json::to_string(&line).map_err(|error| SourceError::SetAside(Box::new(error)))?;
-            scratch
-                .put(name, position, text, delivery.is_finished)
-                .await
-                .map_err(set_aside)?;
+            scratch.put(name, position, text, delivery.is_finished).await.map_err(set_aside)?;
         }
         Ok(Self {
             scratch: scratch.filled().await.map_err(set_aside)?,
-            tally: Tally {
-                records: 0,
-                ..source.tally()
-            },
+            tally: Tally { records: 0, ..source.tally() },
             page: VecDeque::new(),
             last: None,
         })
@@ -79,12 +70,7 @@ fn set_aside(error: LedgerError) -> SourceError {
 impl Source for UnfinishedSource {
     async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
         if self.page.is_empty() {
-            self.page = self
-                .scratch
-                .unfinished(self.last, PAGE_LINES)
-                .await
-                .map_err(set_aside)?
-                .into();
+            self.page = self.scratch.unfinished(self.last, PAGE_LINES).await.map_err(set_aside)?.into();
         }
         let Some((position, text)) = self.page.pop_front() else {
             return Ok(None);

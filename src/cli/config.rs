@@ -80,9 +80,7 @@ pub(super) fn run(command: &ConfigCommand, global: &GlobalArgs) -> anyhow::Resul
         ConfigCommand::Check => {
             let config = global.load_config(None)?;
             let missing = config.missing_credentials();
-            let missing = missing
-                .iter()
-                .map(|problem| format!("{}: {}", problem.key, problem.text));
+            let missing = missing.iter().map(|problem| format!("{}: {}", problem.key, problem.text));
             let answer = ConfigCheck {
                 schema: CHECK_SCHEMA,
                 valid: true,
@@ -91,10 +89,7 @@ pub(super) fn run(command: &ConfigCommand, global: &GlobalArgs) -> anyhow::Resul
             print(&answer, global.format())?;
         }
         ConfigCommand::Show => {
-            let answer = ConfigShow {
-                schema: SHOW_SCHEMA,
-                values: global.load_config(None)?.show().to_vec(),
-            };
+            let answer = ConfigShow { schema: SHOW_SCHEMA, values: global.load_config(None)?.show().to_vec() };
             print(&answer, global.format())?;
         }
         ConfigCommand::Schema => print_with(|out| {

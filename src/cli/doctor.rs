@@ -112,11 +112,7 @@ impl Doctor {
     }
 
     fn exit(&self) -> Exit {
-        self.checks
-            .iter()
-            .map(|check| check.exit)
-            .min()
-            .unwrap_or(Exit::Success)
+        self.checks.iter().map(|check| check.exit).min().unwrap_or(Exit::Success)
     }
 }
 
@@ -140,12 +136,8 @@ impl Answer for Doctor {
 
 pub(super) async fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut doctor = Doctor {
-        schema: SCHEMA,
-        as_of: clock.now(),
-        version: env!("CARGO_PKG_VERSION"),
-        checks: Vec::new(),
-    };
+    let mut doctor =
+        Doctor { schema: SCHEMA, as_of: clock.now(), version: env!("CARGO_PKG_VERSION"), checks: Vec::new() };
     match global.load_config(args.store.store.as_deref()) {
         Ok(config) => {
             doctor.look_at_config(&config);
@@ -183,12 +175,7 @@ impl Doctor {
         // Of configured integrations each secret is looked at by itself.
         let none = config.integrations.is_empty().then(|| config.missing_credentials());
         for problem in none.unwrap_or_default() {
-            self.fail(
-                "credentials",
-                Exit::Config,
-                problem.to_string(),
-                "set it for this process",
-            );
+            self.fail("credentials", Exit::Config, problem.to_string(), "set it for this process");
         }
         if let Err(error) = config.require_store() {
             self.note_bad_config(&error);
@@ -196,10 +183,7 @@ impl Doctor {
     }
 
     async fn look_at_secrets(&mut self, integration: &IntegrationSettings) {
-        for (key, secret) in [
-            ("api_key", &integration.api_key),
-            ("shared_secret", &integration.shared_secret),
-        ] {
+        for (key, secret) in [("api_key", &integration.api_key), ("shared_secret", &integration.shared_secret)] {
             let name = format!("credentials.{}.{key}", integration.name);
             match secret.load().await {
                 Ok(_) => self.ok(name, "readable"),
@@ -226,12 +210,9 @@ impl Doctor {
                     _ => {}
                 }
             }
-            Err(reason) => self.fail(
-                name,
-                Exit::TryLater,
-                reason,
-                "check integrations.*.base_url, DNS, proxy and firewall",
-            ),
+            Err(reason) => {
+                self.fail(name, Exit::TryLater, reason, "check integrations.*.base_url, DNS, proxy and firewall");
+            }
         }
     }
 
@@ -330,15 +311,10 @@ impl Doctor {
         const NAME: &str = "store.encryption";
         let asked = settings.kms_key_id.as_deref().unwrap_or("as store.sse says");
         match seen {
-            Seen::Found(default) => self.ok(
-                NAME,
-                format!("the bucket's default is {default}; this program asks {asked}"),
-            ),
-            Seen::Absent => self.warn(
-                NAME,
-                "the bucket has no default encryption",
-                "give it one, or set store.sse",
-            ),
+            Seen::Found(default) => {
+                self.ok(NAME, format!("the bucket's default is {default}; this program asks {asked}"));
+            }
+            Seen::Absent => self.warn(NAME, "the bucket has no default encryption", "give it one, or set store.sse"),
             Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
         }
     }
@@ -374,19 +350,10 @@ impl Doctor {
 
     fn note_ledger_error(&mut self, error: &ledger::LedgerError) {
         let exit = Exit::of_fatal(error.code());
-        self.fail(
-            "ledger",
-            exit,
-            error.to_string(),
-            "see docs/runbook.md under ledger.unavailable and ledger.schema",
-        );
+        self.fail("ledger", exit, error.to_string(), "see docs/runbook.md under ledger.unavailable and ledger.schema");
     }
 }
 
 async fn look_into(directory: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<(), StoreError> {
-    DirStore::open(directory, Arc::clone(clock))
-        .await?
-        .check()
-        .await
-        .map(|_| ())
+    DirStore::open(directory, Arc::clone(clock)).await?.check().await.map(|_| ())
 }

@@ -43,10 +43,7 @@ pub(super) async fn run(command: &LedgerCommand, global: &GlobalArgs) -> anyhow:
     let existed = ledger::exists(&config.ledger_url).await?;
     // Opening migrates where that is safe unasked, which holds for every engine there is.
     ledger::open(&config.ledger_url).await?;
-    let answer = LedgerMigrate {
-        schema: SCHEMA,
-        created: !existed,
-    };
+    let answer = LedgerMigrate { schema: SCHEMA, created: !existed };
     print(&answer, global.format())?;
     Ok(Exit::Success)
 }

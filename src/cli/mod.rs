@@ -255,10 +255,7 @@ mod tests {
 
     #[test]
     fn causes_decide_the_exit_code_however_deep_they_lie() {
-        let cause = anyhow::Error::from(StoreError::Denied {
-            action: "list",
-            reason: "AccessDenied".to_owned(),
-        });
+        let cause = anyhow::Error::from(StoreError::Denied { action: "list", reason: "AccessDenied".to_owned() });
         assert_eq!(exit_of(&cause.context("the look into the store")), Exit::Refused);
         assert_eq!(exit_of(&anyhow::anyhow!("something else")), Exit::Internal);
     }

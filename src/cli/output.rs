@@ -17,11 +17,7 @@ impl OutputFormat {
     /// Returns the form that suits where standard output goes.
     #[must_use]
     pub fn of_stdout() -> Self {
-        if io::stdout().is_terminal() {
-            Self::Text
-        } else {
-            Self::Json
-        }
+        if io::stdout().is_terminal() { Self::Text } else { Self::Json }
     }
 }
 

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::run::ProgressArg;
 use crate::clock::{Clock, Timestamp};
-use crate::config::describe_size;
 use crate::metrics::{Board, Meter};
 use crate::summary::days_until;
 
@@ -134,7 +133,7 @@ fn describe(moment: &Moment) -> String {
     let rates = format!(
         "{} media, {}/s, {:.1} requests/s, {} × 429, {} failed",
         moment.media,
-        describe_size(moment.bytes_per_second),
+        BinaryBytes(moment.bytes_per_second),
         moment.requests_per_second,
         moment.throttled,
         moment.failed
@@ -142,9 +141,7 @@ fn describe(moment: &Moment) -> String {
     let left = moment
         .eta_seconds
         .map(|seconds| format!(", {}:{:02}:{:02} left", seconds / 3600, seconds / 60 % 60, seconds % 60));
-    let deadline = moment
-        .nearest_deadline_days
-        .map(|days| format!(", nearest deadline in {days} d"));
+    let deadline = moment.nearest_deadline_days.map(|days| format!(", nearest deadline in {days} d"));
     [Some(rates), left, deadline].into_iter().flatten().collect()
 }
 
@@ -157,11 +154,7 @@ struct Watch {
 
 impl Watch {
     fn of(shown: Shown, total: Option<u64>) -> Self {
-        Self {
-            shown,
-            total,
-            last: (Duration::ZERO, 0, 0),
-        }
+        Self { shown, total, last: (Duration::ZERO, 0, 0) }
     }
 
     #[expect(
@@ -171,9 +164,7 @@ impl Watch {
         reason = "rates for people"
     )]
     fn look(&mut self) -> Moment {
-        let Shown {
-            meter, board, clock, ..
-        } = &self.shown;
+        let Shown { meter, board, clock, .. } = &self.shown;
         let elapsed = meter.elapsed(clock.instant());
         let (bytes, requests) = (meter.bytes_received.get(), meter.requests.get());
         let seconds = elapsed.saturating_sub(self.last.0).as_secs_f64().max(0.001);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use indicatif::BinaryBytes;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{open_source, open_store};
@@ -20,7 +21,7 @@ use super::{GlobalArgs, StoreArgs};
 use crate::archive::{Archiver, Integration};
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, StoreSettings, describe_size, parse_duration, parse_size};
+use crate::config::{Config, StoreSettings, parse_duration, parse_size};
 use crate::error::Exit;
 use crate::fetch::Habits;
 use crate::identity::Identity;
@@ -135,12 +136,7 @@ pub(super) async fn run(
     let clients = connect(&config, &args, &clock, &meter).await?;
     let source = open_source(&args.source, &config, &clock).await?;
     let store = reach_store(&store_settings, &config, &clock, &meter).await?;
-    let ledger = ledger::open(if args.dry_run {
-        "sqlite::memory:"
-    } else {
-        &config.ledger_url
-    })
-    .await?;
+    let ledger = ledger::open(if args.dry_run { "sqlite::memory:" } else { &config.ledger_url }).await?;
     let identity = Identity::find(&*store, Arc::clone(&ledger)).await?;
     let results = match &args.results {
         Some(path) if !args.dry_run => Some(ResultsFile::open(path).await?),
@@ -158,10 +154,7 @@ pub(super) async fn run(
     };
     let mut worker = Worker {
         archiver: Arc::new(archiver),
-        desks: clients
-            .into_iter()
-            .map(|(name, desk)| (name, Desk::of(desk, args.expect_absent)))
-            .collect(),
+        desks: clients.into_iter().map(|(name, desk)| (name, Desk::of(desk, args.expect_absent))).collect(),
         default_integration: args.source.integration.clone(),
         ledger: Arc::clone(&ledger),
         results,
@@ -186,25 +179,15 @@ pub(super) async fn run(
         };
         ledger.start_run(&start).await?;
     }
-    let shown = Shown {
-        meter: Arc::clone(&meter),
-        board,
-        clock: Arc::clone(&clock),
-        source: args.source.sessions.clone(),
-    };
+    let shown =
+        Shown { meter: Arc::clone(&meter), board, clock: Arc::clone(&clock), source: args.source.sessions.clone() };
     let progress = progress::show(args.progress, shown);
     let tally = worker.run(source).await;
     progress.finish().await;
 
     let horizon = horizon(&*ledger, &config, &*clock).await;
     let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
-    let exit = exit_of(
-        &worker.tally,
-        worker.stopped,
-        is_any_stopped,
-        horizon,
-        args.limit_exit_code,
-    );
+    let exit = exit_of(&worker.tally, worker.stopped, is_any_stopped, horizon, args.limit_exit_code);
     let summary = summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed));
     if !args.dry_run {
         let finish = RunFinish {
@@ -235,13 +218,7 @@ async fn connect(
     for (name, settings) in config.require_integrations()? {
         let (clock, meter) = (Arc::clone(clock), Arc::clone(meter));
         let client = VeriffClient::connect(settings.clone(), config.limits.tries, clock, meter).await?;
-        integrations.insert(
-            name.clone(),
-            Arc::new(Integration {
-                client,
-                habits: Habits::default(),
-            }),
-        );
+        integrations.insert(name.clone(), Arc::new(Integration { client, habits: Habits::default() }));
     }
     Ok(integrations)
 }
@@ -321,11 +298,7 @@ fn summarise(
         finished_at: worker.clock.now(),
         exit_code: exit.code(),
         stopped: worker.stopped.map(Stopped::describe),
-        source: SourceSummary {
-            kind: source.kind.to_owned(),
-            records: worker.records,
-            sha256: source.sha256,
-        },
+        source: SourceSummary { kind: source.kind.to_owned(), records: worker.records, sha256: source.sha256 },
         counts: worker.tally.counts,
         repeated: worker.tally.repeated,
         codes: worker.tally.code_summaries(),
@@ -346,10 +319,7 @@ fn summarise(
 /// Says what to type next: the same again where that helps, else what tells more.
 fn next(exit: Exit, typed: &[OsString]) -> String {
     let typed: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
-    let config = typed
-        .iter()
-        .position(|word| word == "--config")
-        .and_then(|at| typed.get(at + 1));
+    let config = typed.iter().position(|word| word == "--config").and_then(|at| typed.get(at + 1));
     let other = |command: &str| match config {
         Some(config) => format!("veriff-archive --config {} {command}", quoted(config)),
         None => format!("veriff-archive {command}"),
@@ -374,11 +344,7 @@ fn quoted(word: &str) -> String {
 impl Answer for Summary {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let counts = &self.counts;
-        let dry = if self.dry_run {
-            " (dry run: nothing was written)"
-        } else {
-            ""
-        };
+        let dry = if self.dry_run { " (dry run: nothing was written)" } else { "" };
         writeln!(out, "run {}{dry}", self.run_id)?;
         writeln!(
             out,
@@ -391,21 +357,17 @@ impl Answer for Summary {
             counts.pending,
             self.repeated
         )?;
-        writeln!(out, "  {} new media items, {}", counts.media, describe_size(counts.bytes))?;
+        writeln!(out, "  {} new media items, {}", counts.media, BinaryBytes(counts.bytes))?;
         writeln!(
             out,
             "  {} requests, {} answered 429, {} tried again, {} received",
             self.requests.sent,
             self.requests.throttled,
             self.requests.retries,
-            describe_size(self.requests.bytes_received)
+            BinaryBytes(self.requests.bytes_received)
         )?;
         for code in &self.codes {
-            let again = if code.retryable {
-                "may work later"
-            } else {
-                "see docs/runbook.md"
-            };
+            let again = if code.retryable { "may work later" } else { "see docs/runbook.md" };
             writeln!(out, "  {} × {} ({again})", code.sessions, code.code)?;
         }
         for (code, number) in &self.warnings {

@@ -25,31 +25,19 @@ type Published = (&'static str, &'static str, fn() -> Schema);
 
 /// Every published schema. New documents are added here.
 const SCHEMAS: &[Published] = &[
-    ("archive", "archive.json, which names the archive", || {
-        schema_for!(ArchiveDocument)
-    }),
-    ("sidecar", "the document beside each media object", || {
-        schema_for!(Sidecar)
-    }),
-    ("manifest", "the document that closes a session", || {
-        schema_for!(Manifest)
-    }),
+    ("archive", "archive.json, which names the archive", || schema_for!(ArchiveDocument)),
+    ("sidecar", "the document beside each media object", || schema_for!(Sidecar)),
+    ("manifest", "the document that closes a session", || schema_for!(Manifest)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),
     ("status", "the answer of status", || schema_for!(Status)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),
-    ("ledger-migrate", "the answer of ledger migrate", || {
-        schema_for!(LedgerMigrate)
-    }),
+    ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
     ("config", "the configuration file", config_schema),
-    ("config-check", "the answer of config check", || {
-        schema_for!(ConfigCheck)
-    }),
+    ("config-check", "the answer of config check", || schema_for!(ConfigCheck)),
     ("config-show", "the answer of config show", || schema_for!(ConfigShow)),
-    ("schemas", "the answer of schema without a name", || {
-        schema_for!(SchemaList)
-    }),
+    ("schemas", "the answer of schema without a name", || schema_for!(SchemaList)),
 ];
 
 /// The value of `schema` in the list of schemas.
@@ -98,13 +86,8 @@ pub(super) fn run(args: &SchemaArgs, global: &GlobalArgs) -> anyhow::Result<Exit
             out.write_all(b"\n")
         })?;
     } else {
-        let documents = SCHEMAS
-            .iter()
-            .map(|(name, describes, _)| SchemaEntry { name, describes });
-        let answer = SchemaList {
-            schema: LIST_SCHEMA,
-            documents: documents.collect(),
-        };
+        let documents = SCHEMAS.iter().map(|(name, describes, _)| SchemaEntry { name, describes });
+        let answer = SchemaList { schema: LIST_SCHEMA, documents: documents.collect() };
         print(&answer, global.format())?;
     }
     Ok(Exit::Success)

@@ -56,18 +56,9 @@ pub(super) struct Status {
 
 impl Status {
     fn of(overview: Overview, ledger_exists: bool, as_of: Timestamp, horizon_alarm: String) -> Self {
-        let days_left = overview
-            .nearest_deadline_at
-            .map(|deadline| deadline.millis_since(as_of).div_euclid(DAY_MS));
-        let mut status = Self {
-            schema: SCHEMA,
-            as_of,
-            ledger_exists,
-            days_left,
-            horizon_alarm,
-            overview,
-            next: String::new(),
-        };
+        let days_left = overview.nearest_deadline_at.map(|deadline| deadline.millis_since(as_of).div_euclid(DAY_MS));
+        let mut status =
+            Self { schema: SCHEMA, as_of, ledger_exists, days_left, horizon_alarm, overview, next: String::new() };
         status.next = status.advice().to_owned();
         status
     }
@@ -114,9 +105,7 @@ impl Status {
 
 impl Answer for Status {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Overview {
-            sessions, media, bytes, ..
-        } = &self.overview;
+        let Overview { sessions, media, bytes, .. } = &self.overview;
         if !self.ledger_exists {
             writeln!(out, "there is no ledger yet")?;
         }
@@ -124,11 +113,7 @@ impl Answer for Status {
         for count in &self.overview.states {
             writeln!(out, "  {:<9}{}", count.state, count.sessions)?;
         }
-        writeln!(
-            out,
-            "  complete {}, settled {}",
-            self.overview.complete, self.overview.settled
-        )?;
+        writeln!(out, "  complete {}, settled {}", self.overview.complete, self.overview.settled)?;
         writeln!(out, "media      {media} ({bytes} bytes)")?;
         for count in &self.overview.codes {
             writeln!(out, "  {:<9}{:<26}{}", count.state, count.code, count.sessions)?;
@@ -194,15 +179,8 @@ mod tests {
     fn failed(code: &str) -> Overview {
         Overview {
             sessions: 2,
-            states: vec![StateCount {
-                state: State::Failed,
-                sessions: 2,
-            }],
-            codes: vec![CodeCount {
-                state: State::Failed,
-                code: code.to_owned(),
-                sessions: 2,
-            }],
+            states: vec![StateCount { state: State::Failed, sessions: 2 }],
+            codes: vec![CodeCount { state: State::Failed, code: code.to_owned(), sessions: 2 }],
             ..Overview::default()
         }
     }
@@ -212,20 +190,14 @@ mod tests {
         assert_eq!(status(Overview::default()).exit(), Exit::Success);
         assert_eq!(status(failed("media.missing")).exit(), Exit::Failures);
         assert_eq!(status(failed("veriff.throttled")).exit(), Exit::Success);
-        let late = Overview {
-            past_horizon: 1,
-            ..failed("media.missing")
-        };
+        let late = Overview { past_horizon: 1, ..failed("media.missing") };
         assert_eq!(status(late).exit(), Exit::Horizon);
     }
 
     #[test]
     fn days_left_are_whole_days_and_negative_once_passed() {
         let at = |text: &str| {
-            let overview = Overview {
-                nearest_deadline_at: Some(text.parse().unwrap()),
-                ..Overview::default()
-            };
+            let overview = Overview { nearest_deadline_at: Some(text.parse().unwrap()), ..Overview::default() };
             status(overview).days_left
         };
         assert_eq!(at("2026-11-25T08:00:00Z"), Some(1));

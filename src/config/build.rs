@@ -34,13 +34,7 @@ const REDACTED: &str = "[redacted]";
 pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config, ConfigError> {
     let mut reader = Reader::new(layers);
     let raw = RawFile::read(&mut reader, &layers.table, "");
-    let mut builder = Builder {
-        layers,
-        environment,
-        reader,
-        warnings: Vec::new(),
-        shown: Vec::new(),
-    };
+    let mut builder = Builder { layers, environment, reader, warnings: Vec::new(), shown: Vec::new() };
     let integrations = builder.integrations(raw.integrations);
     let store = builder.store(raw.store.unwrap_or_default());
     let retention = builder.retention(raw.retention, store.as_ref());
@@ -50,15 +44,7 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
     if !builder.reader.problems.is_empty() {
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
-    Ok(Config {
-        integrations,
-        store,
-        retention,
-        ledger_url,
-        limits,
-        warnings: builder.warnings,
-        shown: builder.shown,
-    })
+    Ok(Config { integrations, store, retention, ledger_url, limits, warnings: builder.warnings, shown: builder.shown })
 }
 
 struct Builder<'a> {
@@ -81,24 +67,15 @@ impl Builder<'_> {
     }
 
     fn show_from(&mut self, key: impl Into<String>, value: impl Into<Value>, origin: &Origin) {
-        self.shown.push(ShownValue {
-            key: key.into(),
-            value: value.into(),
-            origin: origin.to_string(),
-        });
+        self.shown.push(ShownValue { key: key.into(), value: value.into(), origin: origin.to_string() });
     }
 
     fn integrations(&mut self, raw: Option<BTreeMap<String, RawIntegration>>) -> BTreeMap<String, IntegrationSettings> {
         let raw = raw.unwrap_or_else(|| {
             let implied = self.environment.get(BASE_URL_VARIABLE);
-            implied
-                .map(|_| (DEFAULT_INTEGRATION.to_owned(), RawIntegration::default()))
-                .into_iter()
-                .collect()
+            implied.map(|_| (DEFAULT_INTEGRATION.to_owned(), RawIntegration::default())).into_iter().collect()
         });
-        raw.into_iter()
-            .filter_map(|(name, raw)| Some((name.clone(), self.integration(&name, raw)?)))
-            .collect()
+        raw.into_iter().filter_map(|(name, raw)| Some((name.clone(), self.integration(&name, raw)?))).collect()
     }
 
     fn integration(&mut self, name: &str, raw: RawIntegration) -> Option<IntegrationSettings> {
@@ -194,10 +171,9 @@ impl Builder<'_> {
             Some(text) => (text, origin),
             // It is stated and was refused already.
             None if origin != Origin::Default => return None,
-            None if name == DEFAULT_INTEGRATION => (
-                SecretText::Env(default_variable.to_owned()),
-                Origin::Environment(default_variable.to_owned()),
-            ),
+            None if name == DEFAULT_INTEGRATION => {
+                (SecretText::Env(default_variable.to_owned()), Origin::Environment(default_variable.to_owned()))
+            }
             None => {
                 self.report(&key, r#"missing; write where it is kept, such as { env = "VARIABLE" }"#);
                 return None;
@@ -232,10 +208,7 @@ impl Builder<'_> {
         }
         let storage_class = raw.storage_class.unwrap_or_else(|| DEFAULT_STORAGE_CLASS.to_owned());
         if storage_class.is_empty() || !storage_class.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
-            self.report(
-                "store.storage_class",
-                "a storage class is a name in capitals, such as STANDARD",
-            );
+            self.report("store.storage_class", "a storage class is a name in capitals, such as STANDARD");
         }
         self.show("store.storage_class", storage_class.as_str());
         match url?.parse() {
@@ -275,16 +248,11 @@ impl Builder<'_> {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && !has_userinfo(url));
         let Some(url) = url else {
-            self.report(
-                KEY,
-                "an address is http(s)://host or http(s)://host:port, without user or password",
-            );
+            self.report(KEY, "an address is http(s)://host or http(s)://host:port, without user or password");
             return None;
         };
         if url.scheme() == "http" && !is_loopback(&url) {
-            self.warnings.push(format!(
-                "{KEY}: plain HTTP to another machine: anyone between can read the media"
-            ));
+            self.warnings.push(format!("{KEY}: plain HTTP to another machine: anyone between can read the media"));
         }
         self.show(KEY, text.as_str());
         Some(text)
@@ -300,13 +268,7 @@ impl Builder<'_> {
             );
         }
         let default_mode = if stated { None } else { Some(Mode::None) };
-        let default = self.class(
-            "retention",
-            raw.mode.or(default_mode),
-            raw.period,
-            raw.max_period,
-            raw.basis,
-        );
+        let default = self.class("retention", raw.mode.or(default_mode), raw.period, raw.max_period, raw.basis);
         let classes = raw.classes.unwrap_or_default().into_iter();
         let classes: BTreeMap<String, Class> = classes
             .map(|(name, raw)| {
@@ -319,10 +281,7 @@ impl Builder<'_> {
         let rules: Vec<Rule> = rules
             .map(|(index, raw)| {
                 if raw.class.is_none() {
-                    self.report(
-                        &format!("retention.rules[{index}].class"),
-                        "missing; the class the rule gives",
-                    );
+                    self.report(&format!("retention.rules[{index}].class"), "missing; the class the rule gives");
                 }
                 let rule = Rule {
                     when: when_of(raw.when.unwrap_or_default()),
@@ -355,12 +314,7 @@ impl Builder<'_> {
         if mode.is_none() && self.layers.origin(&mode_key) == Origin::Default {
             self.report(&mode_key, "missing; COMPLIANCE, GOVERNANCE or none");
         }
-        let class = Class {
-            mode: mode.unwrap_or(Mode::None),
-            period,
-            max_period,
-            basis: basis.unwrap_or_default(),
-        };
+        let class = Class { mode: mode.unwrap_or(Mode::None), period, max_period, basis: basis.unwrap_or_default() };
         self.show(mode_key, json!(class.mode));
         self.show(format!("{place}.period"), json!(class.period));
         self.show(format!("{place}.max_period"), json!(class.max_period));
@@ -414,11 +368,8 @@ impl Builder<'_> {
             Some(SizeText::Auto) | None => CgroupFiles::of_process().limit_bytes().unwrap_or(default.memory_bytes),
         };
         self.show("limits.memory", format_size(memory_bytes));
-        let sessions_in_flight = self.count(
-            "limits.sessions_in_flight",
-            raw.sessions_in_flight,
-            default.sessions_in_flight,
-        );
+        let sessions_in_flight =
+            self.count("limits.sessions_in_flight", raw.sessions_in_flight, default.sessions_in_flight);
         let max_media_size_bytes = match raw.max_media_size {
             None => default.max_media_size_bytes,
             Some(SizeText::Bytes(bytes)) if bytes > 0 => bytes,
@@ -478,11 +429,7 @@ fn parse_base_url(text: &str, allow_http: bool) -> Result<Url, String> {
         return Err("must not hold a query or a fragment".to_owned());
     }
     let path = url.path().trim_end_matches('/');
-    let path = path
-        .strip_suffix("/v1")
-        .unwrap_or(path)
-        .trim_end_matches('/')
-        .to_owned();
+    let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/').to_owned();
     url.set_path(&path);
     Ok(url)
 }
@@ -501,10 +448,5 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn when_of(raw: RawWhen) -> When {
-    When {
-        integration: raw.integration,
-        kind: raw.kind,
-        context: raw.context,
-        status: raw.status,
-    }
+    When { integration: raw.integration, kind: raw.kind, context: raw.context, status: raw.status }
 }

@@ -34,12 +34,7 @@ impl Environment {
     /// Makes an environment of the given variables.
     #[must_use]
     pub fn of(variables: &[(&str, &str)]) -> Self {
-        Self(
-            variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        )
+        Self(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     /// Returns a variable; an empty one counts as not set.

@@ -178,18 +178,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) const fn new(layers: &'a Layers) -> Self {
-        Self {
-            layers,
-            problems: Vec::new(),
-        }
+        Self { layers, problems: Vec::new() }
     }
 
     pub(super) fn report(&mut self, place: &str, text: impl Into<String>) {
-        self.problems.push(Problem {
-            key: place.to_owned(),
-            text: text.into(),
-            origin: self.layers.origin(place),
-        });
+        self.problems.push(Problem { key: place.to_owned(), text: text.into(), origin: self.layers.origin(place) });
     }
 
     fn check_keys(&mut self, table: &Table, place: &str, known: &[&str]) {
@@ -269,18 +262,11 @@ impl<'a> Reader<'a> {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn join(place: &str, key: &str) -> String {
-    if place.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{place}.{key}")
-    }
+    if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") }
 }
 
 /// Finds the known name that a misspelt one probably means.
@@ -308,15 +294,11 @@ const SECRET_FORMS: &str =
 impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Value::Table(table) = Value::deserialize(deserializer)? else {
-            return Err(D::Error::custom(format!(
-                "a secret never stands in the configuration itself; {SECRET_FORMS}"
-            )));
+            return Err(D::Error::custom(format!("a secret never stands in the configuration itself; {SECRET_FORMS}")));
         };
         let mut entries = table.into_iter();
         let (Some((form, value)), None) = (entries.next(), entries.next()) else {
-            return Err(D::Error::custom(format!(
-                "a secret has exactly one place; {SECRET_FORMS}"
-            )));
+            return Err(D::Error::custom(format!("a secret has exactly one place; {SECRET_FORMS}")));
         };
         match (form.as_str(), value) {
             ("env", Value::String(name)) if !name.is_empty() => Ok(Self::Env(name)),
@@ -330,9 +312,7 @@ impl<'de> Deserialize<'de> for SecretText {
                 .collect::<Result<_, _>>()
                 .map(Self::Command),
             ("env" | "file", _) => Err(D::Error::custom(format!("`{form}` takes one text; {SECRET_FORMS}"))),
-            ("command", _) => Err(D::Error::custom(format!(
-                "`command` takes a list of texts; {SECRET_FORMS}"
-            ))),
+            ("command", _) => Err(D::Error::custom(format!("`command` takes a list of texts; {SECRET_FORMS}"))),
             _ => Err(D::Error::custom(format!("unknown place of a secret; {SECRET_FORMS}"))),
         }
     }

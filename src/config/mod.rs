@@ -72,10 +72,7 @@ impl StoreSettings {
     #[must_use]
     pub fn url(&self) -> StoreUrl {
         match self {
-            Self::S3(settings) => StoreUrl::S3 {
-                bucket: settings.bucket.clone(),
-                prefix: settings.prefix.clone(),
-            },
+            Self::S3(settings) => StoreUrl::S3 { bucket: settings.bucket.clone(), prefix: settings.prefix.clone() },
             Self::Dir(directory) => StoreUrl::Dir(directory.clone()),
         }
     }
@@ -193,11 +190,7 @@ impl ConfigError {
     }
 
     fn missing(key: &str, text: impl Into<String>) -> Self {
-        Self::Invalid(vec![Problem {
-            key: key.to_owned(),
-            text: text.into(),
-            origin: Origin::Default,
-        }])
+        Self::Invalid(vec![Problem { key: key.to_owned(), text: text.into(), origin: Origin::Default }])
     }
 }
 
@@ -245,11 +238,7 @@ impl Config {
     /// Fatal (configuration): there is none, or a variable that holds a secret is not set.
     pub fn require_integrations(&self) -> Result<&BTreeMap<String, IntegrationSettings>, ConfigError> {
         let problems = self.missing_credentials();
-        if problems.is_empty() {
-            Ok(&self.integrations)
-        } else {
-            Err(ConfigError::Invalid(problems))
-        }
+        if problems.is_empty() { Ok(&self.integrations) } else { Err(ConfigError::Invalid(problems)) }
     }
 
     /// Finds the integration of a record: the one it names, else `fallback` (from `--integration`), else the only one, else
@@ -292,10 +281,7 @@ impl Config {
         }
         let secrets = self.integrations.values().flat_map(|integration| {
             let key = |name: &str| format!("integrations.{}.{name}", integration.name);
-            [
-                (key("api_key"), &integration.api_key),
-                (key("shared_secret"), &integration.shared_secret),
-            ]
+            [(key("api_key"), &integration.api_key), (key("shared_secret"), &integration.shared_secret)]
         });
         secrets
             .filter_map(|(key, secret)| match secret {
@@ -322,10 +308,8 @@ fn no_integration() -> Problem {
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
     // The parser's own rendering quotes the line, which may hold a secret that does not belong there.
     toml::from_str(&text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);

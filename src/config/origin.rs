@@ -43,11 +43,7 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) const fn of_file(table: Table, file: Option<PathBuf>) -> Self {
-        Self {
-            table,
-            file,
-            origins: BTreeMap::new(),
-        }
+        Self { table, file, origins: BTreeMap::new() }
     }
 
     /// Lays the variables `VERIFF_ARCHIVE__SECTION__KEY` over what is there, shortest name first, so that a key wins
@@ -69,9 +65,7 @@ impl Layers {
         };
         let mut table = &mut self.table;
         for section in sections {
-            let slot = table
-                .entry(section.clone())
-                .or_insert_with(|| Value::Table(Table::new()));
+            let slot = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
             if !slot.is_table() {
                 *slot = Value::Table(Table::new());
             }

@@ -5,13 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZE_UNITS: [(&str, u64); 10] = [
     ("", 1),
     ("b", 1),
@@ -32,10 +26,7 @@ const SIZE_UNITS: [(&str, u64); 10] = [
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let refusal = || "a duration is a whole number and a unit, such as 25s, 15m, 24h or 90d".to_owned();
     let (count, unit) = split(text).ok_or_else(refusal)?;
-    let (_, millis) = DURATION_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(refusal)?;
+    let (_, millis) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refusal)?;
     count
         .checked_mul(*millis)
         .map(Duration::from_millis)
@@ -51,9 +42,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (count, unit) = split(text).ok_or_else(refusal)?;
     let unit = unit.to_ascii_lowercase();
     let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refusal)?;
-    count
-        .checked_mul(*bytes)
-        .ok_or_else(|| "a size this large cannot be counted".to_owned())
+    count.checked_mul(*bytes).ok_or_else(|| "a size this large cannot be counted".to_owned())
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -155,12 +144,7 @@ impl CgroupFiles {
     pub(super) fn of_process() -> Self {
         let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let files = limit_files(&membership);
-        Self(
-            files
-                .iter()
-                .filter_map(|path| std::fs::read_to_string(path).ok())
-                .collect(),
-        )
+        Self(files.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect())
     }
 
     /// Returns the least limit among them, if there is one.
@@ -199,10 +183,7 @@ fn limit_files(membership: &str) -> Vec<String> {
 /// Reads one limit file. Version 2 says `max` where there is none, version 1 a number near the largest there is.
 fn parse_limit(text: &str) -> Option<u64> {
     const NO_LIMIT_FROM: u64 = 1 << 60;
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|bytes| (1..NO_LIMIT_FROM).contains(bytes))
+    text.trim().parse().ok().filter(|bytes| (1..NO_LIMIT_FROM).contains(bytes))
 }
 
 #[cfg(test)]
@@ -245,19 +226,12 @@ mod tests {
     fn limits_are_looked_for_in_every_group_up_to_the_root() {
         assert_eq!(
             limit_files("0::/pods/worker\n"),
-            [
-                "/sys/fs/cgroup/pods/worker/memory.max",
-                "/sys/fs/cgroup/pods/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
+            ["/sys/fs/cgroup/pods/worker/memory.max", "/sys/fs/cgroup/pods/memory.max", "/sys/fs/cgroup/memory.max"]
         );
         assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
         assert_eq!(
             limit_files("5:cpu:/\n4:memory:/docker\n"),
-            [
-                "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
+            ["/sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         );
     }
 

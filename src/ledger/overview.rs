@@ -107,11 +107,7 @@ impl Group {
     fn is_open(&self) -> bool {
         match self.state {
             State::Pending => true,
-            State::Failed => self
-                .code
-                .as_deref()
-                .and_then(Code::parse)
-                .is_none_or(Code::is_retryable),
+            State::Failed => self.code.as_deref().and_then(Code::parse).is_none_or(Code::is_retryable),
             State::Archived | State::Absent => false,
         }
     }
@@ -125,27 +121,18 @@ impl Overview {
             overview.sessions += group.sessions;
             match overview.states.last_mut().filter(|last| last.state == group.state) {
                 Some(last) => last.sessions += group.sessions,
-                None => overview.states.push(StateCount {
-                    state: group.state,
-                    sessions: group.sessions,
-                }),
+                None => overview.states.push(StateCount { state: group.state, sessions: group.sessions }),
             }
             if let Some(code) = &group.code {
-                overview.codes.push(CodeCount {
-                    state: group.state,
-                    code: code.clone(),
-                    sessions: group.sessions,
-                });
+                overview.codes.push(CodeCount { state: group.state, code: code.clone(), sessions: group.sessions });
             }
             overview.complete += group.complete;
             overview.settled += group.settled;
             overview.media += group.media;
             overview.bytes += group.bytes;
             if group.is_open() {
-                overview.nearest_deadline_at = [overview.nearest_deadline_at, group.nearest_deadline_at]
-                    .into_iter()
-                    .flatten()
-                    .min();
+                overview.nearest_deadline_at =
+                    [overview.nearest_deadline_at, group.nearest_deadline_at].into_iter().flatten().min();
                 overview.unknown_deadlines += group.unknown_deadlines;
                 overview.past_horizon += group.past_horizon;
                 overview.within_alarm += group.within_alarm;
@@ -183,16 +170,9 @@ mod tests {
         ]);
         assert_eq!(overview.sessions, 50);
         assert_eq!(overview.nearest_deadline_at, Some(Timestamp::from_unix_seconds(20)));
+        assert_eq!((overview.unknown_deadlines, overview.past_horizon, overview.within_alarm), (15, 18, 21));
         assert_eq!(
-            (overview.unknown_deadlines, overview.past_horizon, overview.within_alarm),
-            (15, 18, 21)
-        );
-        assert_eq!(
-            overview
-                .states
-                .iter()
-                .map(|s| (s.state, s.sessions))
-                .collect::<Vec<_>>(),
+            overview.states.iter().map(|s| (s.state, s.sessions)).collect::<Vec<_>>(),
             [(State::Archived, 10), (State::Failed, 30), (State::Pending, 10)]
         );
         assert_eq!(overview.codes.len(), 3);

@@ -47,10 +47,7 @@ impl<'r> Columns<'r> {
 
 pub(super) fn standing_of(row: &SqliteRow) -> Result<Standing, LedgerError> {
     let columns = Columns(row);
-    Ok(Standing {
-        state: columns.state()?,
-        sequence: columns.get("manifest_sequence")?,
-    })
+    Ok(Standing { state: columns.state()?, sequence: columns.get("manifest_sequence")? })
 }
 
 pub(super) fn record_of(columns: &Columns<'_>) -> Result<SessionRecord, LedgerError> {

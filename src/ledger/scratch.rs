@@ -75,11 +75,7 @@ impl Scratch {
             .await
             .map_err(unavailable("make a temporary file"))?;
         execute(&mut connection, CREATE).await?;
-        Ok(Self {
-            connection,
-            batch: Vec::new(),
-            batch_bytes: 0,
-        })
+        Ok(Self { connection, batch: Vec::new(), batch_bytes: 0 })
     }
 
     /// Sets a line aside. Of several with one name, the last one counts and the first one gives the position, which no
@@ -111,20 +107,14 @@ impl Scratch {
         for statement in [INDEX, CHOOSE, INDEX_CHOSEN] {
             execute(&mut self.connection, statement).await?;
         }
-        Ok(FilledScratch {
-            connection: self.connection,
-        })
+        Ok(FilledScratch { connection: self.connection })
     }
 
     async fn flush(&mut self) -> Result<(), LedgerError> {
         let batch = json(&self.batch);
         self.batch.clear();
         self.batch_bytes = 0;
-        sqlx::query(PUT)
-            .bind(batch)
-            .execute(&mut self.connection)
-            .await
-            .map_err(unavailable("set lines aside"))?;
+        sqlx::query(PUT).bind(batch).execute(&mut self.connection).await.map_err(unavailable("set lines aside"))?;
         Ok(())
     }
 }
@@ -154,10 +144,7 @@ impl FilledScratch {
 }
 
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), LedgerError> {
-    sqlx::query(statement)
-        .execute(connection)
-        .await
-        .map_err(unavailable("set lines aside"))?;
+    sqlx::query(statement).execute(connection).await.map_err(unavailable("set lines aside"))?;
     Ok(())
 }
 
@@ -170,16 +157,10 @@ mod tests {
         let mut scratch = Scratch::create().await.unwrap();
         let count = u64::try_from(BATCH_LINES).unwrap() + 10;
         for at in 0..count {
-            scratch
-                .put(format!("s{at}"), at, format!("first \"{at}\"\n\u{0}"), at % 2 == 0)
-                .await
-                .unwrap();
+            scratch.put(format!("s{at}"), at, format!("first \"{at}\"\n\u{0}"), at % 2 == 0).await.unwrap();
         }
         scratch.put("s3".into(), count, "again".into(), true).await.unwrap();
-        scratch
-            .put("s4".into(), count + 1, "again".into(), false)
-            .await
-            .unwrap();
+        scratch.put("s4".into(), count + 1, "again".into(), false).await.unwrap();
         let mut filled = scratch.filled().await.unwrap();
         let mut found = Vec::new();
         loop {

@@ -76,10 +76,7 @@ impl SqliteLedger {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(|error| unavailable(action)(error))?;
+        let writer = pool(1).connect_with(options.clone()).await.map_err(|error| unavailable(action)(error))?;
         migrate(&writer).await?;
         let readers = match location {
             Location::File(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
@@ -94,33 +91,24 @@ async fn migrate(writer: &SqlitePool) -> Result<(), LedgerError> {
     let failed = || unavailable("be migrated");
     // Taken before looking: two processes that open a new file together must not both create its tables.
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-    MIGRATIONS
-        .run_direct(None, &mut *transaction, false)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMissing(version) => LedgerError::Schema(format!(
-                "the ledger's schema is newer than this program, which does not know its migration {version}: use the \
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => LedgerError::Schema(format!(
+            "the ledger's schema is newer than this program, which does not know its migration {version}: use the \
                  version whose `veriff-archive ledger migrate` upgraded it, or a later one"
-            )),
-            MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => LedgerError::Schema(format!(
-                "migration {version} of the ledger's schema is not the one this program knows: restore the ledger \
+        )),
+        MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => LedgerError::Schema(format!(
+            "migration {version} of the ledger's schema is not the one this program knows: restore the ledger \
                  from a backup and run `veriff-archive ledger migrate`"
-            )),
-            MigrateError::Execute(error) => failed()(error),
-            error => LedgerError::Unavailable {
-                action: "be migrated".into(),
-                source: Box::new(error),
-            },
-        })?;
+        )),
+        MigrateError::Execute(error) => failed()(error),
+        error => LedgerError::Unavailable { action: "be migrated".into(), source: Box::new(error) },
+    })?;
     transaction.commit().await.map_err(failed())
 }
 
 /// Makes an error of what SQLite or the file system said.
 pub(super) fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
-    move |error| LedgerError::Unavailable {
-        action: action.into(),
-        source: Box::new(error),
-    }
+    move |error| LedgerError::Unavailable { action: action.into(), source: Box::new(error) }
 }
 
 const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = ?1";
@@ -270,18 +258,10 @@ impl Ledger for SqliteLedger {
                 .await
                 .map_err(failed())?;
         }
-        put_session(
-            if standing.is_some() {
-                UPDATE_SESSION
-            } else {
-                INSERT_SESSION
-            },
-            entry,
-            made,
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed())?;
+        put_session(if standing.is_some() { UPDATE_SESSION } else { INSERT_SESSION }, entry, made)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
         Ok(made.state)
     }
@@ -326,19 +306,14 @@ impl Ledger for SqliteLedger {
             .fetch_all(&mut *snapshot)
             .await
             .map_err(failed())?;
-        let oldest_pending: Option<i64> = sqlx::query_scalar(OLDEST_PENDING)
-            .fetch_one(&mut *snapshot)
-            .await
-            .map_err(failed())?;
+        let oldest_pending: Option<i64> =
+            sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut *snapshot).await.map_err(failed())?;
         let runs = sqlx::query("SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1")
             .bind(OVERVIEW_RUNS)
             .fetch_all(&mut *snapshot)
             .await
             .map_err(failed())?;
-        let groups: Vec<Group> = groups
-            .iter()
-            .map(|row| group_of(&Columns(row)))
-            .collect::<Result<_, _>>()?;
+        let groups: Vec<Group> = groups.iter().map(|row| group_of(&Columns(row))).collect::<Result<_, _>>()?;
         Ok(Overview {
             oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
             runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
@@ -418,10 +393,7 @@ mod tests {
         for (statement, index) in [
             (GROUPS, "USING COVERING INDEX sessions_overview"),
             (OLDEST_PENDING, "USING COVERING INDEX sessions_oldest_pending"),
-            (
-                LEFT_BY_RUN,
-                "USING INDEX sessions_left_by_run (run_id=? AND session_id>?)",
-            ),
+            (LEFT_BY_RUN, "USING INDEX sessions_left_by_run (run_id=? AND session_id>?)"),
         ] {
             let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
                 .fetch_all(&ledger.writer)
@@ -438,9 +410,7 @@ mod tests {
     #[tokio::test]
     async fn the_file_is_synced_at_every_commit_and_keeps_its_references() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(&Location::File(folder.path().join("ledger.db")))
-            .await
-            .unwrap();
+        let ledger = SqliteLedger::open(&Location::File(folder.path().join("ledger.db"))).await.unwrap();
         for (pragma, value) in [("synchronous", "2"), ("foreign_keys", "1"), ("journal_mode", "wal")] {
             let found: String = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
                 .fetch_one(&ledger.writer)

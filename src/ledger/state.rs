@@ -79,11 +79,7 @@ impl Standing {
     #[must_use]
     pub fn after(standing: Option<Self>, asked: State, sequence: Option<u32>) -> Move {
         let Some(standing) = standing else {
-            return Move {
-                state: asked,
-                takes_cause: true,
-                takes_manifest: sequence.is_some(),
-            };
+            return Move { state: asked, takes_cause: true, takes_manifest: sequence.is_some() };
         };
         let is_behind = sequence < standing.sequence;
         let is_kept = match asked {
@@ -155,27 +151,14 @@ mod tests {
 
     #[test]
     fn a_slower_worker_does_not_call_archived_what_a_newer_manifest_left_failed() {
-        let standing = Standing {
-            state: State::Failed,
-            sequence: Some(2),
-        };
+        let standing = Standing { state: State::Failed, sequence: Some(2) };
         let made = Standing::after(Some(standing), State::Archived, Some(1));
-        assert_eq!(
-            made,
-            Move {
-                state: State::Failed,
-                takes_cause: false,
-                takes_manifest: false
-            }
-        );
+        assert_eq!(made, Move { state: State::Failed, takes_cause: false, takes_manifest: false });
     }
 
     #[test]
     fn a_failed_session_may_be_given_back_before_its_manifest_was_looked_at() {
-        let standing = Standing {
-            state: State::Failed,
-            sequence: Some(1),
-        };
+        let standing = Standing { state: State::Failed, sequence: Some(1) };
         let made = Standing::after(Some(standing), State::Pending, None);
         assert_eq!(made.state, State::Pending);
         assert!(!made.takes_manifest);

@@ -130,22 +130,14 @@ impl Payload {
     #[must_use]
     pub fn of(bytes: Vec<u8>) -> Self {
         let sha256 = Sha256Digest::of(&bytes);
-        Self {
-            size_bytes: bytes.len() as u64,
-            segments: vec![Bytes::from(bytes)],
-            sha256,
-        }
+        Self { size_bytes: bytes.len() as u64, segments: vec![Bytes::from(bytes)], sha256 }
     }
 
     /// Takes segments whose digest was computed as they arrived.
     #[must_use]
     pub fn hashed(segments: Vec<Bytes>, sha256: Sha256Digest) -> Self {
         let size_bytes = segments.iter().map(|segment| segment.len() as u64).sum();
-        Self {
-            segments,
-            size_bytes,
-            sha256,
-        }
+        Self { segments, size_bytes, sha256 }
     }
 
     /// Returns the segments in order; cloning one copies no bytes.
@@ -193,11 +185,7 @@ impl Checksum {
     /// Returns the checksum of an object written with one PUT.
     #[must_use]
     pub fn full(sha256: Sha256Digest) -> Self {
-        Self {
-            kind: ChecksumType::Full,
-            part_size_bytes: None,
-            value: sha256.to_base64(),
-        }
+        Self { kind: ChecksumType::Full, part_size_bytes: None, value: sha256.to_base64() }
     }
 
     /// Returns the checksum of an object whose parts have these digests.
@@ -219,11 +207,7 @@ impl Checksum {
     pub fn from_store(value: &str) -> Self {
         let composite = value.contains('-');
         Self {
-            kind: if composite {
-                ChecksumType::Composite
-            } else {
-                ChecksumType::Full
-            },
+            kind: if composite { ChecksumType::Composite } else { ChecksumType::Full },
             part_size_bytes: composite.then_some(PART_SIZE_BYTES),
             value: value.to_owned(),
         }

@@ -106,16 +106,10 @@ impl ObjectKey {
             "expired" => return sequence_of(name).map(SessionObject::Expired),
             _ => {}
         }
-        let attempt_id = if folder == "session" {
-            AttemptId::session()
-        } else {
-            AttemptId::parse(folder).ok()?
-        };
+        let attempt_id = if folder == "session" { AttemptId::session() } else { AttemptId::parse(folder).ok()? };
         if self.0.ends_with(".meta.json") {
             let of = self.0.strip_suffix(".meta.json")?;
-            return Some(SessionObject::Sidecar {
-                of: Self(of.to_owned()),
-            });
+            return Some(SessionObject::Sidecar { of: Self(of.to_owned()) });
         }
         let (media, extension) = name.split_once('.')?;
         if let Some((_, digest)) = extension.split_once(".conflict-") {
@@ -124,10 +118,7 @@ impl ObjectKey {
         if extension.contains('.') {
             return None;
         }
-        Some(SessionObject::Media {
-            attempt_id,
-            media_id: MediaId::parse(media).ok()?,
-        })
+        Some(SessionObject::Media { attempt_id, media_id: MediaId::parse(media).ok()? })
     }
 }
 
@@ -147,12 +138,7 @@ fn sequence_of(name: &str) -> Option<u32> {
 #[must_use]
 pub fn extension_for(listed_type: Option<&str>) -> &'static str {
     let listed = listed_type.unwrap_or_default().trim().to_ascii_lowercase();
-    let essence = listed
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .trim_start_matches('.');
+    let essence = listed.split(';').next().unwrap_or_default().trim().trim_start_matches('.');
     match essence {
         "image/jpeg" | "image/jpg" | "image/pjpeg" | "jpeg" | "jpg" => "jpg",
         "image/png" | "png" => "png",
@@ -173,11 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ids() -> (SessionId, AttemptId, MediaId) {
-        (
-            SessionId::parse("s").unwrap(),
-            AttemptId::parse("a").unwrap(),
-            MediaId::parse("m").unwrap(),
-        )
+        (SessionId::parse("s").unwrap(), AttemptId::parse("a").unwrap(), MediaId::parse("m").unwrap())
     }
 
     #[test]
@@ -186,23 +168,14 @@ mod tests {
         let media = ObjectKey::media(&session, &attempt_id, &media_id, "jpg");
         assert_eq!(media.as_str(), "sessions/s/a/m.jpg");
         assert_eq!(media.read_as(&session), SessionObject::Media { attempt_id, media_id });
-        assert_eq!(
-            media.sidecar().read_as(&session),
-            SessionObject::Sidecar { of: media.clone() }
-        );
+        assert_eq!(media.sidecar().read_as(&session), SessionObject::Sidecar { of: media.clone() });
         let conflict = media.conflict(Sha256Digest::of(b"other"));
         assert_eq!(conflict.read_as(&session), SessionObject::Conflict);
-        assert_eq!(
-            conflict.sidecar().read_as(&session),
-            SessionObject::Sidecar { of: conflict }
-        );
+        assert_eq!(conflict.sidecar().read_as(&session), SessionObject::Sidecar { of: conflict });
         let manifest = ObjectKey::manifest(&session, 12);
         assert_eq!(manifest.as_str(), "sessions/s/manifest/0012.json");
         assert_eq!(manifest.read_as(&session), SessionObject::Manifest(12));
-        assert_eq!(
-            ObjectKey::manifest(&session, 12_345).read_as(&session),
-            SessionObject::Manifest(12_345)
-        );
+        assert_eq!(ObjectKey::manifest(&session, 12_345).read_as(&session), SessionObject::Manifest(12_345));
     }
 
     #[test]
@@ -218,11 +191,7 @@ mod tests {
             "sessions/s/a/m",
             "sessions/s/a/m.jpg.bak",
         ] {
-            assert_eq!(
-                ObjectKey::from_store(key).read_as(&session),
-                SessionObject::Unknown,
-                "{key}"
-            );
+            assert_eq!(ObjectKey::from_store(key).read_as(&session), SessionObject::Unknown, "{key}");
         }
     }
 

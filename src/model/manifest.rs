@@ -199,9 +199,7 @@ impl Listing {
 impl Manifest {
     /// Iterates over all archived items, attempt by attempt.
     pub fn media(&self) -> impl Iterator<Item = (&ManifestAttempt, &ManifestMedia)> {
-        self.attempts
-            .iter()
-            .flat_map(|attempt| attempt.media.iter().map(move |media| (attempt, media)))
+        self.attempts.iter().flat_map(|attempt| attempt.media.iter().map(move |media| (attempt, media)))
     }
 
     /// Computes the sums over all archived items.
@@ -210,10 +208,7 @@ impl Manifest {
         attempts
             .iter()
             .flat_map(|attempt| &attempt.media)
-            .fold(Totals::default(), |sum, media| Totals {
-                media: sum.media + 1,
-                bytes: sum.bytes + media.size_bytes,
-            })
+            .fold(Totals::default(), |sum, media| Totals { media: sum.media + 1, bytes: sum.bytes + media.size_bytes })
     }
 
     /// Returns the document as it is stored.
@@ -225,9 +220,7 @@ impl Manifest {
     /// Reads a stored manifest; nothing if it is not one of version 1.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes)
-            .ok()
-            .filter(|manifest| manifest.schema == MANIFEST_SCHEMA)
+        serde_json::from_slice::<Self>(bytes).ok().filter(|manifest| manifest.schema == MANIFEST_SCHEMA)
     }
 }
 
@@ -241,9 +234,7 @@ impl ArchiveDocument {
     /// Reads a stored document; nothing if it is not one of version 1.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes)
-            .ok()
-            .filter(|archive| archive.schema == ARCHIVE_SCHEMA)
+        serde_json::from_slice::<Self>(bytes).ok().filter(|archive| archive.schema == ARCHIVE_SCHEMA)
     }
 }
 

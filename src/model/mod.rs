@@ -47,10 +47,7 @@ fn check_id(text: &str, what: &'static str) -> Result<(), IdError> {
     if text.len() > MAX_ID_LENGTH {
         return Err(IdError::TooLong(what));
     }
-    if !text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    {
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
         return Err(IdError::Character(what));
     }
     Ok(())

@@ -28,12 +28,6 @@ impl SessionRecord {
     /// Makes a record of a bare id.
     #[must_use]
     pub const fn of(session_id: SessionId) -> Self {
-        Self {
-            session_id,
-            integration: None,
-            decided_at: None,
-            retention_class: None,
-            reference: None,
-        }
+        Self { session_id, integration: None, decided_at: None, retention_class: None, reference: None }
     }
 }

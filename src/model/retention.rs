@@ -20,10 +20,7 @@ use crate::clock::Timestamp;
 pub const MIN_LOCK: Duration = Duration::from_hours(48);
 
 /// The lock of a manifest that holds no media: long enough to be looked into, short because it proves little.
-pub const ABSENT_LOCK_PERIOD: Period = Period {
-    count: 30,
-    unit: Unit::Days,
-};
+pub const ABSENT_LOCK_PERIOD: Period = Period { count: 30, unit: Unit::Days };
 
 /// How strictly an object is kept. Ordered from weakest to strictest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
@@ -99,11 +96,7 @@ impl Period {
     /// Tells whether this period is longer than another one for every start.
     #[must_use]
     pub fn is_longer_than(self, other: Self) -> bool {
-        if self.unit == other.unit {
-            self.count > other.count
-        } else {
-            self.days_at_least() > other.days_at_least()
-        }
+        if self.unit == other.unit { self.count > other.count } else { self.days_at_least() > other.days_at_least() }
     }
 }
 
@@ -178,10 +171,7 @@ impl Lock {
     /// Returns the strictest mode and the latest date of two locks.
     #[must_use]
     pub fn strictest(self, other: Self) -> Self {
-        Self {
-            mode: self.mode.max(other.mode),
-            retain_until: self.retain_until.max(other.retain_until),
-        }
+        Self { mode: self.mode.max(other.mode), retain_until: self.retain_until.max(other.retain_until) }
     }
 }
 
@@ -280,27 +270,16 @@ impl RetentionPolicy {
         for (name, class) in &all {
             check_class(name, class)?;
         }
-        let rules = rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| compile(index, rule, &all))
-            .collect::<Result<Vec<_>, _>>()?;
+        let rules =
+            rules.iter().enumerate().map(|(index, rule)| compile(index, rule, &all)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { classes: all, rules })
     }
 
     /// A policy that locks nothing.
     #[must_use]
     pub fn unlocked() -> Self {
-        let class = Class {
-            mode: Mode::None,
-            period: None,
-            max_period: None,
-            basis: String::new(),
-        };
-        Self {
-            classes: BTreeMap::from([(DEFAULT_CLASS.to_owned(), class)]),
-            rules: Vec::new(),
-        }
+        let class = Class { mode: Mode::None, period: None, max_period: None, basis: String::new() };
+        Self { classes: BTreeMap::from([(DEFAULT_CLASS.to_owned(), class)]), rules: Vec::new() }
     }
 
     /// Returns a class by its name.
@@ -340,12 +319,7 @@ impl RetentionPolicy {
     /// Class names were checked when they came in, so an unknown one falls through to the next source.
     #[must_use]
     pub fn resolve(&self, subject: Subject<'_>) -> (&str, &Class) {
-        let matched = || {
-            self.rules
-                .iter()
-                .find(|rule| rule.matches(subject))
-                .map(|rule| rule.class.as_str())
-        };
+        let matched = || self.rules.iter().find(|rule| rule.matches(subject)).map(|rule| rule.class.as_str());
         let named = subject.record_class.and_then(|name| self.classes.get_key_value(name));
         named
             .or_else(|| matched().and_then(|name| self.classes.get_key_value(name)))
@@ -361,9 +335,7 @@ impl RetentionPolicy {
 impl CompiledRule {
     fn matches(&self, subject: Subject<'_>) -> bool {
         let one = |globs: &Option<globset::GlobSet>, value: Option<&str>| {
-            globs
-                .as_ref()
-                .is_none_or(|globs| value.is_some_and(|value| globs.is_match(value)))
+            globs.as_ref().is_none_or(|globs| value.is_some_and(|value| globs.is_match(value)))
         };
         one(&self.integration, Some(subject.integration))
             && one(&self.kind, Some(subject.kind.as_str()))
@@ -373,11 +345,7 @@ impl CompiledRule {
 }
 
 fn check_class(name: &str, class: &Class) -> Result<(), String> {
-    let place = if name == DEFAULT_CLASS {
-        "retention".to_owned()
-    } else {
-        format!("retention.classes.{name}")
-    };
+    let place = if name == DEFAULT_CLASS { "retention".to_owned() } else { format!("retention.classes.{name}") };
     if class.mode == Mode::None {
         return Ok(());
     }
@@ -388,9 +356,7 @@ fn check_class(name: &str, class: &Class) -> Result<(), String> {
         return Err(format!("{place}.max_period: missing; a locked class needs this guard"));
     };
     if period.is_longer_than(max_period) {
-        return Err(format!(
-            "{place}.period: {period} is longer than max_period {max_period}"
-        ));
+        return Err(format!("{place}.period: {period} is longer than max_period {max_period}"));
     }
     Ok(())
 }
@@ -398,15 +364,10 @@ fn check_class(name: &str, class: &Class) -> Result<(), String> {
 fn compile(index: usize, rule: &Rule, classes: &BTreeMap<String, Class>) -> Result<CompiledRule, String> {
     let place = format!("retention.rules[{index}]");
     if !classes.contains_key(&rule.class) {
-        return Err(format!(
-            "{place}.class: no class of this name; known: {}",
-            known(classes)
-        ));
+        return Err(format!("{place}.class: no class of this name; known: {}", known(classes)));
     }
     if rule.when == When::default() {
-        return Err(format!(
-            "{place}.when: empty; a rule for everything is the integration's retention_class"
-        ));
+        return Err(format!("{place}.when: empty; a rule for everything is the integration's retention_class"));
     }
     let globs = |key: &str, patterns: &Option<Vec<String>>| -> Result<Option<globset::GlobSet>, String> {
         let Some(patterns) = patterns else { return Ok(None) };
@@ -414,9 +375,7 @@ fn compile(index: usize, rule: &Rule, classes: &BTreeMap<String, Class>) -> Resu
         for pattern in patterns {
             set.add(globset::Glob::new(pattern).map_err(|error| format!("{place}.when.{key}: {error}"))?);
         }
-        set.build()
-            .map(Some)
-            .map_err(|error| format!("{place}.when.{key}: {error}"))
+        set.build().map(Some).map_err(|error| format!("{place}.when.{key}: {error}"))
     };
     Ok(CompiledRule {
         integration: globs("integration", &rule.when.integration)?,
@@ -446,15 +405,9 @@ impl Class {
         if let Some(max_period) = self.max_period
             && retain_until > ceil_to_midnight(max_period.after(now)).max(ceil_to_midnight(now.plus(MIN_LOCK)))
         {
-            return Err(TooLongError {
-                retain_until,
-                max_period,
-            });
+            return Err(TooLongError { retain_until, max_period });
         }
-        Ok(Some(Lock {
-            mode: self.mode,
-            retain_until,
-        }))
+        Ok(Some(Lock { mode: self.mode, retain_until }))
     }
 }
 
@@ -467,11 +420,7 @@ pub fn lock_date(period: Period, counted_from: Timestamp, now: Timestamp) -> Tim
 fn ceil_to_midnight(time: Timestamp) -> Timestamp {
     let date = time.utc().date();
     let midnight = Timestamp::midnight_of(date);
-    if midnight == time {
-        time
-    } else {
-        date.tomorrow().map_or(time, Timestamp::midnight_of)
-    }
+    if midnight == time { time } else { date.tomorrow().map_or(time, Timestamp::midnight_of) }
 }
 
 /// A lock that would last longer than the guard allows; nobody could take it back.
@@ -516,44 +465,28 @@ mod tests {
     #[test]
     fn a_lock_is_never_nearer_than_two_days() {
         let now = time("2026-11-23T09:00:00Z");
-        let lock = class(Mode::Compliance, "30d")
-            .lock(time("2020-01-01T00:00:00Z"), now)
-            .unwrap()
-            .unwrap();
+        let lock = class(Mode::Compliance, "30d").lock(time("2020-01-01T00:00:00Z"), now).unwrap().unwrap();
         assert_eq!(lock.retain_until.to_string(), "2026-11-26T00:00:00.000Z");
     }
 
     #[test]
     fn the_guard_refuses_a_longer_lock() {
         let now = time("2026-11-23T09:00:00Z");
-        let long = Class {
-            max_period: Some("1y".parse().unwrap()),
-            ..class(Mode::Compliance, "5y")
-        };
+        let long = Class { max_period: Some("1y".parse().unwrap()), ..class(Mode::Compliance, "5y") };
         assert!(long.lock(now, now).is_err());
-        assert!(
-            RetentionPolicy::new(long, BTreeMap::new(), &[])
-                .unwrap_err()
-                .contains("retention.period")
-        );
+        assert!(RetentionPolicy::new(long, BTreeMap::new(), &[]).unwrap_err().contains("retention.period"));
         assert!(class(Mode::None, "5y").lock(now, now).unwrap().is_none());
     }
 
     #[test]
     fn the_first_rule_that_matches_comes_after_the_record_and_before_the_integration() {
-        let rule = |when: When, class: &str| Rule {
-            when,
-            class: class.to_owned(),
-        };
+        let rule = |when: When, class: &str| Rule { when, class: class.to_owned() };
         let faces = When {
             integration: Some(vec!["us".into()]),
             context: Some(vec!["*face*".into(), "selfid_video".into()]),
             ..When::default()
         };
-        let chips = When {
-            kind: Some(vec!["nfc".into()]),
-            ..When::default()
-        };
+        let chips = When { kind: Some(vec!["nfc".into()]), ..When::default() };
         let classes = ["biometric", "chip", "short"].map(|name| (name.to_owned(), class(Mode::Governance, "3y")));
         let policy = RetentionPolicy::new(
             class(Mode::Compliance, "5y"),
@@ -571,35 +504,10 @@ mod tests {
         };
         let name = |subject| policy.resolve(subject).0.to_owned();
         assert_eq!(name(subject), "biometric");
-        assert_eq!(
-            name(Subject {
-                record_class: Some("short"),
-                ..subject
-            }),
-            "short"
-        );
-        assert_eq!(
-            name(Subject {
-                integration: "eu",
-                ..subject
-            }),
-            "default"
-        );
-        assert_eq!(
-            name(Subject {
-                kind: MediaKind::Nfc,
-                context: None,
-                ..subject
-            }),
-            "chip"
-        );
-        assert_eq!(
-            name(Subject {
-                context: Some("document-front"),
-                ..subject
-            }),
-            "default"
-        );
+        assert_eq!(name(Subject { record_class: Some("short"), ..subject }), "short");
+        assert_eq!(name(Subject { integration: "eu", ..subject }), "default");
+        assert_eq!(name(Subject { kind: MediaKind::Nfc, context: None, ..subject }), "chip");
+        assert_eq!(name(Subject { context: Some("document-front"), ..subject }), "default");
     }
 
     proptest! {

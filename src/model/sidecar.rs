@@ -176,8 +176,6 @@ impl Sidecar {
     /// Reads a stored sidecar; nothing if it is not one of version 1.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes)
-            .ok()
-            .filter(|sidecar| sidecar.schema == SIDECAR_SCHEMA)
+        serde_json::from_slice::<Self>(bytes).ok().filter(|sidecar| sidecar.schema == SIDECAR_SCHEMA)
     }
 }

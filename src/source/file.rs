@@ -102,10 +102,7 @@ impl FileSource {
         if path == Path::new("-") {
             return Ok(Self::of_reader("stdin", Box::new(tokio::io::stdin()), format, checks));
         }
-        let failed = |source| SourceError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| SourceError::Open { path: path.to_owned(), source };
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
         if file.metadata().await.map_err(failed)?.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
@@ -166,9 +163,7 @@ impl FileSource {
         let text = self.lines.line();
         let Some(header) = &self.header else {
             let failed = |reason| SourceError::Header { line: number, reason };
-            self.fields
-                .split(text)
-                .map_err(|_| failed("has a quote that is not closed"))?;
+            self.fields.split(text).map_err(|_| failed("has a quote that is not closed"))?;
             self.header = Some(CsvHeader::of(&self.fields).map_err(failed)?);
             return Ok(None);
         };
@@ -209,10 +204,7 @@ impl FileSource {
             self.open.lines.push(b'\n');
         }
         let lines = std::mem::take(&mut self.open.lines);
-        let first_end = lines
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(lines.len(), |end| end + 1);
+        let first_end = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1);
         self.lines.give_back(&lines[first_end..], is_last_too_long);
         bad(self.open.first, None, "the line has a quote that is not closed")
     }
@@ -236,19 +228,13 @@ impl OpenRecord {
 
 impl fmt::Debug for OpenRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenRecord")
-            .field("first", &self.first)
-            .finish_non_exhaustive()
+        f.debug_struct("OpenRecord").field("first", &self.first).finish_non_exhaustive()
     }
 }
 
 fn delivery(number: u64, parsed: Parsed) -> Delivery {
     match parsed {
-        Ok((record, is_finished)) => Delivery {
-            place: Place::Line(number),
-            record: Ok(record),
-            is_finished,
-        },
+        Ok((record, is_finished)) => Delivery { place: Place::Line(number), record: Ok(record), is_finished },
         Err((session_id, reason)) => bad(number, session_id, reason),
     }
 }
@@ -256,10 +242,7 @@ fn delivery(number: u64, parsed: Parsed) -> Delivery {
 fn bad(number: u64, session_id: Option<SessionId>, reason: impl Into<String>) -> Delivery {
     Delivery {
         place: Place::Line(number),
-        record: Err(BadRecord {
-            session_id,
-            reason: reason.into(),
-        }),
+        record: Err(BadRecord { session_id, reason: reason.into() }),
         is_finished: false,
     }
 }
@@ -268,10 +251,8 @@ fn bad(number: u64, session_id: Option<SessionId>, reason: impl Into<String>) ->
 impl Source for FileSource {
     async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
         loop {
-            let read = self.lines.next().await.map_err(|source| SourceError::Read {
-                line: self.lines.number(),
-                source,
-            })?;
+            let read =
+                self.lines.next().await.map_err(|source| SourceError::Read { line: self.lines.number(), source })?;
             let taken = match read {
                 Some(line) => self.take(line)?,
                 None if self.open.is_empty() => return Ok(None),
@@ -293,11 +274,7 @@ impl Source for FileSource {
     }
 
     fn tally(&self) -> Tally {
-        Tally {
-            kind: self.kind,
-            records: self.records,
-            sha256: self.lines.sha256(),
-        }
+        Tally { kind: self.kind, records: self.records, sha256: self.lines.sha256() }
     }
 }
 

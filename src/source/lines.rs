@@ -127,11 +127,7 @@ impl Lines {
         }
         self.given_back = Vec::new();
         self.given_back_at = 0;
-        Some(if std::mem::take(&mut self.is_last_too_long) {
-            Line::TooLong
-        } else {
-            line
-        })
+        Some(if std::mem::take(&mut self.is_last_too_long) { Line::TooLong } else { line })
     }
 
     fn hand_out(&mut self) -> Line {
@@ -154,8 +150,6 @@ impl Lines {
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines")
-            .field("number", &self.number)
-            .finish_non_exhaustive()
+        f.debug_struct("Lines").field("number", &self.number).finish_non_exhaustive()
     }
 }

@@ -122,18 +122,10 @@ impl Checks {
                 return Some("decided_at is before 2015");
             }
         }
-        if record
-            .retention_class
-            .as_ref()
-            .is_some_and(|class| !self.classes.contains(class))
-        {
+        if record.retention_class.as_ref().is_some_and(|class| !self.classes.contains(class)) {
             return Some("retention_class is not a configured class");
         }
-        if record
-            .integration
-            .as_ref()
-            .is_some_and(|name| !self.integrations.contains(name))
-        {
+        if record.integration.as_ref().is_some_and(|name| !self.integrations.contains(name)) {
             return Some("integration is not a configured one");
         }
         None

@@ -26,14 +26,7 @@ pub(super) struct RawRecord {
 }
 
 /// The names of the fields, as headers and JSON objects carry them.
-const FIELDS: [&str; 6] = [
-    "session_id",
-    "integration",
-    "decided_at",
-    "retention_class",
-    "reference",
-    "outcome",
-];
+const FIELDS: [&str; 6] = ["session_id", "integration", "decided_at", "retention_class", "reference", "outcome"];
 
 /// What a line says.
 pub(super) type Parsed = Result<(SessionRecord, bool), (Option<SessionId>, String)>;
@@ -61,9 +54,7 @@ impl RawRecord {
         if let Some(reason) = checks.refuse(&record) {
             return refuse(reason);
         }
-        let is_finished = self
-            .outcome
-            .is_some_and(|outcome| FINISHED_OUTCOMES.contains(&outcome.trim()));
+        let is_finished = self.outcome.is_some_and(|outcome| FINISHED_OUTCOMES.contains(&outcome.trim()));
         Ok((record, is_finished))
     }
 }
@@ -108,11 +99,7 @@ pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
 /// Reads a line that is an id and nothing else.
 pub(super) fn parse_plain(line: &[u8], checks: &Checks) -> Parsed {
     let text = utf8(line)?;
-    RawRecord {
-        session_id: Some(text.to_owned()),
-        ..RawRecord::default()
-    }
-    .check(checks)
+    RawRecord { session_id: Some(text.to_owned()), ..RawRecord::default() }.check(checks)
 }
 
 /// Reads a line that is a JSON object.
@@ -135,14 +122,8 @@ fn why_not_ndjson(text: &str) -> String {
     };
     FIELDS
         .iter()
-        .find(|field| {
-            object
-                .get(**field)
-                .is_some_and(|value| !value.is_string() && !value.is_null())
-        })
-        .map_or("a field is given twice".to_owned(), |field| {
-            format!("{field} is not text")
-        })
+        .find(|field| object.get(**field).is_some_and(|value| !value.is_string() && !value.is_null()))
+        .map_or("a field is given twice".to_owned(), |field| format!("{field} is not text"))
 }
 
 fn utf8(line: &[u8]) -> Result<&str, (Option<SessionId>, String)> {
@@ -238,10 +219,7 @@ impl CsvHeader {
         if fields[0].is_none() {
             return Err("has no column session_id");
         }
-        Ok(Self {
-            columns: names.len(),
-            fields,
-        })
+        Ok(Self { columns: names.len(), fields })
     }
 
     /// Reads a record under this header.
@@ -249,11 +227,7 @@ impl CsvHeader {
         if fields.ends.len() != self.columns {
             return Err((
                 None,
-                format!(
-                    "the line has {} fields where the header has {}",
-                    fields.ends.len(),
-                    self.columns
-                ),
+                format!("the line has {} fields where the header has {}", fields.ends.len(), self.columns),
             ));
         }
         let mut values = [const { None }; 6];
@@ -263,15 +237,7 @@ impl CsvHeader {
             }
         }
         let [session_id, integration, decided_at, retention_class, reference, outcome] = values;
-        RawRecord {
-            session_id,
-            integration,
-            decided_at,
-            retention_class,
-            reference,
-            outcome,
-        }
-        .check(checks)
+        RawRecord { session_id, integration, decided_at, retention_class, reference, outcome }.check(checks)
     }
 }
 

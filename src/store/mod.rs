@@ -242,19 +242,13 @@ impl ObjectBody {
     /// As [`Store::open`]; permanent if it is longer than `limit` bytes.
     pub async fn read_to_end(mut self, limit: u64) -> Result<Vec<u8>, StoreError> {
         if self.size_bytes > limit {
-            return Err(StoreError::TooLarge {
-                size_bytes: self.size_bytes,
-                limit_bytes: limit,
-            });
+            return Err(StoreError::TooLarge { size_bytes: self.size_bytes, limit_bytes: limit });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(self.size_bytes).unwrap_or(0));
         while let Some(chunk) = self.chunk().await? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > limit {
-                return Err(StoreError::TooLarge {
-                    size_bytes: bytes.len() as u64,
-                    limit_bytes: limit,
-                });
+                return Err(StoreError::TooLarge { size_bytes: bytes.len() as u64, limit_bytes: limit });
             }
         }
         Ok(bytes)
@@ -275,9 +269,7 @@ impl ObjectBody {
 
 impl fmt::Debug for ObjectBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ObjectBody")
-            .field("size_bytes", &self.size_bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("ObjectBody").field("size_bytes", &self.size_bytes).finish_non_exhaustive()
     }
 }
 

@@ -55,12 +55,7 @@ mod tests {
     use crate::store::Features;
 
     fn report(locks: bool, versions: bool, clock_offset_ms: Option<i64>) -> StoreReport {
-        StoreReport {
-            features: Features { locks, versions },
-            clock_offset_ms,
-            default_lock: None,
-            locks_assumed: None,
-        }
+        StoreReport { features: Features { locks, versions }, clock_offset_ms, default_lock: None, locks_assumed: None }
     }
 
     #[test]

@@ -45,12 +45,7 @@ impl RetryingStore {
     pub fn new(inner: Arc<dyn Store>, backoff: Backoff, progress: Progress) -> Self {
         Self {
             inner,
-            pace: Arc::new(Pace {
-                backoff,
-                progress,
-                paused_until: Mutex::new(None),
-                retries: AtomicU64::new(0),
-            }),
+            pace: Arc::new(Pace { backoff, progress, paused_until: Mutex::new(None), retries: AtomicU64::new(0) }),
         }
     }
 
@@ -63,10 +58,7 @@ impl RetryingStore {
 
 impl fmt::Debug for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace")
-            .field("backoff", &self.backoff)
-            .field("retries", &self.retries)
-            .finish_non_exhaustive()
+        f.debug_struct("Pace").field("backoff", &self.backoff).field("retries", &self.retries).finish_non_exhaustive()
     }
 }
 
@@ -159,10 +151,7 @@ impl Store for RetryingStore {
 
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
         let started: Result<_, StoreError> = tried!(self.pace, self.inner.start_upload(key, terms));
-        Ok(Box::new(RetryingUpload {
-            inner: started?,
-            pace: Arc::clone(&self.pace),
-        }))
+        Ok(Box::new(RetryingUpload { inner: started?, pace: Arc::clone(&self.pace) }))
     }
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
@@ -243,9 +232,7 @@ mod tests {
 
         async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
             self.calls.fetch_add(1, Ordering::SeqCst);
-            let fails = self
-                .left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let fails = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             match fails {
                 Ok(_) => Err(self.error.clone()),
                 Err(_) => self.inner.head(key, version).await,
@@ -275,12 +262,7 @@ mod tests {
     async fn failing(times: u32, error: StoreError) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let inner = DirStore::open(directory.path(), Arc::new(SystemClock)).await.unwrap();
-        let failing = Arc::new(Failing {
-            inner,
-            error,
-            left: AtomicU32::new(times),
-            calls: AtomicU32::new(0),
-        });
+        let failing = Arc::new(Failing { inner, error, left: AtomicU32::new(times), calls: AtomicU32::new(0) });
         let successes = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&successes);
         let progress: Progress = Arc::new(move || {
@@ -295,12 +277,7 @@ mod tests {
     }
 
     fn unavailable(wait: Option<Duration>, slow_down: bool) -> StoreError {
-        StoreError::Unavailable {
-            action: "look at an object",
-            reason: "503".to_owned(),
-            wait,
-            slow_down,
-        }
+        StoreError::Unavailable { action: "look at an object", reason: "503".to_owned(), wait, slow_down }
     }
 
     fn key() -> ObjectKey {
@@ -327,10 +304,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_not_tried_again() {
         let refusals = [
-            StoreError::Denied {
-                action: "look at an object",
-                reason: "AccessDenied".to_owned(),
-            },
+            StoreError::Denied { action: "look at an object", reason: "AccessDenied".to_owned() },
             StoreError::Full,
             StoreError::Unfit("no".to_owned()),
             StoreError::ClockSkew { offset_ms: 99_000 },

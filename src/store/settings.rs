@@ -61,10 +61,7 @@ impl FromStr for StoreUrl {
             check_bucket(bucket)?;
             let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
             check_prefix(prefix)?;
-            return Ok(Self::S3 {
-                bucket: bucket.to_owned(),
-                prefix: prefix.to_owned(),
-            });
+            return Ok(Self::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() });
         }
         if text.starts_with("file:") {
             return directory_of(text).map(Self::Dir).ok_or(StoreUrlError::Directory);
@@ -88,14 +85,8 @@ pub fn parse_object_url(text: &str) -> Result<(String, String), StoreUrlError> {
 }
 
 fn check_bucket(bucket: &str) -> Result<(), StoreUrlError> {
-    let plain = bucket
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-');
-    if plain && (3..=63).contains(&bucket.len()) {
-        Ok(())
-    } else {
-        Err(StoreUrlError::Bucket)
-    }
+    let plain = bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-');
+    if plain && (3..=63).contains(&bucket.len()) { Ok(()) } else { Err(StoreUrlError::Bucket) }
 }
 
 fn check_prefix(prefix: &str) -> Result<(), StoreUrlError> {
@@ -248,10 +239,7 @@ mod tests {
 
     #[test]
     fn the_address_of_an_object_needs_a_key() {
-        assert_eq!(
-            parse_object_url("s3://lists/2026/ids.txt"),
-            Ok(("lists".to_owned(), "2026/ids.txt".to_owned()))
-        );
+        assert_eq!(parse_object_url("s3://lists/2026/ids.txt"), Ok(("lists".to_owned(), "2026/ids.txt".to_owned())));
         for text in ["s3://lists", "s3://lists/", "s3://lists/2026/", "ids.txt"] {
             assert_eq!(parse_object_url(text), Err(StoreUrlError::Object), "{text}");
         }

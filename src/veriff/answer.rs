@@ -192,18 +192,9 @@ impl VeriffError {
             401 | 403 => Self::Unauthorized { http_status, code },
             400 | 422 => Self::Invalid { http_status, code },
             429 => Self::Throttled { wait },
-            408 | 425 | 500..=599 => Self::Unavailable {
-                reason: format!("status {http_status}"),
-                wait,
-            },
-            300..=399 => Self::Unexpected {
-                reason: "a redirect, which is not followed",
-                again: false,
-            },
-            _ => Self::Unexpected {
-                reason: "a status that the API does not know",
-                again: true,
-            },
+            408 | 425 | 500..=599 => Self::Unavailable { reason: format!("status {http_status}"), wait },
+            300..=399 => Self::Unexpected { reason: "a redirect, which is not followed", again: false },
+            _ => Self::Unexpected { reason: "a status that the API does not know", again: true },
         }
     }
 
@@ -261,10 +252,7 @@ impl VeriffError {
 
 /// Classifies a failure of the transport. The library's own text is not used: it holds the URL.
 pub(super) fn transport_error(error: &reqwest::Error) -> VeriffError {
-    let unavailable = |reason: &str| VeriffError::Unavailable {
-        reason: reason.to_owned(),
-        wait: None,
-    };
+    let unavailable = |reason: &str| VeriffError::Unavailable { reason: reason.to_owned(), wait: None };
     if error.is_timeout() {
         return unavailable("timed out");
     }
@@ -282,11 +270,7 @@ pub(super) fn transport_error(error: &reqwest::Error) -> VeriffError {
         }
         source = cause.source();
     }
-    if error.is_body() || error.is_decode() {
-        VeriffError::Truncated
-    } else {
-        unavailable("the connection broke")
-    }
+    if error.is_body() || error.is_decode() { VeriffError::Truncated } else { unavailable("the connection broke") }
 }
 
 /// Reads `Retry-After` in both its forms, seconds and date.
@@ -318,19 +302,8 @@ mod tests {
 
     #[test]
     fn only_key_codes_refuse_the_key() {
-        for (code, key) in [
-            (1801, true),
-            (1804, true),
-            (1812, true),
-            (1815, true),
-            (1818, false),
-            (1819, false),
-        ] {
-            assert_eq!(
-                VeriffError::of_status(401, Some(code), None).refuses_key(),
-                key,
-                "{code}"
-            );
+        for (code, key) in [(1801, true), (1804, true), (1812, true), (1815, true), (1818, false), (1819, false)] {
+            assert_eq!(VeriffError::of_status(401, Some(code), None).refuses_key(), key, "{code}");
         }
         assert!(!VeriffError::of_status(403, None, None).refuses_key());
     }

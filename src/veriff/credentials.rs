@@ -89,11 +89,7 @@ impl std::fmt::Debug for Keys {
 
 async fn read(name: &str, sources: &[SecretSource; 2]) -> Result<Keys, ClientError> {
     let load = async |source: &SecretSource, key| {
-        source.load().await.map_err(|source| ClientError::Secret {
-            name: name.to_owned(),
-            key,
-            source,
-        })
+        source.load().await.map_err(|source| ClientError::Secret { name: name.to_owned(), key, source })
     };
     let api_key = load(&sources[0], "api_key").await?;
     let shared_secret = load(&sources[1], "shared_secret").await?;

@@ -141,22 +141,9 @@ impl VeriffClient {
             .map_err(ClientError::Http)?;
         let base = settings.base_url.as_str().trim_end_matches('/').to_owned();
         let host = settings.base_url.host_str().unwrap_or_default();
-        let host = settings
-            .base_url
-            .port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = settings.base_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let pace = Pace::new(settings.max_requests_per_second, settings.max_concurrency);
-        Ok(Self {
-            base,
-            host,
-            http,
-            credentials,
-            pace,
-            backoff: Backoff::of_tries(tries),
-            clock,
-            meter,
-            settings,
-        })
+        Ok(Self { base, host, http, credentials, pace, backoff: Backoff::of_tries(tries), clock, meter, settings })
     }
 
     /// Returns the settings it was made with.
@@ -174,11 +161,7 @@ impl VeriffClient {
     /// Starts a budget of tries for one thing.
     #[must_use]
     pub fn tries(&self) -> Tries<'_> {
-        Tries {
-            client: self,
-            failed: 0,
-            free: 0,
-        }
+        Tries { client: self, failed: 0, free: 0 }
     }
 
     /// Asks for a list or record until there is an answer or the budget is used up. `read` takes the body of a 200
@@ -228,10 +211,7 @@ impl VeriffClient {
             self.meter.succeeded(self.clock.instant());
             return Err(VeriffError::Missing { http_status: status });
         }
-        let encoding = response
-            .headers()
-            .get(header::CONTENT_ENCODING)
-            .map(HeaderValue::as_bytes);
+        let encoding = response.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
         if !matches!(encoding, None | Some(b"" | b"identity")) {
             return Err(VeriffError::Unexpected {
                 reason: "the media is encoded although that was not asked for",
@@ -288,11 +268,7 @@ impl VeriffClient {
             (_, Some(value)) => {
                 let mut signer = Signer::new(keys.shared_secret.expose_secret());
                 signer.update(&body);
-                if signer.matches(value) {
-                    SignatureCheck::Match
-                } else {
-                    SignatureCheck::Mismatch
-                }
+                if signer.matches(value) { SignatureCheck::Match } else { SignatureCheck::Mismatch }
             }
         };
         Ok(Answer {
@@ -358,10 +334,7 @@ impl VeriffClient {
                 self.meter.throttled.increment();
             }
         }
-        let code = read_body(&mut response)
-            .await
-            .ok()
-            .and_then(|body| wire::ErrorBody::code_of(&body));
+        let code = read_body(&mut response).await.ok().and_then(|body| wire::ErrorBody::code_of(&body));
         Err(VeriffError::of_status(status, code, wait))
     }
 
@@ -412,16 +385,9 @@ impl Tries<'_> {
 
 async fn read_body(response: &mut reqwest::Response) -> Result<Bytes, VeriffError> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| answer::transport_error(&error))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| answer::transport_error(&error))? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(VeriffError::Unexpected {
-                reason: "the answer is longer than any list",
-                again: false,
-            });
+            return Err(VeriffError::Unexpected { reason: "the answer is longer than any list", again: false });
         }
         body.extend_from_slice(&chunk);
     }
@@ -436,35 +402,21 @@ fn decoded(headers: &HeaderMap, body: Bytes) -> Result<Bytes, VeriffError> {
         Some(b"gzip") => {
             let mut text = Vec::new();
             let limit = MAX_ANSWER_BYTES as u64 + 1;
-            match flate2::read::GzDecoder::new(&body[..])
-                .take(limit)
-                .read_to_end(&mut text)
-            {
+            match flate2::read::GzDecoder::new(&body[..]).take(limit).read_to_end(&mut text) {
                 Ok(length) if length <= MAX_ANSWER_BYTES => Ok(text.into()),
-                _ => Err(VeriffError::Unexpected {
-                    reason: "the answer cannot be decoded",
-                    again: true,
-                }),
+                _ => Err(VeriffError::Unexpected { reason: "the answer cannot be decoded", again: true }),
             }
         }
-        Some(_) => Err(VeriffError::Unexpected {
-            reason: "the answer has an unknown content coding",
-            again: true,
-        }),
+        Some(_) => Err(VeriffError::Unexpected { reason: "the answer has an unknown content coding", again: true }),
     }
 }
 
 /// Returns the response signature, under its older or its newer name.
 fn signature_of(headers: &HeaderMap) -> Option<String> {
-    let value = headers
-        .get("x-hmac-signature")
-        .or_else(|| headers.get("vrf-hmac-signature"))?;
+    let value = headers.get("x-hmac-signature").or_else(|| headers.get("vrf-hmac-signature"))?;
     value.to_str().ok().map(str::to_owned)
 }
 
 fn text_of(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }

@@ -101,10 +101,7 @@ impl Pace {
                 let mut state = self.state();
                 if in_whole(state.in_flight) < state.limit.floor() {
                     state.in_flight += 1;
-                    return Pass {
-                        pace: Arc::clone(self),
-                        entered_at: Instant::now(),
-                    };
+                    return Pass { pace: Arc::clone(self), entered_at: Instant::now() };
                 }
             }
             freed.await;
@@ -123,9 +120,7 @@ impl Pace {
     /// Tells whether other requests of the integration still get answers.
     #[must_use]
     pub fn others_succeed(&self) -> bool {
-        self.state()
-            .succeeded_at
-            .is_some_and(|at| at.elapsed() < THROTTLE_MEMORY)
+        self.state().succeeded_at.is_some_and(|at| at.elapsed() < THROTTLE_MEMORY)
     }
 
     /// Returns how many requests may be in flight now.
@@ -236,11 +231,7 @@ mod tests {
         let third = tokio::time::timeout(Duration::from_secs(5), pace.enter()).await;
         assert!(third.is_err());
         drop(first);
-        drop(
-            tokio::time::timeout(Duration::from_secs(5), pace.enter())
-                .await
-                .unwrap(),
-        );
+        drop(tokio::time::timeout(Duration::from_secs(5), pace.enter()).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

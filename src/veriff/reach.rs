@@ -29,15 +29,10 @@ pub async fn reach(settings: &IntegrationSettings, clock: &dyn Clock) -> Result<
         .timeout(TIMEOUT)
         .build()
         .map_err(|error| without_address(error, "start"))?;
-    let answer = client
-        .head(settings.base_url.clone())
-        .send()
-        .await
-        .map_err(|error| without_address(error, "connect"))?;
-    let date = answer
-        .headers()
-        .get(reqwest::header::DATE)
-        .and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
+    let answer =
+        client.head(settings.base_url.clone()).send().await.map_err(|error| without_address(error, "connect"))?;
+    let date =
+        answer.headers().get(reqwest::header::DATE).and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
     Ok(Reached {
         http_status: answer.status().as_u16(),
         clock_offset_ms: date.map(|date| date.millis_since(clock.now())),

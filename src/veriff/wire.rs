@@ -135,11 +135,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64
     })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "checked to be whole and in range"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
 fn whole(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number)).then_some(number as u64)
 }
@@ -173,10 +169,7 @@ mod tests {
         let item: Item =
             serde_json::from_str(r#"{"id":7,"size":-1,"mimetype":null,"duration":"long","context":{"a":1}}"#).unwrap();
         assert_eq!(item.id.as_deref(), Some("7"));
-        assert_eq!(
-            (item.size, item.mimetype, item.duration, item.context),
-            (None, None, None, None)
-        );
+        assert_eq!((item.size, item.mimetype, item.duration, item.context), (None, None, None, None));
     }
 
     #[test]
@@ -184,9 +177,7 @@ mod tests {
         assert!(ErrorBody::is_error(br#"{"status":"fail","code":"1101","message":"x"}"#));
         assert!(ErrorBody::is_error(br#"{"status":400,"code":1305}"#));
         assert!(ErrorBody::is_error(br#"{"error":"gone"}"#));
-        assert!(!ErrorBody::is_error(
-            br#"{"com":"YA==","sod":"dw==","dg1":"YQ==","dg2":"dQ=="}"#
-        ));
+        assert!(!ErrorBody::is_error(br#"{"com":"YA==","sod":"dw==","dg1":"YQ==","dg2":"dQ=="}"#));
         assert!(!ErrorBody::is_error(br#"{"status":"success","images":[]}"#));
         assert!(!ErrorBody::is_error(b"\xff\xd8\xff"));
         assert_eq!(ErrorBody::code_of(br#"{"status":"fail","code":"1818"}"#), Some(1818));

@@ -39,24 +39,14 @@ impl Desk {
     /// Opens a desk.
     #[must_use]
     pub fn of(integration: Arc<Integration>, expect_absent: bool) -> Self {
-        Self {
-            integration,
-            gate: Gate::new(expect_absent),
-            held: Vec::new(),
-            worked: None,
-            was_told: false,
-        }
+        Self { integration, gate: Gate::new(expect_absent), held: Vec::new(), worked: None, was_told: false }
     }
 
     /// Asks again for a session that worked before, and tells whether that is refused now.
     pub(super) async fn is_refused_now(&self) -> bool {
         let Some(worked) = &self.worked else { return false };
         let call = Call::Attempts(&worked.session_id);
-        let asked = self
-            .integration
-            .client
-            .ask(call, &SessionMeter::default(), |_| Ok(()))
-            .await;
+        let asked = self.integration.client.ask(call, &SessionMeter::default(), |_| Ok(())).await;
         matches!(asked, Err(VeriffError::Unauthorized { .. }))
     }
 }

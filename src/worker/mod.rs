@@ -6,6 +6,7 @@
 
 mod desk;
 mod second;
+mod settle;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,35 +16,30 @@ use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinError, JoinSet};
 
 pub use self::desk::Desk;
-use self::desk::Held;
 use self::second::SecondTry;
-use crate::archive::{Archiver, Visit, VisitError};
-use crate::clock::{Clock, Timestamp};
-use crate::error::{Code, Disposition};
-use crate::gate::{StopReason, Verdict};
-use crate::ledger::{Ledger, LedgerError, SessionEntry, State};
+use self::settle::RELEASE_DELAY;
+use crate::archive::Archiver;
+use crate::clock::Clock;
+use crate::error::Code;
+use crate::gate::StopReason;
+use crate::ledger::{Ledger, LedgerError, State};
 use crate::metrics::{Board, Meter, SessionMeter};
 use crate::model::SessionId;
 use crate::model::record::SessionRecord;
-use crate::results::{Outcome, ResultLine, ResultsError, ResultsFile};
-use crate::retry::Backoff;
+use crate::model::retention::Mode;
+use crate::results::{Outcome, ResultLine, ResultsFile};
 use crate::source::{Delivery, Source, SourceError};
 use crate::stop::Stop;
 use crate::store::policy::MAX_CLOCK_OFFSET_MS;
 use crate::summary::{Stopped, Tally};
-use crate::veriff::VeriffError;
+use crate::veriff::settings::IntegrationKind;
+use crate::visit::{Visit, VisitError};
 
 /// How often limits on time are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
-
-/// How often a ledger commit is tried before the run ends.
-const COMMIT_TRIES: u32 = 4;
-
-/// How long a source is asked to keep a session that was given back.
-const RELEASE_DELAY: Duration = Duration::from_mins(5);
 
 /// Limits of one run.
 #[derive(Debug, Clone)]
@@ -161,7 +157,7 @@ impl Worker {
         if let Some(results) = self.results.take()
             && let Err(error) = results.finish().await
         {
-            self.lose_results(error);
+            self.lose_results(&error);
         }
         source.tally()
     }
@@ -178,8 +174,7 @@ impl Worker {
         loop {
             let idle = waiting.take_if(|delivery| !is_busy(&busy, delivery));
             if let Some(delivery) = idle {
-                self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy)
-                    .await;
+                self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy).await;
             }
             if self.stopped.is_some() && pass == Pass::First {
                 break self.drain(source, &mut tasks, &mut taken).await;
@@ -210,10 +205,7 @@ impl Worker {
                 },
             }
             if pass == Pass::Second
-                && matches!(
-                    self.stopped,
-                    Some(Stopped::Interrupted | Stopped::Terminated | Stopped::NoProgress)
-                )
+                && matches!(self.stopped, Some(Stopped::Interrupted | Stopped::Terminated | Stopped::NoProgress))
                 && !tasks.is_empty()
             {
                 self.drain(source, &mut tasks, &mut taken).await;
@@ -222,8 +214,7 @@ impl Worker {
         }
         if let Some(delivery) = waiting.take() {
             self.records += u64::from(pass == Pass::First);
-            self.give_back(delivery, source, Code::RunStopped, "the run was told to stop")
-                .await;
+            self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
         }
     }
 
@@ -245,7 +236,7 @@ impl Worker {
                 return self.refuse(delivery, source, &reason).await;
             }
         };
-        let desk = match self.desk_of(&record) {
+        let desk = match self.desk_of(&record).and_then(|desk| self.permit(&record, &desk).map(|()| desk)) {
             Ok(desk) => desk,
             Err(reason) => {
                 let reason = format!("{}: {reason}", delivery.place);
@@ -315,363 +306,6 @@ impl Worker {
         Some(Done { taken, visit, cost })
     }
 
-    /// Decides what becomes of a session whose visit has ended.
-    async fn judge(&mut self, done: Done, source: &mut dyn Source, pass: Pass) {
-        let session = done.taken.record.session_id.clone();
-        let Some(desk) = self.desks.get_mut(&done.taken.desk) else {
-            return;
-        };
-        let verdict = match &done.visit {
-            Ok(visit) if visit.was_heard => {
-                desk.gate.heard();
-                desk.worked.get_or_insert_with(|| done.taken.record.clone());
-                match &visit.refusal {
-                    Some(refusal) => desk.gate.refused(&session, refusal.refuses_key()),
-                    None => Verdict::Settle,
-                }
-            }
-            Ok(visit) if visit.outcome == Outcome::Absent => desk.gate.absent(&session),
-            Err(VisitError::Veriff(refusal @ VeriffError::Unauthorized { .. })) => {
-                desk.gate.refused(&session, refusal.refuses_key())
-            }
-            Ok(_) | Err(_) => {
-                desk.gate.ended_otherwise();
-                Verdict::Settle
-            }
-        };
-        let heard = desk.gate.was_heard();
-        match verdict {
-            Verdict::Settle => self.settle(done, source, pass).await,
-            Verdict::Hold => desk.held.push(Held::of(done)),
-            Verdict::Probe => self.probe(done, source, pass).await,
-            Verdict::Stop(reason) => self.stop_integration(done, source, reason).await,
-        }
-        if heard {
-            self.settle_held_of(&session, source).await;
-        }
-    }
-
-    /// Asks again for a session that worked, to tell a foreign session from credentials that were withdrawn.
-    async fn probe(&mut self, done: Done, source: &mut dyn Source, pass: Pass) {
-        let Some(desk) = self.desks.get_mut(&done.taken.desk) else {
-            return;
-        };
-        if desk.is_refused_now().await
-            && let Verdict::Stop(reason) = desk.gate.probe_was_refused()
-        {
-            return self.stop_integration(done, source, reason).await;
-        }
-        self.settle(done, source, pass).await;
-    }
-
-    /// Stops an integration; this session and all that are held stay pending. With none left, the run stops.
-    async fn stop_integration(&mut self, done: Done, source: &mut dyn Source, reason: StopReason) {
-        let name = done.taken.desk.clone();
-        let held = self
-            .desks
-            .get_mut(&name)
-            .map(|desk| std::mem::take(&mut desk.held))
-            .unwrap_or_default();
-        let was_told = self.desks.get(&name).is_some_and(|desk| desk.was_told);
-        if !was_told {
-            tracing::error!(integration = %name, error.code = %code_of(reason), "integration stopped: {}", reason.as_str());
-            if let Some(desk) = self.desks.get_mut(&name) {
-                desk.was_told = true;
-            }
-        }
-        for done in held.into_iter().map(Held::into_done).chain([done]) {
-            let end = End {
-                outcome: Outcome::Pending,
-                code: Some(code_of(reason)),
-                message: Some(reason.as_str().to_owned()),
-            };
-            self.write_down(done, end, source).await;
-        }
-        if self.stopped.is_none() && self.desks.values().all(|desk| desk.gate.stopped().is_some()) {
-            self.stopped = Some(Stopped::Integrations);
-        }
-    }
-
-    /// Settles what a desk holds, once one of its sessions was heard.
-    async fn settle_held_of(&mut self, heard: &SessionId, source: &mut dyn Source) {
-        let names: Vec<String> = self
-            .desks
-            .iter()
-            .filter(|(_, desk)| desk.gate.was_heard())
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in names {
-            let held = self
-                .desks
-                .get_mut(&name)
-                .map(|desk| std::mem::take(&mut desk.held))
-                .unwrap_or_default();
-            for done in held.into_iter().map(Held::into_done) {
-                tracing::debug!(session.id = %done.taken.record.session_id, heard = %heard, "no longer held back");
-                self.settle(done, source, Pass::Second).await;
-            }
-        }
-    }
-
-    /// Settles what is still held when no more sessions come.
-    async fn settle_held(&mut self, source: &mut dyn Source) {
-        let names: Vec<String> = self.desks.keys().cloned().collect();
-        for name in names {
-            let Some(desk) = self.desks.get_mut(&name) else {
-                continue;
-            };
-            let held = std::mem::take(&mut desk.held);
-            if held.is_empty() {
-                continue;
-            }
-            // A run that was cut short has not seen all of its sessions, and decides nothing about them.
-            let verdict = if self.stopped.is_some() {
-                None
-            } else {
-                Some(desk.gate.end())
-            };
-            for done in held.into_iter().map(Held::into_done) {
-                match verdict {
-                    Some(Verdict::Stop(reason)) => self.stop_integration(done, source, reason).await,
-                    Some(_) => self.settle(done, source, Pass::Second).await,
-                    None => {
-                        let message = Some("the run stopped before it could tell".to_owned());
-                        let end = End {
-                            outcome: Outcome::Pending,
-                            code: Some(Code::RunStopped),
-                            message,
-                        };
-                        self.write_down(done, end, source).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Settles a session that stands for itself.
-    async fn settle(&mut self, mut done: Done, source: &mut dyn Source, pass: Pass) {
-        if let Ok(visit) = &mut done.visit
-            && let Some(absence) = visit.absence.take()
-            && !self.dry_run
-        {
-            let (code, message) = (visit.code, visit.message.take());
-            done.visit = self.archiver.record_absence(&done.taken.record, absence).await;
-            if let Ok(visit) = &mut done.visit {
-                (visit.code, visit.message) = (code, message);
-            }
-        }
-        let end = match &done.visit {
-            Ok(visit) => End {
-                outcome: visit.outcome,
-                code: visit.code,
-                message: visit.message.clone(),
-            },
-            Err(error) => self.end_of(error),
-        };
-        let may_pass = end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable);
-        if may_pass && pass == Pass::First && self.stopped.is_none() && !self.dry_run {
-            return self.defer(done, end).await;
-        }
-        self.write_down(done, end, source).await;
-    }
-
-    /// Says how a session ends whose visit came to nothing; a fatal error also ends the run.
-    fn end_of(&mut self, error: &VisitError) -> End {
-        let code = error.code();
-        let ends_run =
-            code.disposition() == Disposition::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
-        let mut outcome = Outcome::Failed;
-        if ends_run {
-            if self.stopped.is_none() {
-                tracing::error!(error.code = %code, "the run ends: {error}");
-                self.stopped = Some(Stopped::Fatal(code));
-            }
-            outcome = Outcome::Pending;
-        }
-        if code == Code::RunStopped {
-            outcome = Outcome::Pending;
-        }
-        End {
-            outcome,
-            code: Some(code),
-            message: Some(error.to_string()),
-        }
-    }
-
-    /// Sets a session aside for another try at the end. The ledger keeps it, so that memory does not grow.
-    async fn defer(&mut self, done: Done, end: End) {
-        let session = done.taken.record.session_id.clone();
-        if self.commit(&done, &end).await {
-            tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for another try at the end of the run");
-            self.board.deferred.increment();
-        } else {
-            self.tally.count(Outcome::Pending, end.code, 0, 0);
-        }
-    }
-
-    /// Writes a session's end into ledger and results, and tells the source, in that order.
-    async fn write_down(&mut self, done: Done, mut end: End, source: &mut dyn Source) {
-        if !self.commit(&done, &end).await {
-            end = End {
-                outcome: Outcome::Pending,
-                code: Some(Code::LedgerUnavailable),
-                message: end.message,
-            };
-        }
-        self.log(&done, &end);
-        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
-        self.tally.count(end.outcome, end.code, new.0, new.1);
-        self.board.sessions.increment();
-        self.board.media.add(new.0);
-        if end.outcome == Outcome::Failed {
-            self.board.failed.increment();
-        }
-        if let Ok(visit) = &done.visit {
-            for code in &visit.anomalies {
-                self.tally.warn(code);
-            }
-        }
-        let line = self.line(&done, &end);
-        self.tell(&line).await;
-        let told = match end.outcome {
-            Outcome::Failed | Outcome::Pending => source.release(&done.taken.delivery, RELEASE_DELAY).await,
-            _ => source.acknowledge(&done.taken.delivery).await,
-        };
-        if let Err(error) = told {
-            self.source_failed(&error);
-        }
-    }
-
-    /// Commits a session to the ledger; false if the ledger is out of reach, which ends the run.
-    async fn commit(&mut self, done: &Done, end: &End) -> bool {
-        if self.dry_run {
-            return true;
-        }
-        let entry = self.entry(done, end);
-        if let Some(deadline) = entry.deadline_at
-            && matches!(end.outcome, Outcome::Failed | Outcome::Pending)
-        {
-            self.board.note_deadline(deadline.unix_seconds());
-        }
-        match self.commit_entry(&entry).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(error.code = %error.code(), "the run ends: {error}");
-                self.stopped.get_or_insert(Stopped::Fatal(error.code()));
-                false
-            }
-        }
-    }
-
-    async fn commit_entry(&self, entry: &SessionEntry) -> Result<(), LedgerError> {
-        let backoff = Backoff::of_tries(COMMIT_TRIES);
-        let mut failed = 0;
-        loop {
-            match self.ledger.commit(entry).await {
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    failed += 1;
-                    match backoff.wait(failed, None) {
-                        Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
-                        _ => return Err(error),
-                    }
-                }
-            }
-        }
-    }
-
-    fn entry(&self, done: &Done, end: &End) -> SessionEntry {
-        let visit = done.visit.as_ref().ok();
-        let created_at = visit.and_then(|visit| visit.upstream_created_at);
-        let decided_at = done
-            .taken
-            .record
-            .decided_at
-            .or_else(|| visit.and_then(|visit| visit.decided_at));
-        SessionEntry {
-            record: done.taken.record.clone(),
-            integration: done.taken.desk.clone(),
-            state: match end.outcome {
-                Outcome::Archived | Outcome::Unchanged => State::Archived,
-                Outcome::Absent => State::Absent,
-                Outcome::Failed => State::Failed,
-                Outcome::Pending => State::Pending,
-            },
-            code: end.code,
-            message: end.message.clone(),
-            upstream_created_at: created_at,
-            deadline_at: self.deadline(&done.taken.desk, created_at, decided_at),
-            manifest: visit.and_then(|visit| visit.manifest.clone()),
-            complete: visit.is_some_and(|visit| visit.complete),
-            settled: visit.is_some_and(|visit| visit.settled),
-            media: visit.map(|visit| visit.media.clone()).unwrap_or_default(),
-            run_id: self.archiver.run_id.clone(),
-            at: self.clock.now(),
-        }
-    }
-
-    /// Returns when Veriff may delete the media: the earliest time known of the session plus the horizon.
-    fn deadline(&self, desk: &str, created_at: Option<Timestamp>, decided_at: Option<Timestamp>) -> Option<Timestamp> {
-        let horizon = self.desks.get(desk)?.integration.client.settings().horizon;
-        Some(created_at.into_iter().chain(decided_at).min()?.plus(horizon))
-    }
-
-    fn line(&self, done: &Done, end: &End) -> ResultLine {
-        let mut line = ResultLine::of(done.taken.record.clone(), end.outcome);
-        line.code = end.code;
-        line.message.clone_from(&end.message);
-        line.requests = done.cost.requests.into();
-        line.retries = done.cost.retries.into();
-        line.duration_ms = u64::try_from(done.cost.duration.as_millis()).unwrap_or(u64::MAX);
-        if let Ok(visit) = &done.visit {
-            line.complete = visit.complete;
-            line.settled = visit.settled;
-            line.media = visit.media.len() as u64;
-            line.bytes = visit.media.iter().map(|media| media.size_bytes).sum();
-            line.manifest_key = visit.manifest.as_ref().map(|manifest| manifest.key.clone());
-            line.manifest_sha256 = visit.manifest.as_ref().map(|manifest| manifest.sha256);
-        }
-        line
-    }
-
-    fn log(&self, done: &Done, end: &End) {
-        let (session, desk) = (&done.taken.record.session_id, &done.taken.desk);
-        let code = end.code.map(tracing::field::display);
-        let duration_ms = u64::try_from(done.cost.duration.as_millis()).unwrap_or(u64::MAX);
-        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
-        let message = end.message.as_deref().unwrap_or_default();
-        let outcome = end.outcome.as_str();
-        match end.outcome {
-            Outcome::Failed if end.code.is_some_and(|code| !code.is_retryable()) => {
-                tracing::error!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
-            }
-            Outcome::Failed | Outcome::Absent => {
-                tracing::warn!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
-            }
-            _ => {
-                tracing::info!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, media = new.0, size_bytes = new.1, duration_ms, "{message}");
-            }
-        }
-    }
-
-    /// Appends a result line. When that fails the run ends: the ledger has the rest.
-    async fn tell(&mut self, line: &ResultLine) {
-        if self.dry_run {
-            return;
-        }
-        if let Some(results) = &mut self.results
-            && let Err(error) = results.append(line).await
-        {
-            self.lose_results(error);
-        }
-    }
-
-    fn lose_results(&mut self, error: ResultsError) {
-        tracing::error!(error.code = %error.code(), "results can no longer be written: {error}");
-        self.stopped.get_or_insert(Stopped::Fatal(error.code()));
-        self.results = None;
-    }
-
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
     async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
         tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
@@ -705,11 +339,7 @@ impl Worker {
             visit: Ok(Visit::of(Outcome::Pending)),
             cost: Cost::default(),
         };
-        let end = End {
-            outcome: Outcome::Pending,
-            code: Some(code),
-            message: Some(message.to_owned()),
-        };
+        let end = End { outcome: Outcome::Pending, code: Some(code), message: Some(message.to_owned()) };
         self.write_down(done, end, source).await;
     }
 
@@ -719,14 +349,8 @@ impl Worker {
             Ok(record) => self.ledger.session(&record.session_id).await.ok().flatten(),
             Err(_) => None,
         };
-        let code = row
-            .as_ref()
-            .and_then(|row| row.code.as_deref())
-            .and_then(Code::parse)
-            .unwrap_or(Code::RunStopped);
-        let message = row
-            .and_then(|row| row.message)
-            .unwrap_or_else(|| "the run was told to stop".to_owned());
+        let code = row.as_ref().and_then(|row| row.code.as_deref()).and_then(Code::parse).unwrap_or(Code::RunStopped);
+        let message = row.and_then(|row| row.message).unwrap_or_else(|| "the run was told to stop".to_owned());
         self.give_back(delivery, source, code, &message).await;
     }
 
@@ -734,11 +358,7 @@ impl Worker {
     async fn drain(&mut self, source: &mut dyn Source, tasks: &mut JoinSet<Finished>, taken: &mut HashMap<Id, Taken>) {
         let now = tokio::time::Instant::now();
         let is_stuck = self.stopped == Some(Stopped::NoProgress);
-        let patience = if is_stuck {
-            Duration::ZERO
-        } else {
-            self.limits.drain_timeout
-        };
+        let patience = if is_stuck { Duration::ZERO } else { self.limits.drain_timeout };
         let abandon_at = now + patience;
         self.settle_until(abandon_at, source, tasks, taken).await;
         if tasks.is_empty() {
@@ -746,8 +366,7 @@ impl Worker {
         }
         tracing::warn!(sessions = tasks.len(), "giving up sessions in flight");
         self.archiver.abandon.cancel();
-        self.settle_until(abandon_at + ABANDON_GRACE, source, tasks, taken)
-            .await;
+        self.settle_until(abandon_at + ABANDON_GRACE, source, tasks, taken).await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {
             self.board.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -758,11 +377,7 @@ impl Worker {
                 code: Some(Code::RunStopped),
                 message: Some("the run was told to stop".to_owned()),
             };
-            let done = Done {
-                taken,
-                visit: Ok(Visit::of(Outcome::Pending)),
-                cost: Cost::default(),
-            };
+            let done = Done { taken, visit: Ok(Visit::of(Outcome::Pending)), cost: Cost::default() };
             self.write_down(done, end, source).await;
         }
     }
@@ -797,11 +412,7 @@ impl Worker {
         } else if is_working && self.meter.since_success(now) > self.limits.no_progress {
             tracing::error!("nothing succeeded for limits.no_progress; the run ends");
             self.stopped = Some(Stopped::NoProgress);
-        } else if self
-            .limits
-            .max_duration
-            .is_some_and(|limit| self.meter.elapsed(now) > limit)
-        {
+        } else if self.limits.max_duration.is_some_and(|limit| self.meter.elapsed(now) > limit) {
             self.stopped = Some(Stopped::Limit("--max-duration"));
         }
     }
@@ -831,6 +442,17 @@ impl Worker {
         self.stopped.get_or_insert(Stopped::Fatal(error.code()));
     }
 
+    /// Refuses what a record may not ask of an integration: media of people who only tried things out must not be locked
+    /// for years against everyone.
+    fn permit(&self, record: &SessionRecord, desk: &str) -> Result<(), &'static str> {
+        let kind = self.desks.get(desk).map(|desk| desk.integration.client.settings().kind);
+        let class = record.retention_class.as_deref().and_then(|name| self.archiver.keeper.policy().class(name));
+        if kind == Some(IntegrationKind::Test) && class.is_some_and(|class| class.mode == Mode::Compliance) {
+            return Err("a test integration takes no retention_class of mode COMPLIANCE");
+        }
+        Ok(())
+    }
+
     /// Finds the integration of a record: its own, else the default, else the only one.
     fn desk_of(&self, record: &SessionRecord) -> Result<String, &'static str> {
         let name = record.integration.as_ref().or(self.default_integration.as_ref());
@@ -854,10 +476,7 @@ impl Cost {
 }
 
 fn is_busy(busy: &HashSet<SessionId>, delivery: &Delivery) -> bool {
-    delivery
-        .record
-        .as_ref()
-        .is_ok_and(|record| busy.contains(&record.session_id))
+    delivery.record.as_ref().is_ok_and(|record| busy.contains(&record.session_id))
 }
 
 const fn code_of(reason: StopReason) -> Code {

@@ -26,13 +26,7 @@ pub(super) struct SecondTry {
 
 impl SecondTry {
     pub(super) const fn of(ledger: Arc<dyn Ledger>, run_id: RunId) -> Self {
-        Self {
-            ledger,
-            run_id,
-            page: VecDeque::new(),
-            after: None,
-            records: 0,
-        }
+        Self { ledger, run_id, page: VecDeque::new(), after: None, records: 0 }
     }
 }
 
@@ -40,26 +34,15 @@ impl SecondTry {
 impl Source for SecondTry {
     async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
         if self.page.is_empty() {
-            let page = self
-                .ledger
-                .retryable_of_run(&self.run_id, self.after.as_ref(), PAGE)
-                .await;
+            let page = self.ledger.retryable_of_run(&self.run_id, self.after.as_ref(), PAGE).await;
             self.page = page.map_err(|error| SourceError::SetAside(Box::new(error)))?.into();
-            self.after = self
-                .page
-                .back()
-                .map(|record| record.session_id.clone())
-                .or(self.after.take());
+            self.after = self.page.back().map(|record| record.session_id.clone()).or(self.after.take());
         }
         let Some(record) = self.page.pop_front() else {
             return Ok(None);
         };
         self.records += 1;
-        Ok(Some(Delivery {
-            place: Place::Line(self.records),
-            record: Ok(record),
-            is_finished: false,
-        }))
+        Ok(Some(Delivery { place: Place::Line(self.records), record: Ok(record), is_finished: false }))
     }
 
     async fn acknowledge(&mut self, _: &Delivery) -> Result<(), SourceError> {
@@ -71,10 +54,6 @@ impl Source for SecondTry {
     }
 
     fn tally(&self) -> Tally {
-        Tally {
-            kind: "ledger",
-            records: self.records,
-            sha256: None,
-        }
+        Tally { kind: "ledger", records: self.records, sha256: None }
     }
 }

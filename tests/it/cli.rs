@@ -61,11 +61,7 @@ fn every_command_has_help() {
     }
     let help = run(directory.path(), &["--help"], &[]).stdout;
     for code in ["0", "1", "2", "3", "4", "5", "6", "10", "77", "78", "130, 143"] {
-        assert!(
-            help.lines()
-                .any(|line| line.trim_start().starts_with(&format!("{code}  "))),
-            "{code}"
-        );
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{code}  "))), "{code}");
     }
 }
 
@@ -102,10 +98,7 @@ fn every_shell_gets_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let outcome = run(directory.path(), &["completions", shell], &[]);
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        assert!(
-            outcome.stdout.contains("veriff-archive") && outcome.stdout.contains("drain-timeout"),
-            "{shell}"
-        );
+        assert!(outcome.stdout.contains("veriff-archive") && outcome.stdout.contains("drain-timeout"), "{shell}");
     }
 }
 
@@ -116,9 +109,7 @@ fn every_command_has_a_manual_page() {
     assert!(page.stdout.contains(".TH veriff-archive"), "{page:?}");
     assert_eq!(run(directory.path(), &["man", "--out", "pages"], &[]).code, 0);
     for path in commands() {
-        let page = directory
-            .path()
-            .join(format!("pages/veriff-archive-{}.1", path.join("-")));
+        let page = directory.path().join(format!("pages/veriff-archive-{}.1", path.join("-")));
         assert!(page.is_file(), "{}", page.display());
     }
 }
@@ -127,15 +118,8 @@ fn every_command_has_a_manual_page() {
 fn every_document_has_a_schema() {
     let directory = tempfile::tempdir().unwrap();
     let list = run(directory.path(), &["schema"], &[]).json();
-    let names: Vec<_> = list["documents"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| it["name"].as_str().unwrap())
-        .collect();
-    for name in [
-        "sidecar", "manifest", "archive", "result", "plan", "status", "doctor", "config",
-    ] {
+    let names: Vec<_> = list["documents"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    for name in ["sidecar", "manifest", "archive", "result", "plan", "status", "doctor", "config"] {
         assert!(names.contains(&name), "{name}");
     }
     for name in names {
@@ -150,12 +134,8 @@ fn every_document_has_a_schema() {
 fn a_reader_that_goes_away_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     for arguments in [&["schema", "manifest"][..], &["completions", "bash"], &["--help"]] {
-        let mut child = command(directory.path())
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command(directory.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let mut stderr = String::new();
         child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
@@ -176,45 +156,26 @@ fn status_makes_no_ledger_and_migrate_makes_one() {
     let again = run(directory.path(), &["ledger", "migrate"], &[]);
     assert_eq!((again.code, &again.json()["created"]), (0, &false.into()));
     let after = run(directory.path(), &["status", "--output", "text"], &[]);
-    assert!(
-        after.stdout.contains("sessions   0") && after.stdout.contains("next: "),
-        "{after:?}"
-    );
+    assert!(after.stdout.contains("sessions   0") && after.stdout.contains("next: "), "{after:?}");
 }
 
 #[test]
 fn a_plan_counts_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    write_ids(
-        directory.path(),
-        "# two sessions and a bad line\nsession-1\nAda Lovelace\nsession-2\n",
-    );
+    write_ids(directory.path(), "# two sessions and a bad line\nsession-1\nAda Lovelace\nsession-2\n");
     let variables = [("VERIFF_BASE_URL", "https://stationapi.veriff.com")];
     let arguments = ["plan", "--sessions", "ids.txt", "--store", "file:///nowhere/at/all"];
     let outcome = run(directory.path(), &arguments, &variables);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let plan = outcome.json();
     assert_eq!(plan["schema"], "veriff-archive/plan/v1");
-    assert_eq!(
-        (&plan["sessions"]["new"], &plan["source"]["bad"]),
-        (&2.into(), &1.into())
-    );
-    assert_eq!(
-        (&plan["work"]["requests"], &plan["work"]["puts"]),
-        (&18.into(), &26.into())
-    );
+    assert_eq!((&plan["sessions"]["new"], &plan["source"]["bad"]), (&2.into(), &1.into()));
+    assert_eq!((&plan["work"]["requests"], &plan["work"]["puts"]), (&18.into(), &26.into()));
     assert_eq!(plan["deadlines"]["unknown"], 2);
-    assert!(
-        outcome.stderr.contains("line 3") && !outcome.mentions("Lovelace"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("line 3") && !outcome.mentions("Lovelace"), "{outcome:?}");
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    let text = run(
-        directory.path(),
-        &[&arguments[..], &["--output", "text"]].concat(),
-        &variables,
-    );
+    let text = run(directory.path(), &[&arguments[..], &["--output", "text"]].concat(), &variables);
     assert!(text.stdout.contains("2 new"), "{text:?}");
     let next = "next: veriff-archive run --sessions ids.txt --store file:///nowhere/at/all";
     assert_eq!(text.stdout.lines().last(), Some(next));
@@ -223,33 +184,21 @@ fn a_plan_counts_and_changes_nothing() {
 #[test]
 fn a_plan_exits_6_when_a_session_cannot_be_finished_in_time() {
     let directory = tempfile::tempdir().unwrap();
-    write_ids(
-        directory.path(),
-        "session_id,decided_at\nsession-1,2020-01-01T00:00:00Z\n",
-    );
+    write_ids(directory.path(), "session_id,decided_at\nsession-1,2020-01-01T00:00:00Z\n");
     let variables = [("VERIFF_BASE_URL", "https://stationapi.veriff.com")];
     let outcome = run(directory.path(), &["plan", "--sessions", "ids.txt"], &variables);
     assert_eq!(outcome.code, 6, "{outcome:?}");
     let deadlines = &outcome.json()["deadlines"];
-    assert_eq!(
-        (&deadlines["past"], &deadlines["cannot_finish"]),
-        (&1.into(), &1.into())
-    );
+    assert_eq!((&deadlines["past"], &deadlines["cannot_finish"]), (&1.into(), &1.into()));
 }
 
 #[test]
 fn a_plan_tells_locks_by_class() {
     let directory = tempfile::tempdir().unwrap();
-    write_ids(
-        directory.path(),
-        "session_id,decided_at\nsession-1,2026-11-01T12:00:00Z\n",
-    );
+    write_ids(directory.path(), "session_id,decided_at\nsession-1,2026-11-01T12:00:00Z\n");
     let variables = [
         ("VERIFF_BASE_URL", "https://stationapi.veriff.com"),
-        (
-            "VERIFF_ARCHIVE__RETENTION",
-            r#"{ mode = "COMPLIANCE", period = "5y", max_period = "10y" }"#,
-        ),
+        ("VERIFF_ARCHIVE__RETENTION", r#"{ mode = "COMPLIANCE", period = "5y", max_period = "10y" }"#),
     ];
     let arguments = ["plan", "--sessions", "ids.txt", "--store", "s3://bucket/prefix"];
     let plan = run(directory.path(), &arguments, &variables).json();
@@ -310,13 +259,7 @@ fn a_doctor_finds_a_healthy_machine_healthy() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let doctor = outcome.json();
     assert_eq!(doctor["schema"], "veriff-archive/doctor/v1");
-    assert!(
-        doctor["checks"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|check| check["status"] != "fail")
-    );
+    assert!(doctor["checks"].as_array().unwrap().iter().all(|check| check["status"] != "fail"));
     assert!(!directory.path().join("store").exists());
     assert!(!outcome.mentions(&simulator.secret()), "{outcome:?}");
 }
@@ -324,21 +267,13 @@ fn a_doctor_finds_a_healthy_machine_healthy() {
 #[test]
 fn a_doctor_names_the_repair_of_each_fault() {
     let directory = tempfile::tempdir().unwrap();
-    let broken = run(
-        directory.path(),
-        &["doctor"],
-        &[("VERIFF_ARCHIVE__STORE__URL", "bucket")],
-    );
+    let broken = run(directory.path(), &["doctor"], &[("VERIFF_ARCHIVE__STORE__URL", "bucket")]);
     assert_eq!(broken.code, 78, "{broken:?}");
     assert_eq!(broken.json()["checks"][0]["name"], "configuration");
     let simulator = simulator(1);
     let mut variables = variables(&simulator);
     variables.retain(|(name, _)| *name != "VERIFF_SHARED_SECRET");
-    let unset = run(
-        directory.path(),
-        &["doctor", "--store", "file:///tmp"],
-        &borrowed(&variables),
-    );
+    let unset = run(directory.path(), &["doctor", "--store", "file:///tmp"], &borrowed(&variables));
     assert_eq!(unset.code, 78, "{unset:?}");
     let checks = unset.json()["checks"].as_array().unwrap().clone();
     let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "fail").collect();
@@ -370,32 +305,18 @@ fn look_at(bucket: &Bucket, identity: Identity) -> crate::program::Outcome {
     all.extend([
         ("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", bucket.endpoint.as_str()),
         ("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true"),
-        (
-            "VERIFF_ARCHIVE__RETENTION",
-            r#"{ mode = "COMPLIANCE", period = "5y", max_period = "10y" }"#,
-        ),
+        ("VERIFF_ARCHIVE__RETENTION", r#"{ mode = "COMPLIANCE", period = "5y", max_period = "10y" }"#),
     ]);
     let store = format!("s3://{}/eu/live", bucket.name);
-    let outcome = run(
-        directory.path(),
-        &["--log-level", "trace", "doctor", "--store", &store],
-        &all,
-    );
+    let outcome = run(directory.path(), &["--log-level", "trace", "doctor", "--store", &store], &all);
     assert!(!outcome.mentions(identity.secret_access_key) && !outcome.mentions(&simulator.secret()));
     outcome
 }
 
 fn status_of(outcome: &crate::program::Outcome, name: &str) -> String {
     let document = outcome.json();
-    let check = document["checks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|check| check["name"] == name);
-    check.map_or_else(
-        || "none".to_owned(),
-        |check| check["status"].as_str().unwrap().to_owned(),
-    )
+    let check = document["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+    check.map_or_else(|| "none".to_owned(), |check| check["status"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -415,19 +336,13 @@ async fn a_doctor_refuses_a_bucket_that_cannot_lock_with_77() {
     let outcome = look_at(&bucket, WRITER);
     assert_eq!(outcome.code, 77, "{outcome:?}");
     assert_eq!(status_of(&outcome, "store.object_lock"), "fail");
-    assert!(
-        outcome.stdout.contains("turn on versioning and Object Lock"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stdout.contains("turn on versioning and Object Lock"), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_doctor_refuses_wrong_keys_of_the_store_with_77() {
     let bucket = s3().await.create_bucket("doctor-refused", true).await;
-    let stranger = Identity {
-        secret_access_key: "not-the-secret-of-anyone",
-        ..WRITER
-    };
+    let stranger = Identity { secret_access_key: "not-the-secret-of-anyone", ..WRITER };
     let outcome = look_at(&bucket, stranger);
     assert_eq!(outcome.code, 77, "{outcome:?}");
     assert_eq!(status_of(&outcome, "store"), "fail");
@@ -445,24 +360,10 @@ async fn a_plan_reads_its_list_from_a_bucket() {
         ("VERIFF_ARCHIVE__RETENTION__MODE", "none"),
     ];
     variables.extend(WRITER.environment());
-    let (list, store) = (
-        format!("s3://{}/lists/ids.txt", bucket.name),
-        format!("s3://{}", bucket.name),
-    );
-    let outcome = run(
-        directory.path(),
-        &["plan", "--sessions", &list, "--store", &store],
-        &variables,
-    );
+    let (list, store) = (format!("s3://{}/lists/ids.txt", bucket.name), format!("s3://{}", bucket.name));
+    let outcome = run(directory.path(), &["plan", "--sessions", &list, "--store", &store], &variables);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert_eq!(
-        (&outcome.json()["source"]["kind"], &outcome.json()["sessions"]["new"]),
-        (&"s3".into(), &2.into())
-    );
-    let gone = run(
-        directory.path(),
-        &["plan", "--sessions", &format!("{list}.gone"), "--store", &store],
-        &variables,
-    );
+    assert_eq!((&outcome.json()["source"]["kind"], &outcome.json()["sessions"]["new"]), (&"s3".into(), &2.into()));
+    let gone = run(directory.path(), &["plan", "--sessions", &format!("{list}.gone"), "--store", &store], &variables);
     assert_eq!(gone.code, 5, "{gone:?}");
 }

@@ -28,11 +28,7 @@ fn file(text: &str) -> (TempDir, PathBuf) {
 
 fn load(text: &str, variables: &[(&str, &str)], store_url: Option<&str>) -> Result<Config, ConfigError> {
     let (_directory, path) = file(text);
-    Config::load(Sources {
-        file: Some(&path),
-        environment: &Environment::of(variables),
-        store_url,
-    })
+    Config::load(Sources { file: Some(&path), environment: &Environment::of(variables), store_url })
 }
 
 fn refusal(text: &str) -> String {
@@ -41,19 +37,14 @@ fn refusal(text: &str) -> String {
 
 fn shown(config: &Config, key: &str) -> (Value, String) {
     let found = config.show().iter().find(|shown| shown.key == key).unwrap();
-    let origin = found
-        .origin
-        .split_once(' ')
-        .map_or(found.origin.as_str(), |(kind, _)| kind);
+    let origin = found.origin.split_once(' ').map_or(found.origin.as_str(), |(kind, _)| kind);
     (found.value.clone(), origin.to_owned())
 }
 
 fn shipped() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|it| it == "toml"))
-        .collect()
+    files.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect()
 }
 
 #[test]
@@ -62,22 +53,12 @@ fn a_typo_in_a_key_exits_78_and_names_the_right_key() {
     let path = path.to_str().unwrap();
     let outcome = run(directory.path(), &["--config", path, "config", "check"], &ZERO);
     assert_eq!(outcome.code, 78);
-    assert!(
-        outcome.stderr.contains("store.urll: unknown key; did you mean `url`?"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("store.urll: unknown key; did you mean `url`?"), "{outcome:?}");
     assert!(outcome.stderr.contains(path), "{outcome:?}");
-    let by_variable = run(
-        directory.path(),
-        &["config", "check"],
-        &[("VERIFF_ARCHIVE__LIMITS__TRYS", "3")],
-    );
+    let by_variable = run(directory.path(), &["config", "check"], &[("VERIFF_ARCHIVE__LIMITS__TRYS", "3")]);
     assert_eq!(by_variable.code, 78);
     assert!(by_variable.stderr.contains("did you mean `tries`?"), "{by_variable:?}");
-    assert!(
-        by_variable.stderr.contains("VERIFF_ARCHIVE__LIMITS__TRYS"),
-        "{by_variable:?}"
-    );
+    assert!(by_variable.stderr.contains("VERIFF_ARCHIVE__LIMITS__TRYS"), "{by_variable:?}");
 }
 
 #[test]
@@ -129,25 +110,14 @@ fn a_file_that_is_not_toml_is_refused_by_line_without_being_quoted() {
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let text = "[limits]\ntries = 3\nsessions_in_flight = 3\n[store]\nurl = \"file:///from-file\"\n";
-    let variables = [
-        ("VERIFF_ARCHIVE__LIMITS__TRIES", "4"),
-        ("VERIFF_ARCHIVE__STORE__URL", "file:///from-environment"),
-    ];
+    let variables =
+        [("VERIFF_ARCHIVE__LIMITS__TRIES", "4"), ("VERIFF_ARCHIVE__STORE__URL", "file:///from-environment")];
     let config = load(text, &variables, Some("file:///from-flag")).unwrap();
     assert_eq!(config.store, Some(StoreSettings::Dir("/from-flag".into())));
-    assert_eq!(
-        shown(&config, "store.url"),
-        ("file:///from-flag".into(), "flag".to_owned())
-    );
+    assert_eq!(shown(&config, "store.url"), ("file:///from-flag".into(), "flag".to_owned()));
     assert_eq!(shown(&config, "limits.tries"), (4.into(), "environment".to_owned()));
-    assert_eq!(
-        shown(&config, "limits.sessions_in_flight"),
-        (3.into(), "file".to_owned())
-    );
-    assert_eq!(
-        shown(&config, "limits.no_progress"),
-        ("15m".into(), "default".to_owned())
-    );
+    assert_eq!(shown(&config, "limits.sessions_in_flight"), (3.into(), "file".to_owned()));
+    assert_eq!(shown(&config, "limits.no_progress"), ("15m".into(), "default".to_owned()));
     let without_flag = load(text, &variables, None).unwrap();
     assert_eq!(without_flag.store, Some(StoreSettings::Dir("/from-environment".into())));
 }
@@ -157,14 +127,8 @@ fn variables_hold_lists_and_inline_tables_as_toml_and_texts_as_they_are() {
     let variables = [
         ("VERIFF_ARCHIVE__INTEGRATIONS__EU__BASE_URL", "https://eu.example.com"),
         ("VERIFF_ARCHIVE__INTEGRATIONS__EU__API_KEY", r#"{ env = "EU_KEY" }"#),
-        (
-            "VERIFF_ARCHIVE__INTEGRATIONS__EU__SHARED_SECRET__FILE",
-            "/run/secrets/eu",
-        ),
-        (
-            "VERIFF_ARCHIVE__INTEGRATIONS__EU__RECORDS",
-            r#"["decision", "watchlist-screening"]"#,
-        ),
+        ("VERIFF_ARCHIVE__INTEGRATIONS__EU__SHARED_SECRET__FILE", "/run/secrets/eu"),
+        ("VERIFF_ARCHIVE__INTEGRATIONS__EU__RECORDS", r#"["decision", "watchlist-screening"]"#),
         ("VERIFF_ARCHIVE__INTEGRATIONS__EU__MAX_REQUESTS_PER_SECOND", "2.5"),
         ("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true"),
         ("VERIFF_ARCHIVE__STORE__REGION", "5"),
@@ -196,12 +160,7 @@ fn three_variables_are_a_whole_configuration() {
 #[test]
 fn a_missing_credential_is_told_by_name_when_veriff_is_to_be_asked() {
     let none = load("", &[], None).unwrap();
-    assert!(
-        none.require_integrations()
-            .unwrap_err()
-            .to_string()
-            .contains("VERIFF_BASE_URL")
-    );
+    assert!(none.require_integrations().unwrap_err().to_string().contains("VERIFF_BASE_URL"));
     let partly = load("", &ZERO[..2], None).unwrap();
     let text = partly.require_integrations().unwrap_err().to_string();
     assert!(text.contains("VERIFF_SHARED_SECRET is not set"), "{text}");
@@ -209,23 +168,15 @@ fn a_missing_credential_is_told_by_name_when_veriff_is_to_be_asked() {
 
 #[test]
 fn an_address_may_end_in_a_slash_or_v1_and_hold_nothing_else() {
-    let with = |url: &str, rest: &str| {
-        load(
-            &format!("[integrations.default]\nbase_url = \"{url}\"\n{rest}"),
-            &ZERO,
-            None,
-        )
-    };
+    let with =
+        |url: &str, rest: &str| load(&format!("[integrations.default]\nbase_url = \"{url}\"\n{rest}"), &ZERO, None);
     for (text, address) in [
         ("https://h.example", "https://h.example/"),
         ("https://h.example/v1", "https://h.example/"),
         ("https://h.example/v1/", "https://h.example/"),
         ("https://h.example/proxy/v1/", "https://h.example/proxy"),
     ] {
-        assert_eq!(
-            with(text, "").unwrap().integrations["default"].base_url.as_str(),
-            address
-        );
+        assert_eq!(with(text, "").unwrap().integrations["default"].base_url.as_str(), address);
     }
     for (text, reason) in [
         ("http://h.example", "allow_http"),
@@ -243,20 +194,9 @@ fn an_address_may_end_in_a_slash_or_v1_and_hold_nothing_else() {
 
 #[test]
 fn an_inline_secret_is_refused_with_what_to_write_and_never_repeated() {
-    for place in [
-        "api_key = \"sk-live-1\"",
-        "shared_secret = \"sk-live-1\"",
-        "api_key = { value = \"sk-live-1\" }",
-    ] {
+    for place in ["api_key = \"sk-live-1\"", "shared_secret = \"sk-live-1\"", "api_key = { value = \"sk-live-1\" }"] {
         let (directory, path) = file(&format!("[integrations.default]\n{place}\n"));
-        let arguments = [
-            "--config",
-            path.to_str().unwrap(),
-            "--log-level",
-            "trace",
-            "config",
-            "check",
-        ];
+        let arguments = ["--config", path.to_str().unwrap(), "--log-level", "trace", "config", "check"];
         let outcome = run(directory.path(), &arguments, &ZERO);
         assert_eq!(outcome.code, 78);
         assert!(outcome.stderr.contains("{ env = \"VARIABLE\" }"), "{outcome:?}");
@@ -267,33 +207,18 @@ fn an_inline_secret_is_refused_with_what_to_write_and_never_repeated() {
 #[test]
 fn secrets_are_never_shown() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [
-        ["config", "show"],
-        ["config", "check"],
-        ["--output=text", "config show"],
-        ["status", "--check"],
-    ] {
+    for arguments in [["config", "show"], ["config", "check"], ["--output=text", "config show"], ["status", "--check"]]
+    {
         let arguments: Vec<&str> = arguments.iter().flat_map(|it| it.split(' ')).collect();
-        let outcome = run(
-            directory.path(),
-            &[&["--log-level", "trace"], &arguments[..]].concat(),
-            &ZERO,
-        );
+        let outcome = run(directory.path(), &[&["--log-level", "trace"], &arguments[..]].concat(), &ZERO);
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        assert!(
-            !outcome.mentions("key-of-the-test") && !outcome.mentions("secret-of-the-test"),
-            "{outcome:?}"
-        );
+        assert!(!outcome.mentions("key-of-the-test") && !outcome.mentions("secret-of-the-test"), "{outcome:?}");
     }
     let shown = run(directory.path(), &["config", "show"], &ZERO);
     let values = shown.json()["values"].as_array().unwrap().clone();
     let redacted: Vec<_> = values.iter().filter(|value| value["value"] == "[redacted]").collect();
     assert_eq!(redacted.len(), 2);
-    assert!(
-        redacted
-            .iter()
-            .any(|value| value["origin"] == "environment VERIFF_API_KEY")
-    );
+    assert!(redacted.iter().any(|value| value["origin"] == "environment VERIFF_API_KEY"));
     let config = load("", &ZERO, None).unwrap();
     assert!(!format!("{config:?} {:?}", Environment::of(&ZERO)).contains("secret-of-the-test"));
 }
@@ -341,11 +266,7 @@ fn what_refers_to_something_else_must_find_it() {
 
 #[test]
 fn plain_http_to_another_machine_is_allowed_with_a_warning() {
-    let with = |url: &str| {
-        load(&format!("[store]\nendpoint_url = \"{url}\"\n"), &ZERO, None)
-            .unwrap()
-            .warnings
-    };
+    let with = |url: &str| load(&format!("[store]\nendpoint_url = \"{url}\"\n"), &ZERO, None).unwrap().warnings;
     assert_eq!(with("http://127.0.0.1:9000"), Vec::<String>::new());
     assert_eq!(with("https://s3.example.com"), Vec::<String>::new());
     assert!(with("http://s3.example.com")[0].contains("plain HTTP"));
@@ -356,11 +277,7 @@ fn every_shipped_file_is_valid() {
     let files = shipped();
     assert!(files.len() >= 2, "{files:?}");
     for path in files {
-        let config = Config::load(Sources {
-            file: Some(&path),
-            environment: &Environment::default(),
-            store_url: None,
-        });
+        let config = Config::load(Sources { file: Some(&path), environment: &Environment::default(), store_url: None });
         assert!(config.is_ok(), "{}: {config:?}", path.display());
     }
 }

@@ -32,11 +32,7 @@ pub(crate) fn command(directory: &Path) -> Command {
 
 /// Runs the binary in a directory.
 pub(crate) fn run(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
-    let output = command(directory)
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+    let output = command(directory).args(arguments).envs(variables.iter().copied()).output().unwrap();
     outcome(output)
 }
 

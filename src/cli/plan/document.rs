@@ -137,10 +137,7 @@ impl Plan {
         let counts = &tally.sessions;
         let to_archive = ratio(counts.to_archive(), 1);
         let puts = to_archive * estimate.puts();
-        let hours = tally
-            .queues
-            .values()
-            .map(|queue| queue.duration().as_secs_f64() / 3600.0);
+        let hours = tally.queues.values().map(|queue| queue.duration().as_secs_f64() / 3600.0);
         let work = PlanWork {
             requests: whole(tally.queues.values().map(|queue| queue.requests).sum()),
             media: whole(to_archive * estimate.media),
@@ -193,11 +190,7 @@ impl Plan {
 
     /// Tells how the command exits.
     pub(super) const fn exit(&self) -> Exit {
-        if self.deadlines.cannot_finish > 0 {
-            Exit::Horizon
-        } else {
-            Exit::Success
-        }
+        if self.deadlines.cannot_finish > 0 { Exit::Horizon } else { Exit::Success }
     }
 }
 
@@ -271,18 +264,10 @@ impl Answer for Plan {
                     "lock       class {}, {}: {} sessions, until {first} to {last}",
                     lock.class, lock.mode, lock.sessions
                 )?,
-                _ => writeln!(
-                    out,
-                    "lock       class {}: {} sessions, not locked",
-                    lock.class, lock.sessions
-                )?,
+                _ => writeln!(out, "lock       class {}: {} sessions, not locked", lock.class, lock.sessions)?,
             }
             if lock.too_long > 0 {
-                writeln!(
-                    out,
-                    "           {} of them would exceed max_period and be refused",
-                    lock.too_long
-                )?;
+                writeln!(out, "           {} of them would exceed max_period and be refused", lock.too_long)?;
             }
         }
         let deadlines = &self.deadlines;

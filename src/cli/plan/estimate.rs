@@ -89,14 +89,7 @@ impl Estimate {
     }
 
     fn new(basis: Basis, sessions: u64, media: f64, bytes: f64, list_requests: f64) -> Self {
-        Self {
-            basis,
-            sessions,
-            media,
-            bytes,
-            requests: list_requests + media,
-            list_requests,
-        }
+        Self { basis, sessions, media, bytes, requests: list_requests + media, list_requests }
     }
 
     /// Returns how many objects a session makes: each item with its sidecar, and the manifest.
@@ -118,29 +111,17 @@ mod tests {
     #[test]
     fn a_sample_is_believed_before_the_ledger_and_the_ledger_before_assumptions() {
         let overview = Overview {
-            states: vec![StateCount {
-                state: State::Archived,
-                sessions: 10,
-            }],
+            states: vec![StateCount { state: State::Archived, sessions: 10 }],
             media: 40,
             bytes: 4_000,
             ..Overview::default()
         };
-        let sample = Sample {
-            sessions: 2,
-            media: 10,
-            list_requests: 8,
-            sized: 5,
-            bytes: 500,
-        };
+        let sample = Sample { sessions: 2, media: 10, list_requests: 8, sized: 5, bytes: 500 };
         let best = Estimate::of(Some(&sample), &overview);
         assert_eq!((best.basis, best.requests, best.bytes), (Basis::Sample, 9.0, 500.0));
         let known = Estimate::of(Some(&Sample::default()), &overview);
         assert_eq!((known.basis, known.media, known.bytes), (Basis::Ledger, 4.0, 400.0));
         let assumed = Estimate::of(None, &Overview::default());
-        assert_eq!(
-            (assumed.basis, assumed.requests, assumed.puts()),
-            (Basis::Assumed, 9.0, 13.0)
-        );
+        assert_eq!((assumed.basis, assumed.requests, assumed.puts()), (Basis::Assumed, 9.0, 13.0));
     }
 }

@@ -110,8 +110,7 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
         args.put_price,
         source.tally().kind,
         overview,
-        args.source
-            .as_typed("run", global.config.as_deref(), args.store.store.as_deref()),
+        args.source.as_typed("run", global.config.as_deref(), args.store.store.as_deref()),
     );
     print(&plan, global.format())?;
     Ok(plan.exit())
@@ -126,11 +125,7 @@ fn integration_of<'a>(
 }
 
 async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
-    Ok(if ledger::exists(&config.ledger_url).await? {
-        Some(ledger::open(&config.ledger_url).await?)
-    } else {
-        None
-    })
+    Ok(if ledger::exists(&config.ledger_url).await? { Some(ledger::open(&config.ledger_url).await?) } else { None })
 }
 
 async fn fill(first: &mut VecDeque<Delivery>, source: &mut dyn Source, size: usize) -> anyhow::Result<()> {
@@ -166,12 +161,8 @@ async fn ask_sample(
         let client = match clients.entry(settings.name.clone()) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let client = VeriffClient::connect(
-                    settings.clone(),
-                    config.limits.tries,
-                    Arc::clone(clock),
-                    Arc::clone(&meter),
-                );
+                let client =
+                    VeriffClient::connect(settings.clone(), config.limits.tries, Arc::clone(clock), Arc::clone(&meter));
                 entry.insert(client.await?)
             }
         };

@@ -107,11 +107,7 @@ impl<'a> Tally<'a> {
                 return;
             }
             Some((State::Archived, settled)) => {
-                let counter = if settled {
-                    &mut self.sessions.settled
-                } else {
-                    &mut self.sessions.unsettled
-                };
+                let counter = if settled { &mut self.sessions.settled } else { &mut self.sessions.unsettled };
                 *counter += 1;
                 (false, self.estimate.list_requests)
             }
@@ -159,10 +155,7 @@ impl<'a> Tally<'a> {
         };
         self.deadlines.past += u64::from(deadline < self.now);
         self.deadlines.cannot_finish += u64::from(deadline < done_at);
-        let nearest = self
-            .deadlines
-            .nearest_at
-            .map_or(deadline, |nearest| nearest.min(deadline));
+        let nearest = self.deadlines.nearest_at.map_or(deadline, |nearest| nearest.min(deadline));
         self.deadlines.nearest_at = Some(nearest);
     }
 

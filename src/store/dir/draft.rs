@@ -25,10 +25,7 @@ impl DirUpload {
         action: &'static str,
         work: impl FnOnce(&mut Draft) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let mut draft = self
-            .draft
-            .take()
-            .ok_or(StoreError::Unsupported("go on with an upload that has ended"))?;
+        let mut draft = self.draft.take().ok_or(StoreError::Unsupported("go on with an upload that has ended"))?;
         let (draft, outcome) = blocking(action, move || {
             let outcome = work(&mut draft);
             Ok((draft, outcome))
@@ -44,14 +41,12 @@ impl Upload for DirUpload {
     async fn put_part(&mut self, part: &Payload) -> Result<(), StoreError> {
         const ACTION: &str = "write a part";
         let part = part.clone();
-        self.with_draft(ACTION, move |draft| draft.append(ACTION, part.segments()))
-            .await
+        self.with_draft(ACTION, move |draft| draft.append(ACTION, part.segments())).await
     }
 
     async fn complete(&mut self, sha256: Sha256Digest) -> Result<PutOutcome, StoreError> {
         const ACTION: &str = "complete an upload";
-        self.with_draft(ACTION, move |draft| draft.publish(ACTION, sha256))
-            .await
+        self.with_draft(ACTION, move |draft| draft.publish(ACTION, sha256)).await
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
@@ -80,13 +75,7 @@ impl Draft {
         make_dirs(directory)?;
         let temp = directory.join(format!("{TEMP_PREFIX}{}", uuid::Uuid::new_v4()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temp)?;
-        Ok(Self {
-            file,
-            temp,
-            place,
-            size_bytes: 0,
-            hasher: Hasher::default(),
-        })
+        Ok(Self { file, temp, place, size_bytes: 0, hasher: Hasher::default() })
     }
 
     /// Adds bytes, all of them or none.
@@ -127,10 +116,7 @@ impl Draft {
             Err(error) => return Err(link_error(action, &error)),
         }
         sync_dir(parent_of(&self.place)).map_err(|error| io_error(action, &error))?;
-        Ok(PutOutcome::Created(Stored {
-            version_id: None,
-            checksum: Checksum::full(sha256),
-        }))
+        Ok(PutOutcome::Created(Stored { version_id: None, checksum: Checksum::full(sha256) }))
     }
 }
 

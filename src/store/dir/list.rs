@@ -20,10 +20,7 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn walk_from(&mut self, root: &Path) -> io::Result<()> {
-        let folder = self
-            .prefix
-            .rsplit_once('/')
-            .map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let folder = self.prefix.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         match place_of(root, folder.trim_end_matches('/')) {
             Some(start) => self.walk(&start, &folder),
             None if folder.is_empty() => self.walk(root, ""),
@@ -74,10 +71,7 @@ impl Listing {
     fn may_hold(&self, key: &str) -> bool {
         let is_folder = key.ends_with('/');
         let wanted = key.starts_with(&self.prefix) || (is_folder && self.prefix.starts_with(key));
-        let is_left = self
-            .after
-            .as_deref()
-            .is_none_or(|after| key > after || (is_folder && after.starts_with(key)));
+        let is_left = self.after.as_deref().is_none_or(|after| key > after || (is_folder && after.starts_with(key)));
         wanted && is_left
     }
 
@@ -99,10 +93,8 @@ impl Listing {
     }
 
     fn sweep(&self, path: &Path) {
-        let is_left_over = fs::metadata(path)
-            .ok()
-            .and_then(|found| modified_at(&found))
-            .is_some_and(|at| at < self.sweep_before);
+        let is_left_over =
+            fs::metadata(path).ok().and_then(|found| modified_at(&found)).is_some_and(|at| at < self.sweep_before);
         if is_left_over {
             // A listing does not fail because a directory is for reading only.
             let _ = fs::remove_file(path);

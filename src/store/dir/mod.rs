@@ -94,12 +94,7 @@ impl Store for DirStore {
             Ok(())
         })
         .await?;
-        Ok(StoreReport {
-            features: self.features(),
-            clock_offset_ms: None,
-            default_lock: None,
-            locks_assumed: None,
-        })
+        Ok(StoreReport { features: self.features(), clock_offset_ms: None, default_lock: None, locks_assumed: None })
     }
 
     async fn put(&self, key: &ObjectKey, payload: &Payload, _: &Terms) -> Result<PutOutcome, StoreError> {
@@ -120,10 +115,7 @@ impl Store for DirStore {
     async fn start_upload(&self, key: &ObjectKey, _: &Terms) -> Result<Box<dyn Upload>, StoreError> {
         const ACTION: &str = "begin an upload";
         let place = self.place(key)?;
-        let draft = blocking(ACTION, move || {
-            Draft::new(place).map_err(|error| io_error(ACTION, &error))
-        })
-        .await?;
+        let draft = blocking(ACTION, move || Draft::new(place).map_err(|error| io_error(ACTION, &error))).await?;
         Ok(Box::new(DirUpload { draft: Some(draft) }))
     }
 
@@ -181,10 +173,7 @@ impl Store for DirStore {
         let next = (found.len() == PAGE_ENTRIES)
             .then(|| found.last())
             .flatten()
-            .map(|last| PageToken {
-                key: last.key.as_str().to_owned(),
-                version: None,
-            });
+            .map(|last| PageToken { key: last.key.as_str().to_owned(), version: None });
         Ok(ListPage { versions: found, next })
     }
 
@@ -207,10 +196,7 @@ impl Chunks for DirChunks {
         };
         let (file, chunk) = blocking(ACTION, move || {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            (&mut file)
-                .take(CHUNK_BYTES as u64)
-                .read_to_end(&mut chunk)
-                .map_err(|error| io_error(ACTION, &error))?;
+            (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(|error| io_error(ACTION, &error))?;
             Ok((file, chunk))
         })
         .await?;
@@ -225,13 +211,9 @@ impl Chunks for DirChunks {
 /// Returns where a key's object lies, or nothing if the key could lead elsewhere.
 fn place_of(root: &Path, key: &str) -> Option<PathBuf> {
     let plain = !key.is_empty()
-        && key
-            .split('/')
-            .all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with(TEMP_PREFIX))
+        && key.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with(TEMP_PREFIX))
         && !key.contains('\0')
-        && Path::new(key)
-            .components()
-            .all(|component| matches!(component, Component::Normal(_)));
+        && Path::new(key).components().all(|component| matches!(component, Component::Normal(_)));
     plain.then(|| root.join(key))
 }
 
@@ -258,21 +240,15 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn unavailable(action: &'static str, reason: String) -> StoreError {
-    StoreError::Unavailable {
-        action,
-        reason,
-        wait: None,
-        slow_down: false,
-    }
+    StoreError::Unavailable { action, reason, wait: None, slow_down: false }
 }
 
 fn io_error(action: &'static str, error: &io::Error) -> StoreError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::Denied {
-            action,
-            reason: error.to_string(),
-        },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Denied { action, reason: error.to_string() }
+        }
         ErrorKind::NotADirectory => StoreError::Unfit(format!(
             "the store's directory cannot be used ({error}); a part of store.url, or of a key below it, is a file"
         )),
@@ -289,18 +265,12 @@ mod tests {
     use crate::model::digest::Sha256Digest;
 
     fn terms() -> Terms {
-        Terms {
-            content_type: "application/octet-stream".to_owned(),
-            lock: None,
-            is_document: false,
-        }
+        Terms { content_type: "application/octet-stream".to_owned(), lock: None, is_document: false }
     }
 
     async fn store() -> (tempfile::TempDir, DirStore) {
         let directory = tempfile::tempdir().unwrap();
-        let store = DirStore::open(directory.path().join("new/store"), Arc::new(SystemClock))
-            .await
-            .unwrap();
+        let store = DirStore::open(directory.path().join("new/store"), Arc::new(SystemClock)).await.unwrap();
         (directory, store)
     }
 
@@ -319,17 +289,7 @@ mod tests {
     #[test]
     fn a_key_never_leads_out_of_the_directory() {
         let root = Path::new("/store");
-        for bad in [
-            "",
-            "/etc/passwd",
-            "a/../../b",
-            "..",
-            "a//b",
-            "a/./b",
-            "a/",
-            "a\0b",
-            "a/.tmp-1",
-        ] {
+        for bad in ["", "/etc/passwd", "a/../../b", "..", "a//b", "a/./b", "a/", "a\0b", "a/.tmp-1"] {
             assert_eq!(place_of(root, bad), None, "{bad:?}");
         }
         assert_eq!(place_of(root, "a/b.c"), Some(PathBuf::from("/store/a/b.c")));
@@ -372,12 +332,7 @@ mod tests {
         fs::write(&left, b"half").unwrap();
         fs::write(&young, b"half").unwrap();
         let past = std::time::UNIX_EPOCH + Duration::from_hours(24);
-        File::options()
-            .write(true)
-            .open(&left)
-            .unwrap()
-            .set_modified(past)
-            .unwrap();
+        File::options().write(true).open(&left).unwrap().set_modified(past).unwrap();
         let page = store.list("", None).await.unwrap();
         assert_eq!(page.versions, []);
         assert!(!left.exists());

@@ -98,9 +98,7 @@ impl Bucket {
             Fault::Absent => unavailable(action, "404".to_owned(), false),
             Fault::NoSuchUpload => unavailable(action, "404 NoSuchUpload".to_owned(), false),
             Fault::Invalid(answer) => unavailable(action, answer, false),
-            Fault::ClockSkew => StoreError::ClockSkew {
-                offset_ms: self.clock.offsets().map_or(0, |seen| seen.last),
-            },
+            Fault::ClockSkew => StoreError::ClockSkew { offset_ms: self.clock.offsets().map_or(0, |seen| seen.last) },
             Fault::ExpiredToken => self.expired(action),
         }
     }
@@ -120,10 +118,7 @@ impl Bucket {
         if now.duration_since(since) < TOKEN_GRACE {
             unavailable(action, "ExpiredToken".to_owned(), true)
         } else {
-            StoreError::Denied {
-                action,
-                reason: "ExpiredToken; renew the AWS credentials".to_owned(),
-            }
+            StoreError::Denied { action, reason: "ExpiredToken; renew the AWS credentials".to_owned() }
         }
     }
 
@@ -133,11 +128,7 @@ impl Bucket {
 
     pub(super) async fn exists(&self) -> Result<(), StoreError> {
         const ACTION: &str = "look at the bucket (s3:ListBucket)";
-        let request = self
-            .client
-            .head_bucket()
-            .bucket(&self.name)
-            .set_expected_bucket_owner(self.owner.clone());
+        let request = self.client.head_bucket().bucket(&self.name).set_expected_bucket_owner(self.owner.clone());
         match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
             Ok(_) => Ok(()),
             Err(Fault::Absent) => Err(StoreError::Unfit(format!(
@@ -150,11 +141,8 @@ impl Bucket {
 
     pub(super) async fn is_versioned(&self) -> Result<bool, StoreError> {
         const ACTION: &str = "read the bucket's versioning (s3:GetBucketVersioning)";
-        let request = self
-            .client
-            .get_bucket_versioning()
-            .bucket(&self.name)
-            .set_expected_bucket_owner(self.owner.clone());
+        let request =
+            self.client.get_bucket_versioning().bucket(&self.name).set_expected_bucket_owner(self.owner.clone());
         match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
             Ok(answer) => Ok(answer.status() == Some(&BucketVersioningStatus::Enabled)),
             Err(Fault::Absent | Fault::Error(StoreError::Unsupported(_))) => Ok(false),
@@ -236,10 +224,7 @@ fn lock_of(mode: Option<&ObjectLockMode>, until: Option<&DateTime>) -> Option<Lo
         // Not known to be any lock; a mode that a later S3 adds is not taken for one of ours.
         _ => return None,
     };
-    Some(Lock {
-        mode,
-        retain_until: timestamp_of(until?)?,
-    })
+    Some(Lock { mode, retain_until: timestamp_of(until?)? })
 }
 
 pub(super) fn lock_mode(mode: Mode) -> Option<ObjectLockMode> {
@@ -277,10 +262,7 @@ mod tests {
         let other = Checksum::full(Sha256Digest::of(b"other"));
         assert!(same_checksum("write", Some(&sent.value), &sent).is_ok());
         assert!(same_checksum("write", None, &sent).is_ok());
-        assert!(matches!(
-            same_checksum("write", Some(&other.value), &sent),
-            Err(StoreError::Checksum { .. })
-        ));
+        assert!(matches!(same_checksum("write", Some(&other.value), &sent), Err(StoreError::Checksum { .. })));
     }
 
     #[test]

@@ -83,12 +83,7 @@ where
 
 /// Makes the error for a store that cannot do it now.
 pub(super) fn unavailable(action: &'static str, reason: String, slow_down: bool) -> StoreError {
-    StoreError::Unavailable {
-        action,
-        reason,
-        wait: None,
-        slow_down,
-    }
+    StoreError::Unavailable { action, reason, wait: None, slow_down }
 }
 
 /// Makes the error for a bucket that does not take a lock.
@@ -133,19 +128,15 @@ fn credentials_error(action: &'static str, error: &CredentialsError) -> StoreErr
                 "no AWS credentials were found; give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
                     .to_owned(),
         },
-        CredentialsError::InvalidConfiguration(_) => StoreError::Denied {
-            action,
-            reason: "the AWS configuration is not valid".to_owned(),
-        },
+        CredentialsError::InvalidConfiguration(_) => {
+            StoreError::Denied { action, reason: "the AWS configuration is not valid".to_owned() }
+        }
         _ => unavailable(action, "no AWS credentials could be loaded now".to_owned(), true),
     }
 }
 
 fn retry_after(raw: &HttpResponse) -> Option<Duration> {
-    raw.headers()
-        .get("retry-after")
-        .and_then(|text| text.trim().parse().ok())
-        .map(Duration::from_secs)
+    raw.headers().get("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs)
 }
 
 fn judge(action: &'static str, answer: &Answer<'_>) -> Fault {
@@ -170,9 +161,7 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
             "the bucket does not exist; make it with versioning and Object Lock, or correct store.url".to_owned(),
         ),
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-            StoreError::Unfit(format!(
-                "the bucket is in another region ({code}); set store.region to the bucket's"
-            ))
+            StoreError::Unfit(format!("the bucket is in another region ({code}); set store.region to the bucket's"))
         }
         "InvalidObjectState" => StoreError::Unfit(
             "an object of the archive is in an archive storage class and cannot be read; restore it first".to_owned(),
@@ -183,10 +172,7 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
         }
         // The server may repeat what it was sent, so its message is left out.
         "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "InvalidToken" | "InvalidSecurity" | "NotSignedUp" => {
-            StoreError::Denied {
-                action,
-                reason: code.to_owned(),
-            }
+            StoreError::Denied { action, reason: code.to_owned() }
         }
         "AccessDenied" | "AccountProblem" | "AllAccessDisabled" | "AccessForbidden" => denied(action, answer),
         "SlowDown"
@@ -230,19 +216,11 @@ fn by_status(action: &'static str, answer: &Answer<'_>) -> Fault {
 }
 
 fn denied(action: &'static str, answer: &Answer<'_>) -> StoreError {
-    StoreError::Denied {
-        action,
-        reason: described(answer),
-    }
+    StoreError::Denied { action, reason: described(answer) }
 }
 
 fn busy(action: &'static str, answer: &Answer<'_>, slow_down: bool) -> StoreError {
-    StoreError::Unavailable {
-        action,
-        reason: described(answer),
-        wait: answer.wait,
-        slow_down,
-    }
+    StoreError::Unavailable { action, reason: described(answer), wait: answer.wait, slow_down }
 }
 
 fn mentions_lock(message: &str) -> bool {
@@ -262,10 +240,7 @@ fn described(answer: &Answer<'_>) -> String {
 }
 
 fn short(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_MESSAGE_CHARS)
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -274,15 +249,7 @@ mod tests {
     use crate::error::Code;
 
     fn judged(status: u16, code: &str, message: &str) -> Fault {
-        judge(
-            "write an object",
-            &Answer {
-                status,
-                code,
-                message,
-                wait: None,
-            },
-        )
+        judge("write an object", &Answer { status, code, message, wait: None })
     }
 
     fn code_of(fault: &Fault) -> Option<Code> {
@@ -302,12 +269,7 @@ mod tests {
             (400, "BadDigest", "", Code::StoreChecksum),
             (400, "XAmzContentSHA256Mismatch", "", Code::StoreChecksum),
             (404, "NoSuchBucket", "", Code::StorePolicy),
-            (
-                400,
-                "InvalidRequest",
-                "Bucket is missing Object Lock Configuration",
-                Code::StorePolicy,
-            ),
+            (400, "InvalidRequest", "Bucket is missing Object Lock Configuration", Code::StorePolicy),
             (400, "KMS.DisabledException", "disabled", Code::StorePolicy),
             (400, "KMS.ThrottlingException", "", Code::StoreUnavailable),
             (503, "SlowDown", "", Code::StoreUnavailable),

@@ -48,15 +48,10 @@ impl S3Store {
 impl Bucket {
     async fn public_access(&self) -> Result<Seen<bool>, StoreError> {
         const ACTION: &str = "read the bucket's public access block (s3:GetBucketPublicAccessBlock)";
-        let request = self
-            .client
-            .get_public_access_block()
-            .bucket(&self.name)
-            .set_expected_bucket_owner(self.owner.clone());
+        let request =
+            self.client.get_public_access_block().bucket(&self.name).set_expected_bucket_owner(self.owner.clone());
         let answer = self.call(ACTION, ANSWER_TIMEOUT, request.send()).await;
-        self.seen(ACTION, answer, |answer| {
-            answer.public_access_block_configuration().map(blocks_all)
-        })
+        self.seen(ACTION, answer, |answer| answer.public_access_block_configuration().map(blocks_all))
     }
 
     async fn lifecycle(&self) -> Result<Seen<i32>, StoreError> {
@@ -67,22 +62,13 @@ impl Bucket {
             .bucket(&self.name)
             .set_expected_bucket_owner(self.owner.clone());
         let answer = self.call(ACTION, ANSWER_TIMEOUT, request.send()).await;
-        self.seen(ACTION, answer, |answer| {
-            answer
-                .rules()
-                .iter()
-                .filter_map(|rule| days_of(rule, &self.prefix))
-                .min()
-        })
+        self.seen(ACTION, answer, |answer| answer.rules().iter().filter_map(|rule| days_of(rule, &self.prefix)).min())
     }
 
     async fn default_encryption(&self) -> Result<Seen<String>, StoreError> {
         const ACTION: &str = "read the bucket's encryption (s3:GetEncryptionConfiguration)";
-        let request = self
-            .client
-            .get_bucket_encryption()
-            .bucket(&self.name)
-            .set_expected_bucket_owner(self.owner.clone());
+        let request =
+            self.client.get_bucket_encryption().bucket(&self.name).set_expected_bucket_owner(self.owner.clone());
         let answer = self.call(ACTION, ANSWER_TIMEOUT, request.send()).await;
         self.seen(ACTION, answer, |answer| {
             let rules = answer.server_side_encryption_configuration()?.rules();

@@ -28,15 +28,12 @@ impl Bucket {
             .prefix(format!("{}{prefix}", self.prefix))
             .set_key_marker(key_marker)
             .set_version_id_marker(version_marker);
-        let answer = self
-            .call(ACTION, ANSWER_TIMEOUT, request.send())
-            .await
-            .map_err(|fault| self.error_of(ACTION, fault))?;
+        let answer =
+            self.call(ACTION, ANSWER_TIMEOUT, request.send()).await.map_err(|fault| self.error_of(ACTION, fault))?;
         let next = match (answer.is_truncated(), answer.next_key_marker()) {
-            (Some(true), Some(key)) => Some(PageToken {
-                key: key.to_owned(),
-                version: answer.next_version_id_marker().map(str::to_owned),
-            }),
+            (Some(true), Some(key)) => {
+                Some(PageToken { key: key.to_owned(), version: answer.next_version_id_marker().map(str::to_owned) })
+            }
             // To begin anew would never end, and to stop would hide versions.
             (Some(true), None) => return Err(unavailable(ACTION, "a page without an end".to_owned(), false)),
             _ => None,
@@ -61,16 +58,12 @@ impl Bucket {
             .set_expected_bucket_owner(self.owner.clone())
             .prefix(format!("{}{prefix}", self.prefix))
             .set_continuation_token(after.map(|token| token.key));
-        let answer = self
-            .call(ACTION, ANSWER_TIMEOUT, request.send())
-            .await
-            .map_err(|fault| self.error_of(ACTION, fault))?;
+        let answer =
+            self.call(ACTION, ANSWER_TIMEOUT, request.send()).await.map_err(|fault| self.error_of(ACTION, fault))?;
         let objects = answer.contents.unwrap_or_default();
         Ok(ListPage {
             versions: objects.iter().filter_map(|object| self.object_entry(object)).collect(),
-            next: answer
-                .next_continuation_token
-                .map(|key| PageToken { key, version: None }),
+            next: answer.next_continuation_token.map(|key| PageToken { key, version: None }),
         })
     }
 
@@ -156,10 +149,7 @@ mod tests {
     }
 
     fn order(versions: Vec<Entry>, markers: Vec<Entry>) -> Vec<String> {
-        merge(versions.into_iter(), markers.into_iter())
-            .into_iter()
-            .filter_map(|listed| listed.version_id)
-            .collect()
+        merge(versions.into_iter(), markers.into_iter()).into_iter().filter_map(|listed| listed.version_id).collect()
     }
 
     #[test]

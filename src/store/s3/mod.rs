@@ -80,13 +80,8 @@ impl S3Store {
         secret_access_key: &SecretString,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let credentials = Credentials::new(
-            access_key_id,
-            secret_access_key.expose_secret(),
-            None,
-            None,
-            "fixed access key",
-        );
+        let credentials =
+            Credentials::new(access_key_id, secret_access_key.expose_secret(), None, None, "fixed access key");
         Self::connect_with(settings, Some(credentials), clock).await
     }
 
@@ -180,10 +175,7 @@ macro_rules! with_terms {
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .set_object_lock_mode($terms.lock.and_then(|lock| lock_mode(lock.mode)))
             .set_object_lock_retain_until_date(
-                $terms
-                    .lock
-                    .filter(|lock| lock.mode != Mode::None)
-                    .map(|lock| date_of(lock.retain_until)),
+                $terms.lock.filter(|lock| lock.mode != Mode::None).map(|lock| date_of(lock.retain_until)),
             )
             .set_server_side_encryption($bucket.encryption())
             .set_ssekms_key_id($bucket.kms_key_id.clone().filter(|_| $bucket.sse == Sse::AwsKms))
@@ -244,10 +236,7 @@ impl Store for S3Store {
             other => other.map_err(|fault| bucket.write_error(ACTION, terms, fault))?,
         };
         same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
-        Ok(PutOutcome::Created(Stored {
-            version_id: answer.version_id,
-            checksum,
-        }))
+        Ok(PutOutcome::Created(Stored { version_id: answer.version_id, checksum }))
     }
 
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
@@ -300,16 +289,8 @@ impl Store for S3Store {
             .key(bucket.full_key(key))
             .set_expected_bucket_owner(bucket.owner.clone())
             .set_version_id(version.map(str::to_owned))
-            .retention(
-                ObjectLockRetention::builder()
-                    .mode(mode)
-                    .retain_until_date(date_of(lock.retain_until))
-                    .build(),
-            );
-        bucket
-            .call(ACTION, ANSWER_TIMEOUT, request.send())
-            .await
-            .map_err(|fault| bucket.error_of(ACTION, fault))?;
+            .retention(ObjectLockRetention::builder().mode(mode).retain_until_date(date_of(lock.retain_until)).build());
+        bucket.call(ACTION, ANSWER_TIMEOUT, request.send()).await.map_err(|fault| bucket.error_of(ACTION, fault))?;
         Ok(())
     }
 }

@@ -52,9 +52,8 @@ impl S3Upload {
             .call(ACTION, ANSWER_TIMEOUT, request.send())
             .await
             .map_err(|fault| bucket.write_error(ACTION, terms, fault))?;
-        let id = answer
-            .upload_id
-            .ok_or_else(|| unavailable(ACTION, "the answer has no upload id".to_owned(), false))?;
+        let id =
+            answer.upload_id.ok_or_else(|| unavailable(ACTION, "the answer has no upload id".to_owned(), false))?;
         Ok(Self {
             bucket,
             key: key.clone(),
@@ -78,9 +77,7 @@ impl S3Upload {
                 .checksum_sha256(part.sha256.to_base64())
                 .build()
         });
-        CompletedMultipartUpload::builder()
-            .set_parts(Some(parts.collect()))
-            .build()
+        CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build()
     }
 
     /// Looks at the key when the upload is gone or refused: what stands there is ours or another writer's.
@@ -101,10 +98,7 @@ impl S3Upload {
             (Some(_), None) => false,
         };
         if locked && head.checksum.as_ref() == Some(&checksum) {
-            PutOutcome::Created(Stored {
-                version_id: head.version_id,
-                checksum,
-            })
+            PutOutcome::Created(Stored { version_id: head.version_id, checksum })
         } else {
             PutOutcome::Taken
         }
@@ -137,10 +131,7 @@ impl Upload for S3Upload {
             .await
             .map_err(|fault| bucket.error_of(ACTION, fault))?;
         same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
-        self.parts.push(Part {
-            sha256: part.sha256(),
-            etag: answer.e_tag,
-        });
+        self.parts.push(Part { sha256: part.sha256(), etag: answer.e_tag });
         Ok(())
     }
 
@@ -175,10 +166,7 @@ impl Upload for S3Upload {
         };
         let checksum = self.checksum();
         same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
-        Ok(PutOutcome::Created(Stored {
-            version_id: answer.version_id,
-            checksum,
-        }))
+        Ok(PutOutcome::Created(Stored { version_id: answer.version_id, checksum }))
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {

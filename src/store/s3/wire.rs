@@ -42,11 +42,7 @@ pub(super) fn body_of(payload: &Payload) -> ByteStream {
     let segments: Arc<[Bytes]> = payload.segments().into();
     let size_bytes = payload.size_bytes();
     ByteStream::new(SdkBody::retryable(move || {
-        SdkBody::from_body_1_x(SegmentBody {
-            segments: Arc::clone(&segments),
-            next: 0,
-            left_bytes: size_bytes,
-        })
+        SdkBody::from_body_1_x(SegmentBody { segments: Arc::clone(&segments), next: 0, left_bytes: size_bytes })
     }))
 }
 
@@ -124,8 +120,7 @@ impl Intercept for KnownDigest {
             return Ok(());
         };
         if let Some(digest) = checksum.and_then(Sha256Digest::from_base64) {
-            bag.interceptor_state()
-                .store_put(PayloadSigningOverride::Precomputed(digest.to_string()));
+            bag.interceptor_state().store_put(PayloadSigningOverride::Precomputed(digest.to_string()));
         }
         Ok(())
     }
@@ -148,10 +143,7 @@ pub(super) struct StoreClock {
 
 impl StoreClock {
     pub(super) fn new(ours: Arc<dyn Clock>) -> Self {
-        Self {
-            ours,
-            seen: Arc::default(),
-        }
+        Self { ours, seen: Arc::default() }
     }
 
     pub(super) fn ours(&self) -> &dyn Clock {
@@ -171,16 +163,8 @@ impl StoreClock {
         let raw_ms = date.millis_since(self.ours.now());
         let offset_ms = if raw_ms.abs() <= DATE_RESOLUTION_MS { 0 } else { raw_ms };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = seen.unwrap_or(Offsets {
-            last: offset_ms,
-            min: offset_ms,
-            max: offset_ms,
-        });
-        *seen = Some(Offsets {
-            last: offset_ms,
-            min: before.min.min(offset_ms),
-            max: before.max.max(offset_ms),
-        });
+        let before = seen.unwrap_or(Offsets { last: offset_ms, min: offset_ms, max: offset_ms });
+        *seen = Some(Offsets { last: offset_ms, min: before.min.min(offset_ms), max: before.max.max(offset_ms) });
     }
 }
 
@@ -196,12 +180,7 @@ impl Intercept for StoreClock {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = context
-            .response()
-            .headers()
-            .get("date")
-            .and_then(Timestamp::parse_http_date)
-        {
+        if let Some(date) = context.response().headers().get("date").and_then(Timestamp::parse_http_date) {
             self.note(date);
         }
         Ok(())

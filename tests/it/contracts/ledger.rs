@@ -88,9 +88,7 @@ async fn sqlite_in_memory_is_a_ledger_that_does_not_last() {
 #[tokio::test]
 async fn a_ledger_out_of_reach_may_work_later_and_names_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    let error = ledger::open(&format!("sqlite://{}/no/such/ledger.db", folder.path().display()))
-        .await
-        .unwrap_err();
+    let error = ledger::open(&format!("sqlite://{}/no/such/ledger.db", folder.path().display())).await.unwrap_err();
     assert_eq!(error.code(), Code::LedgerUnavailable);
     assert!(error.to_string().contains("/no/such/ledger.db"), "{error}");
 }
@@ -147,12 +145,7 @@ fn pending(session: &str) -> SessionEntry {
 }
 
 fn failed(session: &str, code: Code) -> SessionEntry {
-    SessionEntry {
-        state: State::Failed,
-        code: Some(code),
-        message: Some(format!("it was {code}")),
-        ..pending(session)
-    }
+    SessionEntry { state: State::Failed, code: Some(code), message: Some(format!("it was {code}")), ..pending(session) }
 }
 
 fn manifest(session: &str, sequence: u32) -> ManifestRef {
@@ -209,21 +202,8 @@ async fn runs_are_shown_newest_first(ledger: &dyn Ledger) {
         };
         ledger.start_run(&start).await.unwrap();
     }
-    let counts = RunCounts {
-        archived: 1,
-        unchanged: 2,
-        absent: 3,
-        failed: 4,
-        pending: 5,
-        media: 6,
-        bytes: 7 << 40,
-    };
-    let finish = RunFinish {
-        run_id: run(&format!("run-{newest}")),
-        finished_at: at(1000),
-        exit_code: 143,
-        counts,
-    };
+    let counts = RunCounts { archived: 1, unchanged: 2, absent: 3, failed: 4, pending: 5, media: 6, bytes: 7 << 40 };
+    let finish = RunFinish { run_id: run(&format!("run-{newest}")), finished_at: at(1000), exit_code: 143, counts };
     ledger.finish_run(&finish).await.unwrap();
     let runs = ledger.overview(at(0), ALARM).await.unwrap().runs;
     assert_eq!(runs.len(), usize::try_from(OVERVIEW_RUNS).unwrap());
@@ -233,10 +213,7 @@ async fn runs_are_shown_newest_first(ledger: &dyn Ledger) {
     assert_eq!(runs[0].counts, counts);
     assert_eq!((runs[1].finished_at, runs[1].exit_code), (None, None));
     assert_eq!(runs[1].store_url, "s3://bucket/prefix");
-    assert_eq!(
-        (runs[1].version.as_str(), runs[1].source_kind.as_str()),
-        ("0.1.0", "file")
-    );
+    assert_eq!((runs[1].version.as_str(), runs[1].source_kind.as_str()), ("0.1.0", "file"));
 }
 
 async fn an_entry_reads_back_whole(ledger: &dyn Ledger) {
@@ -288,11 +265,7 @@ async fn an_older_manifest_changes_nothing(ledger: &dyn Ledger) {
     // A failure of the newer manifest is not undone by a slower worker either.
     let missing = SessionEntry {
         complete: false,
-        ..SessionEntry {
-            state: State::Failed,
-            code: Some(Code::MediaMissing),
-            ..archived("s", 3, 3)
-        }
+        ..SessionEntry { state: State::Failed, code: Some(Code::MediaMissing), ..archived("s", 3, 3) }
     };
     ledger.commit(&missing).await.unwrap();
     assert_eq!(ledger.commit(&archived("s", 2, 3)).await.unwrap(), State::Failed);
@@ -323,13 +296,8 @@ async fn a_later_manifest_adds_its_media(ledger: &dyn Ledger) {
 async fn a_stopped_visit_leaves_archived_what_is_archived(ledger: &dyn Ledger) {
     ledger.commit(&archived("s", 1, 2)).await.unwrap();
     for state in [State::Pending, State::Absent] {
-        let stopped = SessionEntry {
-            state,
-            code: Some(Code::RunStopped),
-            run_id: run("run-2"),
-            at: at(60),
-            ..pending("s")
-        };
+        let stopped =
+            SessionEntry { state, code: Some(Code::RunStopped), run_id: run("run-2"), at: at(60), ..pending("s") };
         assert_eq!(ledger.commit(&stopped).await.unwrap(), State::Archived);
     }
     let row = ledger.session(&id("s")).await.unwrap().unwrap();
@@ -342,10 +310,7 @@ async fn a_stopped_visit_leaves_archived_what_is_archived(ledger: &dyn Ledger) {
 
 async fn a_failed_visit_is_told_and_keeps_the_manifest(ledger: &dyn Ledger) {
     ledger.commit(&archived("s", 1, 2)).await.unwrap();
-    assert_eq!(
-        ledger.commit(&failed("s", Code::StoreShadowed)).await.unwrap(),
-        State::Failed
-    );
+    assert_eq!(ledger.commit(&failed("s", Code::StoreShadowed)).await.unwrap(), State::Failed);
     let row = ledger.session(&id("s")).await.unwrap().unwrap();
     assert_eq!(row.code.as_deref(), Some("store.shadowed"));
     assert_eq!(row.message.as_deref(), Some("it was store.shadowed"));
@@ -375,10 +340,7 @@ async fn a_later_record_fills_gaps_and_empties_nothing(ledger: &dyn Ledger) {
 
 async fn a_refused_entry_leaves_nothing(ledger: &dyn Ledger) {
     ledger.commit(&pending("s")).await.unwrap();
-    let lie = SessionEntry {
-        manifest: None,
-        ..archived("s", 1, 2)
-    };
+    let lie = SessionEntry { manifest: None, ..archived("s", 1, 2) };
     assert!(ledger.commit(&lie).await.is_err());
     let row = ledger.session(&id("s")).await.unwrap().unwrap();
     assert_eq!((row.state, row.media, row.visits), (State::Pending, 0, 1));
@@ -396,27 +358,15 @@ async fn the_overview_counts_everything(ledger: &dyn Ledger) {
     assert_eq!((empty.sessions, empty.states.len(), empty.runs.len()), (0, 0, 0));
     assert_eq!((empty.oldest_pending_at, empty.nearest_deadline_at), (None, None));
 
-    let due = |entry: SessionEntry, days: i64| SessionEntry {
-        deadline_at: Some(at(days * DAY_SECONDS)),
-        ..entry
-    };
-    let unsettled = SessionEntry {
-        settled: false,
-        ..archived("a2", 1, 3)
-    };
-    let absent = SessionEntry {
-        state: State::Absent,
-        ..archived("b1", 1, 0)
-    };
+    let due = |entry: SessionEntry, days: i64| SessionEntry { deadline_at: Some(at(days * DAY_SECONDS)), ..entry };
+    let unsettled = SessionEntry { settled: false, ..archived("a2", 1, 3) };
+    let absent = SessionEntry { state: State::Absent, ..archived("b1", 1, 0) };
     for entry in [
         due(archived("a1", 1, 2), -100),
         unsettled,
         absent,
         due(pending("p1"), -1),
-        SessionEntry {
-            at: at(-60),
-            ..due(pending("p2"), 3)
-        },
+        SessionEntry { at: at(-60), ..due(pending("p2"), 3) },
         pending("p3"),
         due(failed("f1", Code::VeriffThrottled), -2),
         due(failed("f2", Code::VeriffThrottled), 7),
@@ -431,20 +381,8 @@ async fn the_overview_counts_everything(ledger: &dyn Ledger) {
     assert_eq!(overview.sessions, 11);
     let mut states: Vec<_> = overview.states.iter().map(|s| (s.state, s.sessions)).collect();
     states.sort();
-    assert_eq!(
-        states,
-        [
-            (State::Pending, 3),
-            (State::Archived, 2),
-            (State::Absent, 1),
-            (State::Failed, 5)
-        ]
-    );
-    let mut codes: Vec<_> = overview
-        .codes
-        .iter()
-        .map(|c| (c.state, c.code.as_str(), c.sessions))
-        .collect();
+    assert_eq!(states, [(State::Pending, 3), (State::Archived, 2), (State::Absent, 1), (State::Failed, 5)]);
+    let mut codes: Vec<_> = overview.codes.iter().map(|c| (c.state, c.code.as_str(), c.sessions)).collect();
     codes.sort();
     assert_eq!(
         codes,
@@ -479,10 +417,7 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
         failed("s00x", Code::MediaMissing),
         pending("s01x"),
         archived("s02x", 1, 1),
-        SessionEntry {
-            run_id: run("run-2"),
-            ..failed("s03x", Code::VeriffUnavailable)
-        },
+        SessionEntry { run_id: run("run-2"), ..failed("s03x", Code::VeriffUnavailable) },
     ] {
         ledger.commit(&entry).await.unwrap();
     }
@@ -490,10 +425,7 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
     let mut found = Vec::new();
     loop {
         let after = found.last().map(|record: &SessionRecord| record.session_id.clone());
-        let page = ledger
-            .retryable_of_run(&run("run-1"), after.as_ref(), 10)
-            .await
-            .unwrap();
+        let page = ledger.retryable_of_run(&run("run-1"), after.as_ref(), 10).await.unwrap();
         assert!(page.len() <= 10);
         if page.is_empty() {
             break;

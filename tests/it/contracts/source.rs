@@ -110,10 +110,7 @@ async fn drain(source: &mut dyn Source) -> Vec<(u64, Result<String, String>)> {
 }
 
 fn ids(found: &[(u64, Result<String, String>)]) -> Vec<(u64, Option<&str>)> {
-    found
-        .iter()
-        .map(|(line, read)| (*line, read.as_ref().ok().map(String::as_str)))
-        .collect()
+    found.iter().map(|(line, read)| (*line, read.as_ref().ok().map(String::as_str))).collect()
 }
 
 async fn every_line_ends_somewhere_in_order(mut source: Box<dyn Source>) {
@@ -222,10 +219,7 @@ async fn every_field_is_read_and_checked() {
         let record = next(&mut stream(text, None)).await.unwrap().record.unwrap();
         assert_eq!(record.session_id.as_str(), "s");
         assert_eq!(record.integration.as_deref(), Some("us"));
-        assert_eq!(
-            record.decided_at,
-            Some("2026-03-02T09:14:30.5Z".parse::<Timestamp>().unwrap())
-        );
+        assert_eq!(record.decided_at, Some("2026-03-02T09:14:30.5Z".parse::<Timestamp>().unwrap()));
         assert_eq!(record.retention_class.as_deref(), Some("biometric"));
         assert_eq!(record.reference.as_deref(), Some(" order 7 "));
     }
@@ -240,69 +234,29 @@ async fn a_bad_line_is_told_by_number_and_reason_and_never_echoed() {
     let decided = |time: &str| format!(r#"{{"session_id":"s","decided_at":"{time}"}}"#);
     let long = "x".repeat(129);
     for (line, reason) in [
-        (
-            r#"{"session_id":"Ada Lovelace"}"#.to_owned(),
-            "the session id has a character outside A-Z a-z 0-9 _ -",
-        ),
-        (
-            format!(r#"{{"session_id":"{long}"}}"#),
-            "the session id is longer than 128 characters",
-        ),
+        (r#"{"session_id":"Ada Lovelace"}"#.to_owned(), "the session id has a character outside A-Z a-z 0-9 _ -"),
+        (format!(r#"{{"session_id":"{long}"}}"#), "the session id is longer than 128 characters"),
         (r#"{"session_id":""}"#.into(), "there is no session_id"),
-        (
-            r#"{"session_id":"a\u0000b"}"#.into(),
-            "the session id has a character outside A-Z a-z 0-9 _ -",
-        ),
+        (r#"{"session_id":"a\u0000b"}"#.into(), "the session id has a character outside A-Z a-z 0-9 _ -"),
         (r#"{"reference":"Ada"}"#.into(), "there is no session_id"),
         (r#"{"session_id":7}"#.into(), "session_id is not text"),
-        (
-            r#"{"session_id":"s","reference":{"name":"Ada"}}"#.into(),
-            "reference is not text",
-        ),
-        (
-            r#"{"session_id":"s","session_id":"t"}"#.into(),
-            "a field is given twice",
-        ),
+        (r#"{"session_id":"s","reference":{"name":"Ada"}}"#.into(), "reference is not text"),
+        (r#"{"session_id":"s","session_id":"t"}"#.into(), "a field is given twice"),
         (r#"{"session_id":"Ada"#.into(), "the line is not valid JSON"),
-        (
-            r#"["Ada",null,null,null,null,null]"#.into(),
-            "the line is not a JSON object",
-        ),
+        (r#"["Ada",null,null,null,null,null]"#.into(), "the line is not a JSON object"),
         ("Ada".into(), "the line is not a JSON object"),
         (decided("2026-11-23T12:01:01Z"), "decided_at is in the future"),
         (decided("2014-12-31T23:59:59Z"), "decided_at is before 2015"),
-        (
-            decided("2026-03-02"),
-            "decided_at is not a date and time with an offset (RFC 3339)",
-        ),
-        (
-            decided("2026-03-02T09:14:30"),
-            "decided_at is not a date and time with an offset (RFC 3339)",
-        ),
-        (
-            decided("2026-02-30T09:14:30Z"),
-            "decided_at is not a date and time with an offset (RFC 3339)",
-        ),
-        (
-            decided("2026-03-02 09:14:30Z"),
-            "decided_at is not a date and time with an offset (RFC 3339)",
-        ),
-        (
-            r#"{"session_id":"s","retention_class":"Ada"}"#.into(),
-            "retention_class is not a configured class",
-        ),
-        (
-            r#"{"session_id":"s","integration":"Ada"}"#.into(),
-            "integration is not a configured one",
-        ),
+        (decided("2026-03-02"), "decided_at is not a date and time with an offset (RFC 3339)"),
+        (decided("2026-03-02T09:14:30"), "decided_at is not a date and time with an offset (RFC 3339)"),
+        (decided("2026-02-30T09:14:30Z"), "decided_at is not a date and time with an offset (RFC 3339)"),
+        (decided("2026-03-02 09:14:30Z"), "decided_at is not a date and time with an offset (RFC 3339)"),
+        (r#"{"session_id":"s","retention_class":"Ada"}"#.into(), "retention_class is not a configured class"),
+        (r#"{"session_id":"s","integration":"Ada"}"#.into(), "integration is not a configured one"),
     ] {
         let mut source = stream(format!("{line}\n{{\"session_id\":\"good\"}}\n"), Some(Format::Ndjson));
         let found = drain(&mut source).await;
-        assert_eq!(
-            found,
-            [(1, Err(reason.to_owned())), (2, Ok("good".to_owned()))],
-            "{line}"
-        );
+        assert_eq!(found, [(1, Err(reason.to_owned())), (2, Ok("good".to_owned()))], "{line}");
     }
 }
 
@@ -322,10 +276,7 @@ async fn a_decision_a_moment_ahead_of_our_clock_is_believed() {
 #[tokio::test]
 async fn bytes_that_are_no_text_are_bad_lines() {
     let found = drain(&mut stream(b"one\n\xff\xfe\nt\0wo\nthree\r\n\0\n", None)).await;
-    assert_eq!(
-        ids(&found),
-        [(1, Some("one")), (2, None), (3, None), (4, Some("three")), (5, None)]
-    );
+    assert_eq!(ids(&found), [(1, Some("one")), (2, None), (3, None), (4, Some("three")), (5, None)]);
 }
 
 #[tokio::test]
@@ -354,11 +305,7 @@ async fn quoted_fields_may_hold_commas_quotes_and_lines() {
 async fn a_stray_quote_swallows_no_other_session() {
     let many = ["s0", "s1", "s2", "s3", "s4", ""].join(",x\n");
     for stray in ["bad,\"x\n", "bad,\"x\"y\n", "\"bad,x\n"] {
-        for rest in [
-            many.clone(),
-            format!("{many}t,\"y\"\n"),
-            format!("{many}t,\"y, z\"\n\n"),
-        ] {
+        for rest in [many.clone(), format!("{many}t,\"y\"\n"), format!("{many}t,\"y, z\"\n\n")] {
             let mut source = stream(format!("session_id,note\nzero,x\n{stray}{rest}"), None);
             let found = drain(&mut source).await;
             assert_eq!(found[0], (2, Ok("zero".to_owned())));
@@ -377,10 +324,7 @@ async fn a_line_too_long_behind_a_stray_quote_is_told_by_its_own_number() {
     let long = "x".repeat(2 * 1024 * 1024);
     let text = format!("session_id,note\none,\"x\ntwo,y\n{long}\nthree,z\n");
     let found = drain(&mut stream(text, None)).await;
-    assert_eq!(
-        ids(&found),
-        [(2, None), (3, Some("two")), (4, None), (5, Some("three"))]
-    );
+    assert_eq!(ids(&found), [(2, None), (3, Some("two")), (4, None), (5, Some("three"))]);
     assert_eq!(found[2].1, Err("the line is longer than 1 MiB".to_owned()));
 }
 
@@ -398,10 +342,7 @@ async fn a_quote_that_stays_open_for_megabytes_is_one_bad_line() {
 async fn a_row_of_another_width_is_bad() {
     let found = drain(&mut stream("note,session_id\na,b,one\ntwo\nc,three\n", None)).await;
     assert_eq!(ids(&found), [(2, None), (3, None), (4, Some("three"))]);
-    assert_eq!(
-        found[0].1,
-        Err("the line has 3 fields where the header has 2".to_owned())
-    );
+    assert_eq!(found[0].1, Err("the line has 3 fields where the header has 2".to_owned()));
 }
 
 #[tokio::test]
@@ -433,15 +374,7 @@ async fn a_results_file_is_an_input_and_its_last_lines_tell_what_is_left() {
     let found = drain(&mut left).await;
     assert_eq!(
         ids(&found),
-        [
-            (1, Some("a")),
-            (2, Some("b")),
-            (5, None),
-            (6, Some("e")),
-            (7, Some("f")),
-            (8, Some("g")),
-            (13, Some("j"))
-        ]
+        [(1, Some("a")), (2, Some("b")), (5, None), (6, Some("e")), (7, Some("f")), (8, Some("g")), (13, Some("j"))]
     );
     let csv = "session_id,outcome\na,failed\nb,archived\n";
     let mut left = UnfinishedSource::collect(Box::new(stream(csv, None))).await.unwrap();

@@ -33,11 +33,7 @@ impl Fixture {
     async fn dir() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = DirStore::open(directory.path(), Arc::new(SystemClock)).await.unwrap();
-        Self {
-            store: Arc::new(store),
-            bucket: None,
-            _directory: Some(directory),
-        }
+        Self { store: Arc::new(store), bucket: None, _directory: Some(directory) }
     }
 
     pub(super) async fn locked() -> Self {
@@ -52,11 +48,7 @@ impl Fixture {
         let bucket = s3().await.create_bucket(name, object_lock).await;
         let store = bucket.store(PREFIX, WRITER).await;
         store.check().await.unwrap();
-        Self {
-            store: Arc::new(store),
-            bucket: Some(bucket),
-            _directory: None,
-        }
+        Self { store: Arc::new(store), bucket: Some(bucket), _directory: None }
     }
 
     /// The terms the store can meet: locked where it locks.
@@ -86,10 +78,7 @@ impl Fixture {
 pub(super) fn lock(mode: Mode, days: u64) -> Lock {
     let now = SystemClock.now().unix_seconds();
     let due = Duration::from_hours(24 * days);
-    Lock {
-        mode,
-        retain_until: veriff_archive::clock::Timestamp::from_unix_seconds(now).plus(due),
-    }
+    Lock { mode, retain_until: veriff_archive::clock::Timestamp::from_unix_seconds(now).plus(due) }
 }
 
 pub(super) fn key(name: &str) -> ObjectKey {
@@ -155,21 +144,13 @@ async fn what_is_put_is_read_back_byte_for_byte(fixture: Fixture) {
     assert_eq!(stored.version_id.is_some(), fixture.store.features().versions);
     assert_eq!(fixture.bytes("sessions/s/a/m.jpg").await, bytes);
 
-    let head = fixture
-        .store
-        .head(&key("sessions/s/a/m.jpg"), None)
-        .await
-        .unwrap()
-        .unwrap();
+    let head = fixture.store.head(&key("sessions/s/a/m.jpg"), None).await.unwrap().unwrap();
     assert_eq!(head.size_bytes, 200_000);
     if let Some(bucket) = &fixture.bucket {
         assert_eq!(head.checksum, Some(stored.checksum));
         assert_eq!(bucket.bytes("eu/live/sessions/s/a/m.jpg", None).await, bytes);
     }
-    let body = fixture
-        .store
-        .open(&key("sessions/s/a/m.jpg"), stored.version_id.as_deref())
-        .await;
+    let body = fixture.store.open(&key("sessions/s/a/m.jpg"), stored.version_id.as_deref()).await;
     assert_eq!(body.unwrap().unwrap().digest().await.unwrap(), payload.sha256());
 }
 
@@ -190,11 +171,7 @@ async fn a_taken_key_keeps_what_stands(fixture: Fixture) {
 
 async fn a_wrong_digest_is_refused_and_nothing_is_stored(fixture: Fixture) {
     let damaged = Payload::hashed(vec![Bytes::from_static(b"damaged")], Sha256Digest::of(b"sent"));
-    let error = fixture
-        .store
-        .put(&key("k"), &damaged, &fixture.terms())
-        .await
-        .unwrap_err();
+    let error = fixture.store.put(&key("k"), &damaged, &fixture.terms()).await.unwrap_err();
     assert_eq!(error.code(), Code::StoreChecksum, "{error}");
     assert_eq!(fixture.keys("").await, [""; 0]);
     stored(fixture.put("k", &Payload::of(b"sent".to_vec())).await);
@@ -203,11 +180,8 @@ async fn a_wrong_digest_is_refused_and_nothing_is_stored(fixture: Fixture) {
 async fn one_of_sixteen_writers_wins(fixture: Fixture) {
     let payloads: Vec<_> = (0..16).map(|n| Payload::of(noise(50_000, n))).collect();
     let outcomes = join_all(payloads.iter().map(|payload| fixture.put("k", payload))).await;
-    let winners: Vec<_> = outcomes
-        .iter()
-        .zip(&payloads)
-        .filter(|(outcome, _)| matches!(outcome, PutOutcome::Created(_)))
-        .collect();
+    let winners: Vec<_> =
+        outcomes.iter().zip(&payloads).filter(|(outcome, _)| matches!(outcome, PutOutcome::Created(_))).collect();
     assert_eq!(winners.len(), 1);
     assert_eq!(Sha256Digest::of(&fixture.bytes("k").await), winners[0].1.sha256());
     assert_eq!(fixture.keys("").await, ["k"]);
@@ -229,11 +203,7 @@ fn long() -> (Vec<u8>, Vec<Payload>) {
 
 async fn a_long_object_goes_in_parts(fixture: Fixture) {
     let (bytes, parts) = long();
-    let mut upload = fixture
-        .store
-        .start_upload(&key("video.webm"), &fixture.terms())
-        .await
-        .unwrap();
+    let mut upload = fixture.store.start_upload(&key("video.webm"), &fixture.terms()).await.unwrap();
     let mut hasher = Hasher::default();
     for part in &parts {
         part.segments().iter().for_each(|segment| hasher.update(segment));
@@ -315,15 +285,7 @@ async fn a_listing_is_in_the_order_of_keys_and_below_its_prefix(fixture: Fixture
     assert_eq!(fixture.keys("a/").await, ["a/b", "a/c.d", "a/c/d"]);
     assert_eq!(fixture.keys("a/c").await, ["a/c.d", "a/c/d"]);
     let listed = list_all(&*fixture.store, "b/").await.unwrap();
-    let [
-        ListedVersion {
-            size_bytes: 3,
-            is_delete_marker: false,
-            modified_at: Some(at),
-            ..
-        },
-    ] = &listed[..]
-    else {
+    let [ListedVersion { size_bytes: 3, is_delete_marker: false, modified_at: Some(at), .. }] = &listed[..] else {
         panic!("one object of three bytes: {listed:?}");
     };
     assert!(fixture.store.now().millis_since(*at).abs() < 60_000);
@@ -353,36 +315,16 @@ async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
         assert_eq!(error.code(), Code::StorePolicy, "{error}");
         return;
     };
-    let head = fixture
-        .store
-        .head(&key("k"), version.as_deref())
-        .await
-        .unwrap()
-        .unwrap();
+    let head = fixture.store.head(&key("k"), version.as_deref()).await.unwrap().unwrap();
     let shown = head.lock.unwrap();
     assert_eq!(shown.mode, Mode::Compliance);
     assert!(shown.retain_until.millis_since(due.retain_until).abs() < 10_000);
 
-    fixture
-        .store
-        .extend_lock(&key("k"), version.as_deref(), longer)
-        .await
-        .unwrap();
-    let head = fixture
-        .store
-        .head(&key("k"), version.as_deref())
-        .await
-        .unwrap()
-        .unwrap();
+    fixture.store.extend_lock(&key("k"), version.as_deref(), longer).await.unwrap();
+    let head = fixture.store.head(&key("k"), version.as_deref()).await.unwrap().unwrap();
     assert!(head.lock.unwrap().covers(longer));
     let shorter = lock(Mode::Compliance, 3);
-    assert!(
-        fixture
-            .store
-            .extend_lock(&key("k"), version.as_deref(), shorter)
-            .await
-            .is_err()
-    );
+    assert!(fixture.store.extend_lock(&key("k"), version.as_deref(), shorter).await.is_err());
 
     let bucket = fixture.bucket.unwrap();
     let (mode, until) = bucket.retention("eu/live/k", version.as_deref()).await.unwrap();
@@ -392,11 +334,7 @@ async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
 
 /// Tries again at once.
 fn retrying(store: Arc<dyn Store>) -> RetryingStore {
-    let backoff = Backoff {
-        tries: 3,
-        base: Duration::ZERO,
-        cap: Duration::ZERO,
-    };
+    let backoff = Backoff { tries: 3, base: Duration::ZERO, cap: Duration::ZERO };
     RetryingStore::new(store, backoff, Arc::new(|| ()))
 }
 
@@ -413,10 +351,7 @@ fn first_of_each(fault: Fault) -> impl FnMut(usize, &Call) -> Option<Fault> + Se
 }
 
 async fn refusals_and_lost_answers_are_ridden_out_without_a_second_version(fixture: Fixture) {
-    let refused = FaultyStore::new(
-        Arc::clone(&fixture.store),
-        first_of_each(Fault::Before(Fault::unavailable())),
-    );
+    let refused = FaultyStore::new(Arc::clone(&fixture.store), first_of_each(Fault::Before(Fault::unavailable())));
     let store = retrying(Arc::clone(&refused) as Arc<dyn Store>);
     let payload = Payload::of(noise(1_000, 1));
     stored(store.put(&key("put"), &payload, &fixture.terms()).await.unwrap());
@@ -449,17 +384,13 @@ async fn refusals_and_lost_answers_are_ridden_out_without_a_second_version(fixtu
 async fn a_writer_that_dies_leaves_an_object_whole_or_not_at_all(fixture: Fixture) {
     let parts = [Payload::of(noise(PART_SIZE_BYTES, 1)), Payload::of(b"end".to_vec())];
     let mut hasher = Hasher::default();
-    parts
-        .iter()
-        .flat_map(Payload::segments)
-        .for_each(|segment| hasher.update(segment));
+    parts.iter().flat_map(Payload::segments).for_each(|segment| hasher.update(segment));
     let sha256 = hasher.finish();
     for (effect, fault) in [(2, Fault::KillAfter), (3, Fault::KillBefore), (3, Fault::KillAfter)] {
         let name = format!("{effect}-{fault:?}");
         let is_there = matches!((effect, &fault), (3, Fault::KillAfter));
-        let dying = FaultyStore::new(Arc::clone(&fixture.store), move |number, _| {
-            (number == effect).then(|| fault.clone())
-        });
+        let dying =
+            FaultyStore::new(Arc::clone(&fixture.store), move |number, _| (number == effect).then(|| fault.clone()));
         let work = async {
             let mut upload = dying.start_upload(&key(&name), &fixture.terms()).await.unwrap();
             for part in &parts {

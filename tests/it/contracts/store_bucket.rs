@@ -18,15 +18,11 @@ use crate::support::s3::{ADMIN, Identity, READER, WRITER, open_store, s3};
 async fn markers_and_later_versions_are_listed_newest_first_and_the_first_stays_readable() {
     let fixture = Fixture::locked().await;
     let bucket = fixture.bucket.as_ref().unwrap();
-    let first = stored(fixture.put("k", &Payload::of(b"ours".to_vec())).await)
-        .version_id
-        .unwrap();
+    let first = stored(fixture.put("k", &Payload::of(b"ours".to_vec())).await).version_id.unwrap();
     let listed = async || {
         let page = fixture.store.list("", None).await.unwrap();
         let listed = page.versions.into_iter();
-        listed
-            .map(|version| (version.version_id.unwrap(), version.is_delete_marker))
-            .collect::<Vec<_>>()
+        listed.map(|version| (version.version_id.unwrap(), version.is_delete_marker)).collect::<Vec<_>>()
     };
     let marker = bucket.put_delete_marker("eu/live/k").await;
     assert_eq!(listed().await, [(marker.clone(), true), (first.clone(), false)]);
@@ -80,11 +76,8 @@ async fn a_writer_that_may_not_see_the_lock_finds_out_with_the_first_write() {
     assert!(report.features.locks && report.features.versions);
     assert_eq!(report.locks_assumed, Some("s3:GetBucketObjectLockConfiguration"));
     demand(&report, true).unwrap();
-    let terms = Terms {
-        content_type: "image/jpeg".to_owned(),
-        lock: Some(lock(Mode::Compliance, 3)),
-        is_document: false,
-    };
+    let terms =
+        Terms { content_type: "image/jpeg".to_owned(), lock: Some(lock(Mode::Compliance, 3)), is_document: false };
     let refused = store.put(&key("k"), &Payload::of(b"x".to_vec()), &terms).await;
     assert_eq!(refused.unwrap_err().code(), Code::StorePolicy);
     assert_eq!(bucket.versions().await, []);
@@ -93,15 +86,8 @@ async fn a_writer_that_may_not_see_the_lock_finds_out_with_the_first_write() {
 #[tokio::test]
 async fn a_lock_that_a_plain_bucket_cannot_keep_is_refused_for_good() {
     let fixture = Fixture::plain().await;
-    let terms = Terms {
-        lock: Some(lock(Mode::Compliance, 3)),
-        ..fixture.terms()
-    };
-    let error = fixture
-        .store
-        .put(&key("k"), &Payload::of(b"x".to_vec()), &terms)
-        .await
-        .unwrap_err();
+    let terms = Terms { lock: Some(lock(Mode::Compliance, 3)), ..fixture.terms() };
+    let error = fixture.store.put(&key("k"), &Payload::of(b"x".to_vec()), &terms).await.unwrap_err();
     assert_eq!(error.code(), Code::StorePolicy, "{error}");
     assert_eq!(fixture.keys("").await, [""; 0]);
 }
@@ -109,25 +95,12 @@ async fn a_lock_that_a_plain_bucket_cannot_keep_is_refused_for_good() {
 #[tokio::test]
 async fn whoever_may_not_write_is_denied() {
     let bucket = s3().await.create_bucket("denied", true).await;
-    let wrong_secret = Identity {
-        secret_access_key: "wrong",
-        ..WRITER
-    };
-    let unknown = Identity {
-        access_key_id: "UNKNOWN",
-        ..WRITER
-    };
+    let wrong_secret = Identity { secret_access_key: "wrong", ..WRITER };
+    let unknown = Identity { access_key_id: "UNKNOWN", ..WRITER };
     for identity in [READER, wrong_secret, unknown] {
         let store = bucket.store(PREFIX, identity).await;
-        let terms = Terms {
-            content_type: "image/jpeg".to_owned(),
-            lock: None,
-            is_document: false,
-        };
-        let error = store
-            .put(&key("k"), &Payload::of(b"x".to_vec()), &terms)
-            .await
-            .unwrap_err();
+        let terms = Terms { content_type: "image/jpeg".to_owned(), lock: None, is_document: false };
+        let error = store.put(&key("k"), &Payload::of(b"x".to_vec()), &terms).await.unwrap_err();
         assert_eq!(error.code(), Code::StoreDenied, "{identity:?}: {error}");
         assert!(!error.to_string().contains(identity.secret_access_key), "{error}");
     }
@@ -149,10 +122,7 @@ async fn a_bucket_that_does_not_exist_is_unfit() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = S3Settings {
         endpoint_url: Some(format!("http://{free}")),
         region: Some("us-east-1".to_owned()),
@@ -160,20 +130,13 @@ async fn a_server_that_is_not_there_is_unavailable() {
         ..S3Settings::of_bucket("bucket", "")
     };
     let error = open_store(&settings, WRITER).await.check().await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::Unavailable { slow_down: true, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Unavailable { slow_down: true, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn the_same_key_below_another_prefix_is_another_object() {
     let bucket = s3().await.create_bucket("prefixes", false).await;
-    let terms = Terms {
-        content_type: "image/jpeg".to_owned(),
-        lock: None,
-        is_document: true,
-    };
+    let terms = Terms { content_type: "image/jpeg".to_owned(), lock: None, is_document: true };
     for prefix in ["eu", "us", ""] {
         let store = bucket.store(prefix, WRITER).await;
         let outcome = store.put(&key("k"), &Payload::of(prefix.into()), &terms).await.unwrap();
@@ -190,18 +153,7 @@ async fn a_closer_look_tells_what_it_cannot_see() {
     let bucket = s3().await.create_bucket("inspected", true).await;
     let report = bucket.store(PREFIX, ADMIN).await.inspect().await.unwrap();
     assert_eq!(report.unfinished_uploads_removed_days, Seen::Absent);
-    let report = bucket
-        .store(
-            PREFIX,
-            Identity {
-                secret_access_key: "wrong",
-                ..ADMIN
-            },
-        )
-        .await
-        .inspect()
-        .await
-        .unwrap();
+    let report = bucket.store(PREFIX, Identity { secret_access_key: "wrong", ..ADMIN }).await.inspect().await.unwrap();
     assert!(matches!(report.default_encryption, Seen::Unknown(_)), "{report:?}");
 }
 
@@ -209,14 +161,9 @@ async fn a_closer_look_tells_what_it_cannot_see() {
 async fn a_list_of_sessions_is_opened_in_any_bucket() {
     let lists = s3().await.create_bucket("lists", false).await;
     lists.put_over("2026/ids.txt", b"one\ntwo\n").await;
-    let settings = S3Settings {
-        prefix: "not/looked/at".to_owned(),
-        ..lists.settings("")
-    };
+    let settings = S3Settings { prefix: "not/looked/at".to_owned(), ..lists.settings("") };
     let secret = secrecy::SecretString::from(READER.secret_access_key);
-    let store = S3Store::connect_as(&settings, READER.access_key_id, &secret, Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let store = S3Store::connect_as(&settings, READER.access_key_id, &secret, Arc::new(SystemClock)).await.unwrap();
     let url = format!("s3://{}/2026/ids.txt", lists.name);
     let body = store.open_other(&url).await.unwrap().unwrap();
     assert_eq!(body.read_to_end(100).await.unwrap(), b"one\ntwo\n");

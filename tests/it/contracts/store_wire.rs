@@ -42,16 +42,10 @@ impl Request {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let length = headers
-            .get("content-length")
-            .map_or(0, |length| length.parse().unwrap());
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.unwrap();
-        Self {
-            line: line.to_owned(),
-            headers,
-            body,
-        }
+        Self { line: line.to_owned(), headers, body }
     }
 }
 
@@ -87,30 +81,20 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
 }
 
 fn error(status: &str, code: &str) -> String {
-    answer(
-        status,
-        "",
-        &format!("<Error><Code>{code}</Code><Message>m</Message></Error>"),
-    )
+    answer(status, "", &format!("<Error><Code>{code}</Code><Message>m</Message></Error>"))
 }
 
 fn terms(is_document: bool) -> Terms {
     Terms {
         content_type: "image/jpeg".to_owned(),
-        lock: Some(Lock {
-            mode: Mode::Compliance,
-            retain_until: Timestamp::from_unix_seconds(1_900_022_400),
-        }),
+        lock: Some(Lock { mode: Mode::Compliance, retain_until: Timestamp::from_unix_seconds(1_900_022_400) }),
         is_document,
     }
 }
 
 fn payload(segments: &[&'static [u8]]) -> Payload {
     let whole = segments.concat();
-    Payload::hashed(
-        segments.iter().copied().map(Bytes::from_static).collect(),
-        Sha256Digest::of(&whole),
-    )
+    Payload::hashed(segments.iter().copied().map(Bytes::from_static).collect(), Sha256Digest::of(&whole))
 }
 
 fn key() -> ObjectKey {
@@ -128,29 +112,13 @@ fn assert_sent_plainly(request: &Request, bytes: &[u8]) {
     let digest = Sha256Digest::of(bytes);
     assert_eq!(request.body, bytes);
     assert_eq!(request.header("content-length"), Some(bytes.len().to_string().as_str()));
-    assert_eq!(
-        request.header("x-amz-content-sha256"),
-        Some(digest.to_string().as_str())
-    );
-    assert_eq!(
-        request.header("x-amz-checksum-sha256"),
-        Some(digest.to_base64().as_str())
-    );
-    for absent in [
-        "transfer-encoding",
-        "content-encoding",
-        "x-amz-trailer",
-        "trailer",
-        "x-amz-decoded-content-length",
-    ] {
+    assert_eq!(request.header("x-amz-content-sha256"), Some(digest.to_string().as_str()));
+    assert_eq!(request.header("x-amz-checksum-sha256"), Some(digest.to_base64().as_str()));
+    for absent in ["transfer-encoding", "content-encoding", "x-amz-trailer", "trailer", "x-amz-decoded-content-length"]
+    {
         assert_eq!(request.header(absent), None, "{absent}");
     }
-    assert!(
-        request
-            .header("authorization")
-            .unwrap()
-            .contains("x-amz-content-sha256")
-    );
+    assert!(request.header("authorization").unwrap().contains("x-amz-content-sha256"));
 }
 
 #[tokio::test]
@@ -190,10 +158,7 @@ async fn the_digest_that_is_signed_is_the_known_one_and_not_computed_again() {
         assert_eq!(refused.code(), Code::StoreChecksum);
         let request = server.await.unwrap().remove(0);
         assert_eq!(request.body, b"bytes");
-        assert_eq!(
-            request.header("x-amz-content-sha256"),
-            Some(claimed.to_string().as_str())
-        );
+        assert_eq!(request.header("x-amz-content-sha256"), Some(claimed.to_string().as_str()));
     }
 }
 
@@ -230,10 +195,7 @@ async fn answers_have_their_meaning() {
     }
     let (outcome, _) = put(String::new()).await;
     let broken_off = outcome.unwrap_err();
-    assert!(
-        matches!(broken_off, StoreError::Unavailable { slow_down: false, .. }),
-        "{broken_off}"
-    );
+    assert!(matches!(broken_off, StoreError::Unavailable { slow_down: false, .. }), "{broken_off}");
 
     let (outcome, _) = put(error("403 Forbidden", "RequestTimeTooSkewed")).await;
     assert_eq!(outcome.unwrap_err().code(), Code::ClockSkew);
@@ -285,10 +247,7 @@ async fn an_upload_asks_for_lock_and_class_when_it_begins_and_for_the_condition_
     let Ok(PutOutcome::Created(stored)) = &outcomes[0] else {
         panic!("created: {outcomes:?}");
     };
-    assert_eq!(
-        (stored.version_id.as_deref(), &stored.checksum),
-        (Some("v1"), &composite)
-    );
+    assert_eq!((stored.version_id.as_deref(), &stored.checksum), (Some("v1"), &composite));
     let [begin, part, complete] = &requests[..] else {
         panic!("three requests");
     };
@@ -303,11 +262,7 @@ async fn an_upload_asks_for_lock_and_class_when_it_begins_and_for_the_condition_
         assert_eq!(begin.header(name), Some(value), "{name}");
     }
     assert_sent_plainly(part, b"bytes");
-    assert!(
-        part.line.contains("partNumber=1") && part.line.contains("uploadId=u1"),
-        "{}",
-        part.line
-    );
+    assert!(part.line.contains("partNumber=1") && part.line.contains("uploadId=u1"), "{}", part.line);
     assert_eq!(complete.header("if-none-match"), Some("*"));
     let sent = String::from_utf8(complete.body.clone()).unwrap();
     assert!(sent.contains(&Sha256Digest::of(b"bytes").to_base64()), "{sent}");
@@ -328,10 +283,7 @@ async fn a_completion_with_another_composite_is_refused() {
 async fn after_a_lost_answer_the_object_is_ours_if_checksum_and_lock_are() {
     let ours = Checksum::composite(&[Sha256Digest::of(b"bytes")]);
     let other = Checksum::composite(&[Sha256Digest::of(b"other")]);
-    for refusal in [
-        error("404 Not Found", "NoSuchUpload"),
-        error("412 Precondition Failed", "PreconditionFailed"),
-    ] {
+    for refusal in [error("404 Not Found", "NoSuchUpload"), error("412 Precondition Failed", "PreconditionFailed")] {
         let (outcomes, _) = upload(vec![String::new(), refusal.clone(), looked(&ours, LOCK)], 2).await;
         assert_eq!(outcomes[0].as_ref().unwrap_err().code(), Code::StoreUnavailable);
         let Ok(PutOutcome::Created(stored)) = &outcomes[1] else {
@@ -353,10 +305,7 @@ async fn an_upload_that_a_conflict_ended_is_not_completed_again() {
     let (outcomes, requests) = upload(vec![conflict, absent, looked(&other, LOCK)], 2).await;
     assert_eq!(outcomes[0].as_ref().unwrap_err().code(), Code::StoreUnavailable);
     assert_eq!(outcomes[1].as_ref().unwrap(), &PutOutcome::Taken);
-    let methods: Vec<_> = requests[2..]
-        .iter()
-        .map(|r| r.line.split(' ').next().unwrap())
-        .collect();
+    let methods: Vec<_> = requests[2..].iter().map(|r| r.line.split(' ').next().unwrap()).collect();
     assert_eq!(methods, ["POST", "HEAD", "HEAD"]);
 }
 
@@ -366,11 +315,7 @@ async fn a_clock_that_is_off_stops_the_look_at_the_bucket() {
     let answers = vec![
         answer("200 OK", date, ""),
         answer("200 OK", date, "<VersioningConfiguration></VersioningConfiguration>"),
-        answer(
-            "404 Not Found",
-            date,
-            "<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>",
-        ),
+        answer("404 Not Found", date, "<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>"),
     ];
     let (settings, server) = server(answers).await;
     let store = Arc::new(open_store(&settings, WRITER).await);

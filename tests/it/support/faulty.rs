@@ -138,10 +138,7 @@ impl Script {
     }
 
     fn next(&self, verb: Verb, key: &str) -> Option<Fault> {
-        let call = Call {
-            verb,
-            key: key.to_owned(),
-        };
+        let call = Call { verb, key: key.to_owned() };
         let mut calls = self.calls.lock().unwrap();
         let fault = (self.rule.lock().unwrap())(calls.len(), &call);
         calls.push(call);
@@ -180,11 +177,7 @@ impl Store for FaultyStore {
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
         let work = self.inner.start_upload(key, terms);
         let inner = self.script.play(Verb::StartUpload, key.as_str(), work).await?;
-        Ok(Box::new(FaultyUpload {
-            inner,
-            key: key.as_str().to_owned(),
-            script: Arc::clone(&self.script),
-        }))
+        Ok(Box::new(FaultyUpload { inner, key: key.as_str().to_owned(), script: Arc::clone(&self.script) }))
     }
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {

@@ -63,10 +63,7 @@ impl Deployment {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("api-key"), simulator.api_key()).unwrap();
         std::fs::write(folder.path().join("shared-secret"), simulator.secret()).unwrap();
-        let deployment = Self {
-            folder,
-            environment: BTreeMap::new(),
-        };
+        let deployment = Self { folder, environment: BTreeMap::new() };
         deployment.write("base", &simulator.base_url());
         deployment
     }
@@ -113,10 +110,7 @@ impl Deployment {
 
     /// Writes a list of session ids.
     pub(crate) fn write_ids<T: AsRef<str>>(&self, ids: &[T]) -> PathBuf {
-        self.write(
-            "sessions.txt",
-            &ids.iter().map(|id| format!("{}\n", id.as_ref())).collect::<String>(),
-        )
+        self.write("sessions.txt", &ids.iter().map(|id| format!("{}\n", id.as_ref())).collect::<String>())
     }
 
     /// Names a file in the folder.
@@ -141,15 +135,8 @@ impl Deployment {
     /// Prepares a command line; nothing of the test's own environment reaches the program but PATH.
     pub(crate) fn command<T: AsRef<std::ffi::OsStr>>(&self, words: impl IntoIterator<Item = T>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
-        command
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .envs(&self.environment);
-        command
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(&self.environment);
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.arg("--config").arg(self.path("archive.toml")).args(words);
         command
     }
@@ -175,10 +162,7 @@ impl Deployment {
 
 /// Waits for a child and takes what it printed.
 pub(crate) async fn ended(child: Child) -> Ended {
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output())
-        .await
-        .unwrap()
-        .unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
     Ended::of(output)
 }
 
@@ -194,13 +178,7 @@ impl Ended {
     /// Fails with all that was printed unless the program ended with this code.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout:\n{}\nstderr:\n{}",
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
@@ -219,9 +197,5 @@ impl Ended {
 
 /// Reads a results file, one value a line.
 pub(crate) fn results(path: &Path) -> Vec<Value> {
-    std::fs::read_to_string(path)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -39,10 +39,8 @@ fn install(environment: &Path) {
 }
 
 fn run(command: &mut Command) {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     assert!(
         output.status.success(),
         "{command:?} failed: {}\n{}",

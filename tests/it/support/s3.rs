@@ -38,20 +38,11 @@ pub(crate) struct Identity {
 }
 
 /// May do everything; the tests look behind the program with it.
-pub(crate) const ADMIN: Identity = Identity {
-    access_key_id: "TESTADMIN",
-    secret_access_key: "test-admin-secret",
-};
+pub(crate) const ADMIN: Identity = Identity { access_key_id: "TESTADMIN", secret_access_key: "test-admin-secret" };
 /// May do what the archiver needs and no more.
-pub(crate) const WRITER: Identity = Identity {
-    access_key_id: "TESTWRITER",
-    secret_access_key: "test-writer-secret",
-};
+pub(crate) const WRITER: Identity = Identity { access_key_id: "TESTWRITER", secret_access_key: "test-writer-secret" };
 /// May only read.
-pub(crate) const READER: Identity = Identity {
-    access_key_id: "TESTREADER",
-    secret_access_key: "test-reader-secret",
-};
+pub(crate) const READER: Identity = Identity { access_key_id: "TESTREADER", secret_access_key: "test-reader-secret" };
 
 impl Identity {
     /// Returns the environment that makes a program act as this identity.
@@ -85,9 +76,7 @@ pub(crate) struct Version {
 /// Returns the server; starts it on first use.
 pub(crate) async fn s3() -> &'static S3Server {
     static SERVER: OnceLock<S3Server> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(start))
-        .await
-        .expect("the S3 server starts")
+    tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.expect("the S3 server starts")
 }
 
 fn start() -> S3Server {
@@ -103,10 +92,7 @@ fn start() -> S3Server {
         let mut supervisor = spawn(&weed, &folder, base);
         let s3_port = base + 3;
         if is_healthy(&mut supervisor, s3_port) {
-            return S3Server {
-                endpoint: format!("http://127.0.0.1:{s3_port}"),
-                _supervisor: supervisor,
-            };
+            return S3Server { endpoint: format!("http://127.0.0.1:{s3_port}"), _supervisor: supervisor };
         }
         log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         drop(supervisor.stdin.take());
@@ -121,10 +107,7 @@ fn spawn(weed: &Path, folder: &Path, base: u16) -> Child {
     let data = folder.join("data");
     fs::create_dir(&data).expect("a folder for the data");
     let log = File::create(folder.join("log")).expect("a log file");
-    let ports = PORTS
-        .iter()
-        .zip(base..)
-        .map(|(name, port)| format!("-{name}.port={port}"));
+    let ports = PORTS.iter().zip(base..).map(|(name, port)| format!("-{name}.port={port}"));
     Command::new(python::programs().join("python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/supervise.py"))
         .arg(folder)
@@ -245,11 +228,7 @@ impl S3Server {
             .send()
             .await
             .expect("the bucket is made");
-        Bucket {
-            name,
-            client,
-            endpoint: self.endpoint.clone(),
-        }
+        Bucket { name, client, endpoint: self.endpoint.clone() }
     }
 
     /// Returns a client that is not the program's.
@@ -297,9 +276,7 @@ impl Bucket {
 
     /// Keeps versions from now on.
     pub(crate) async fn turn_on_versions(&self) {
-        let configuration = VersioningConfiguration::builder()
-            .status(BucketVersioningStatus::Enabled)
-            .build();
+        let configuration = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         self.client
             .put_bucket_versioning()
             .bucket(&self.name)
@@ -338,26 +315,14 @@ impl Bucket {
 
     /// Tells how many multipart uploads are under way.
     pub(crate) async fn unfinished_uploads(&self) -> usize {
-        let page = self
-            .client
-            .list_multipart_uploads()
-            .bucket(&self.name)
-            .send()
-            .await
-            .expect("uploads are listed");
+        let page = self.client.list_multipart_uploads().bucket(&self.name).send().await.expect("uploads are listed");
         page.uploads().len()
     }
 
     /// Hides a key behind a delete marker and returns the marker's version.
     pub(crate) async fn put_delete_marker(&self, key: &str) -> String {
-        let answer = self
-            .client
-            .delete_object()
-            .bucket(&self.name)
-            .key(key)
-            .send()
-            .await
-            .expect("the delete marker is put");
+        let answer =
+            self.client.delete_object().bucket(&self.name).key(key).send().await.expect("the delete marker is put");
         answer.version_id.expect("a delete marker has a version")
     }
 
@@ -407,12 +372,7 @@ impl Bucket {
 
     /// Tries to delete a version and tells whether the server let it go.
     pub(crate) async fn deletes(&self, key: &str, version_id: &str) -> bool {
-        let answer = self
-            .client
-            .delete_object()
-            .bucket(&self.name)
-            .key(key)
-            .version_id(version_id);
+        let answer = self.client.delete_object().bucket(&self.name).key(key).version_id(version_id);
         answer.send().await.is_ok()
     }
 }

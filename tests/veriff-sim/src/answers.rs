@@ -19,10 +19,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     pub(crate) fn refused(status: u16, code: Option<&str>) -> Self {
-        Self::Refused {
-            status,
-            body: error_body(status, code),
-        }
+        Self::Refused { status, body: error_body(status, code) }
     }
 }
 
@@ -87,12 +84,8 @@ pub(crate) fn answer(
     }
     world.ask(place);
     let session = world.session_at(place);
-    let lists = Lists {
-        session,
-        knobs: &world.knobs,
-        drop_videos: world.knobs.test_drops_videos && !caller.live,
-        style,
-    };
+    let lists =
+        Lists { session, knobs: &world.knobs, drop_videos: world.knobs.test_drops_videos && !caller.live, style };
     match endpoint {
         Endpoint::SessionMedia => Answer::Json(lists.session_media()),
         Endpoint::Attempts => Answer::Json(lists.attempts()),
@@ -154,13 +147,8 @@ impl Lists<'_> {
 
     fn list(&self, attempt: &Attempt, nfc: bool) -> Value {
         let mut list = Map::from_iter([("status".to_owned(), json!("success"))]);
-        for (n, (name, kind)) in [
-            ("images", Kind::Image),
-            ("videos", Kind::Video),
-            ("nfcDocuments", Kind::Nfc),
-        ]
-        .into_iter()
-        .enumerate()
+        for (n, (name, kind)) in
+            [("images", Kind::Image), ("videos", Kind::Video), ("nfcDocuments", Kind::Nfc)].into_iter().enumerate()
         {
             if kind == Kind::Nfc && !nfc {
                 continue;
@@ -199,10 +187,7 @@ impl Lists<'_> {
         if let Some(duration) = media.duration {
             item["duration"] = json!(duration);
         }
-        let size = media
-            .listed_size
-            .unwrap_or(media.size_bytes)
-            .saturating_add_signed(self.style.size_off_by);
+        let size = media.listed_size.unwrap_or(media.size_bytes).saturating_add_signed(self.style.size_off_by);
         match media.size_form {
             SizeForm::Number => item["size"] = json!(size),
             SizeForm::Text => item["size"] = json!(size.to_string()),
@@ -302,10 +287,7 @@ fn watchlist(session: &Session) -> Value {
 }
 
 fn delete(world: &mut World, id: &str) -> Answer {
-    let status = world
-        .find(id)
-        .and_then(|s| s.visible_attempts().next_back())
-        .map_or("created", |a| a.status.as_str());
+    let status = world.find(id).and_then(|s| s.visible_attempts().next_back()).map_or("created", |a| a.status.as_str());
     let code = match status {
         "created" | "started" | "approved" | "declined" | "resubmission_requested" | "expired" | "abandoned" => None,
         "submitted" => Some("1306"),

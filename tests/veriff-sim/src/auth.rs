@@ -96,16 +96,11 @@ pub(crate) fn check<'w>(
     if uuid::Uuid::try_parse(key).is_err() {
         return Err(AuthOutcome::KeyNotUuid);
     }
-    let integration = integrations
-        .iter()
-        .find(|i| i.api_key == key)
-        .ok_or(AuthOutcome::KeyUnknown)?;
+    let integration = integrations.iter().find(|i| i.api_key == key).ok_or(AuthOutcome::KeyUnknown)?;
     if !integration.active {
         return Err(AuthOutcome::Inactive);
     }
-    let signature = signature
-        .filter(|s| !s.is_empty())
-        .ok_or(AuthOutcome::SignatureMissing)?;
+    let signature = signature.filter(|s| !s.is_empty()).ok_or(AuthOutcome::SignatureMissing)?;
     if signature.len() != 64 || !signature.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(AuthOutcome::SignatureMalformed);
     }
@@ -130,10 +125,7 @@ mod tests {
     #[test]
     fn the_published_vectors_come_out() {
         assert_eq!(
-            sign(
-                "abcdef12-abcd-abcd-abcd-abcdef012345",
-                b"aea9ba6d-1b47-47fc-a4fc-f72b6d3584a7"
-            ),
+            sign("abcdef12-abcd-abcd-abcd-abcdef012345", b"aea9ba6d-1b47-47fc-a4fc-f72b6d3584a7"),
             "895cb3fd31139d89aeb7b263682e15479ab57651e70591256ad2c14fde4950dd"
         );
         for (bytes, hex) in [
@@ -164,16 +156,11 @@ mod tests {
     fn each_way_to_fail_has_its_code() {
         let id = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
         let live = Integration::new("live");
-        let idle = Integration {
-            active: false,
-            ..Integration::new("idle")
-        };
+        let idle = Integration { active: false, ..Integration::new("idle") };
         let all = [live.clone(), idle.clone()];
         let good = sign(&live.secrets[0], id.as_bytes());
         let code = |key: Option<&str>, sig: Option<&str>| {
-            check(&all, true, key, sig, id)
-                .map_or_else(AuthOutcome::code, |_| None)
-                .unwrap_or("ok")
+            check(&all, true, key, sig, id).map_or_else(AuthOutcome::code, |_| None).unwrap_or("ok")
         };
         assert_eq!(code(None, Some(&good)), "1801");
         assert_eq!(code(Some("me"), Some(&good)), "1802");

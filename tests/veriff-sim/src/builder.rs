@@ -181,16 +181,10 @@ impl WorldBuilder {
             return;
         };
         match oddity {
-            1 => latest
-                .media
-                .extend(["face", "face", "document-front"].map(|c| self.image(c, rng))),
+            1 => latest.media.extend(["face", "face", "document-front"].map(|c| self.image(c, rng))),
             2 => {
-                latest
-                    .media
-                    .extend(["face-pre", "document-front-pre"].map(|c| self.image(c, rng)));
-                latest
-                    .media
-                    .extend(["document-front-pre-video", "selfid_video"].map(|c| self.video(c, rng)));
+                latest.media.extend(["face-pre", "document-front-pre"].map(|c| self.image(c, rng)));
+                latest.media.extend(["document-front-pre-video", "selfid_video"].map(|c| self.video(c, rng)));
             }
             3 => {
                 for mimetype in ["jpg", "application/pdf", "image/heic", "image/webp", "image/png"] {
@@ -207,9 +201,7 @@ impl WorldBuilder {
                 latest.media.retain(|m| m.kind == Kind::Image);
                 latest.omit_empty_arrays = true;
             }
-            7 => latest
-                .media
-                .extend(["hologram-sweep", "\"face\"", "Dokument vorne/1"].map(|c| self.image(c, rng))),
+            7 => latest.media.extend(["hologram-sweep", "\"face\"", "Dokument vorne/1"].map(|c| self.image(c, rng))),
             8 => add_extra_fields(latest),
             9 => latest.media.iter_mut().for_each(|m| m.size_form = SizeForm::Text),
             10 => self.share_media(session, rng),
@@ -239,15 +231,11 @@ impl WorldBuilder {
 }
 
 fn add_extra_fields(attempt: &mut Attempt) {
-    attempt.extra = Map::from_iter([
-        ("schemaHint".to_owned(), json!({ "version": 3 })),
-        ("warnings".to_owned(), json!([])),
-    ]);
+    attempt.extra =
+        Map::from_iter([("schemaHint".to_owned(), json!({ "version": 3 })), ("warnings".to_owned(), json!([]))]);
     for media in &mut attempt.media {
-        media.extra = Map::from_iter([
-            ("quality".to_owned(), json!(0.93)),
-            ("timestamp".to_owned(), json!({ "url": null })),
-        ]);
+        media.extra =
+            Map::from_iter([("quality".to_owned(), json!(0.93)), ("timestamp".to_owned(), json!({ "url": null }))]);
     }
 }
 
@@ -267,19 +255,12 @@ pub fn some_faults(world: &World) -> Vec<Fault> {
         Effect::Truncate { after: 20_000 },
         Effect::Reset { after: 20_000 },
         Effect::Html { status: 200 },
-        Effect::ErrorWith200 {
-            code: "1101".to_owned(),
-        },
+        Effect::ErrorWith200 { code: "1101".to_owned() },
         Effect::Empty { status: 200 },
-        Effect::Signatures {
-            mode: Signatures::Corrupt,
-        },
+        Effect::Signatures { mode: Signatures::Corrupt },
         Effect::Hangup,
         Effect::Chunked,
-        Effect::Slow {
-            bytes: 64 * 1024,
-            every_ms: 20,
-        },
+        Effect::Slow { bytes: 64 * 1024, every_ms: 20 },
     ];
     let on_lists = [
         (Endpoint::Attempts, Effect::status(500)),

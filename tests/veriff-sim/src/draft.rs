@@ -59,10 +59,7 @@ fn retry_after_value(form: &RetryAfter) -> String {
         RetryAfter::Seconds(n) => n.to_string(),
         RetryAfter::Text(text) => text.clone(),
         RetryAfter::Date(seconds) => {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the date is compared with the client's real clock"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "the date is compared with the client's real clock")]
             let now = jiff::Timestamp::now();
             let then = now.saturating_add(jiff::SignedDuration::from_secs(*seconds));
             let then = then.unwrap_or(now);
@@ -72,11 +69,7 @@ fn retry_after_value(form: &RetryAfter) -> String {
 }
 
 pub(crate) fn sign_if(wanted: bool, secret: &str, bytes: &[u8]) -> String {
-    if wanted {
-        auth::sign(secret, bytes)
-    } else {
-        String::new()
-    }
+    if wanted { auth::sign(secret, bytes) } else { String::new() }
 }
 
 pub(crate) fn sign_head(
@@ -109,22 +102,16 @@ pub(crate) fn reply_draft(effect: &Effect) -> Option<Draft> {
     const PAGE: &str = "<!doctype html>\n<html><head><title>Bad gateway</title></head>\
         <body><h1>Bad gateway</h1><p>The origin did not answer.</p></body></html>\n";
     Some(match effect {
-        Effect::Status {
-            status,
-            code,
-            retry_after,
-        } => Draft::error(*status, code.as_deref()).retry_after(retry_after.as_ref()),
+        Effect::Status { status, code, retry_after } => {
+            Draft::error(*status, code.as_deref()).retry_after(retry_after.as_ref())
+        }
         Effect::Html { status } => Draft::new(*status, "text/html; charset=utf-8", PAGE.into()),
         Effect::Empty { status } => Draft::new(*status, "application/json", Vec::new()),
         Effect::ErrorWith200 { code } => {
             let body = error_body(200, Some(code));
             Draft::new(200, "application/json", body.to_string().into_bytes())
         }
-        Effect::Raw {
-            status,
-            content_type,
-            body,
-        } => Draft::new(*status, content_type, body.clone().into_bytes()),
+        Effect::Raw { status, content_type, body } => Draft::new(*status, content_type, body.clone().into_bytes()),
         Effect::Redirect { location } => {
             let mut draft = Draft::new(302, "text/plain", Vec::new());
             draft.extra.push(("location", location.clone()));
@@ -148,9 +135,6 @@ pub(crate) fn build(status: u16, headers: Vec<(&'static str, String)>, body: Sim
 /// Frames a small JSON answer of the simulator's own.
 pub(crate) fn plain_json(status: u16, body: &impl serde::Serialize, line: &Arc<Line>) -> Response<SimBody> {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
-    let headers = vec![
-        ("content-type", "application/json".to_owned()),
-        ("content-length", bytes.len().to_string()),
-    ];
+    let headers = vec![("content-type", "application/json".to_owned()), ("content-length", bytes.len().to_string())];
     build(status, headers, SimBody::new(Source::Held(Bytes::from(bytes)), line))
 }

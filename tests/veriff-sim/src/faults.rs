@@ -144,31 +144,19 @@ impl Effect {
     /// A status with an error body and no `retry-after`.
     #[must_use]
     pub fn status(status: u16) -> Self {
-        Self::Status {
-            status,
-            code: None,
-            retry_after: None,
-        }
+        Self::Status { status, code: None, retry_after: None }
     }
 
     /// 429, with or without `retry-after`.
     #[must_use]
     pub fn too_many(retry_after: Option<RetryAfter>) -> Self {
-        Self::Status {
-            status: 429,
-            code: None,
-            retry_after,
-        }
+        Self::Status { status: 429, code: None, retry_after }
     }
 
     /// 401 with this code.
     #[must_use]
     pub fn unauthorized(code: &str) -> Self {
-        Self::Status {
-            status: 401,
-            code: Some(code.to_owned()),
-            retry_after: None,
-        }
+        Self::Status { status: 401, code: Some(code.to_owned()), retry_after: None }
     }
 
     /// Tells whether the effect replaces the answer.
@@ -218,10 +206,7 @@ impl Fault {
     /// A fault that hits the first `n` requests.
     #[must_use]
     pub fn times(n: u64, effect: Effect) -> Self {
-        Self {
-            times: Some(n),
-            ..Self::forever(effect)
-        }
+        Self { times: Some(n), ..Self::forever(effect) }
     }
 
     /// A fault that hits the first request.
@@ -233,16 +218,7 @@ impl Fault {
     /// A fault that hits every request.
     #[must_use]
     pub fn forever(effect: Effect) -> Self {
-        Self {
-            endpoint: None,
-            id: None,
-            after: 0,
-            times: None,
-            each_id: false,
-            effect,
-            seen: HashMap::new(),
-            hits: 0,
-        }
+        Self { endpoint: None, id: None, after: 0, times: None, each_id: false, effect, seen: HashMap::new(), hits: 0 }
     }
 
     /// Narrows the fault to an endpoint.
@@ -379,10 +355,7 @@ mod tests {
         let fault: Fault = serde_json::from_str(
             r#"{"endpoint":"media","times":1,"effect":{"status":{"status":429,"retry_after":{"seconds":2}}}}"#,
         )?;
-        assert_eq!(
-            fault,
-            Fault::once(Effect::too_many(Some(RetryAfter::Seconds(2)))).on(Endpoint::Media)
-        );
+        assert_eq!(fault, Fault::once(Effect::too_many(Some(RetryAfter::Seconds(2)))).on(Endpoint::Media));
         Ok(())
     }
 }

@@ -85,12 +85,7 @@ impl Media {
     /// A JPEG image.
     #[must_use]
     pub fn image(id: impl Into<String>, context: &str, size_bytes: u64) -> Self {
-        Self {
-            id: id.into(),
-            context: Some(context.to_owned()),
-            size_bytes,
-            ..Self::default()
-        }
+        Self { id: id.into(), context: Some(context.to_owned()), size_bytes, ..Self::default() }
     }
 
     /// A `WebM` video.
@@ -107,13 +102,7 @@ impl Media {
     /// An NFC document: JSON with the chip's data groups in base64.
     #[must_use]
     pub fn nfc(id: impl Into<String>, size_bytes: u64) -> Self {
-        Self {
-            id: id.into(),
-            kind: Kind::Nfc,
-            mimetype: "application/json".to_owned(),
-            size_bytes,
-            ..Self::default()
-        }
+        Self { id: id.into(), kind: Kind::Nfc, mimetype: "application/json".to_owned(), size_bytes, ..Self::default() }
     }
 
     /// Sets the mimetype; the body begins accordingly.

@@ -119,8 +119,7 @@ impl Record {
 
     pub(crate) fn reset(&self) {
         *self.log() = Log::default();
-        self.peak
-            .store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.peak.store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);
         self.body_bytes.store(0, Ordering::Relaxed);
     }

@@ -73,12 +73,7 @@ struct Decided {
 
 impl Decided {
     fn plainly(draft: Draft, auth: AuthOutcome) -> Self {
-        Self {
-            draft: Some(draft),
-            auth,
-            twists: Vec::new(),
-            faulted: false,
-        }
+        Self { draft: Some(draft), auth, twists: Vec::new(), faulted: false }
     }
 }
 
@@ -132,12 +127,7 @@ impl Shared {
             [reply] if reply.is_reply() => reply_draft(reply),
             _ => Some(self.true_draft(&mut world, ask, owner, secret, &twists)),
         };
-        Decided {
-            draft,
-            auth: AuthOutcome::Good,
-            twists,
-            faulted,
-        }
+        Decided { draft, auth: AuthOutcome::Good, twists, faulted }
     }
 
     fn true_draft(&self, world: &mut World, ask: &Ask, owner: Integration, secret: String, twists: &[Effect]) -> Draft {
@@ -191,11 +181,8 @@ impl Shared {
     fn list_style(&self, world: &World, twists: &[Effect]) -> ListStyle {
         let url_base = world.knobs.url_base.as_ref().unwrap_or(&self.base_url);
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut style = ListStyle {
-            url_base: url_base.clone(),
-            size_off_by: 0,
-            shuffle: world.knobs.shuffle.then_some(call),
-        };
+        let mut style =
+            ListStyle { url_base: url_base.clone(), size_off_by: 0, shuffle: world.knobs.shuffle.then_some(call) };
         for twist in twists {
             match twist {
                 Effect::WrongSize { by } => style.size_off_by = *by,
@@ -269,11 +256,7 @@ impl Shared {
             Content::Media(media) => {
                 state_length &= media.content_length;
                 if media.size_bytes > HELD_BYTES {
-                    let signature = if wants_true {
-                        self.signature_of(&media, secret).await
-                    } else {
-                        String::new()
-                    };
+                    let signature = if wants_true { self.signature_of(&media, secret).await } else { String::new() };
                     (media.size_bytes, Source::Made(Chunks::new(&media)), signature)
                 } else {
                     let bytes = media_bytes(&media);
@@ -291,11 +274,7 @@ impl Shared {
             }
         };
         if let Some((owner, secret)) = &signing {
-            let signature = if wants_true {
-                signature
-            } else {
-                auth::sign(secret, b"not this body")
-            };
+            let signature = if wants_true { signature } else { auth::sign(secret, b"not this body") };
             sign_head(&mut headers, owner, &signature, draft.signatures);
         }
         let accidents = Accidents::new(twists, len);
@@ -310,10 +289,7 @@ impl Shared {
 }
 
 async fn handle(shared: Arc<Shared>, line: Arc<Line>, request: Request<Incoming>) -> Result<Response<SimBody>, Hangup> {
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", hyper::http::uri::PathAndQuery::as_str);
+    let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
     if path.starts_with("/__") {
         return Ok(control::handle(&shared, &line, request).await);
     }

@@ -86,10 +86,7 @@ impl Session {
     /// A session without attempts.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            ..Self::default()
-        }
+        Self { id: id.into(), ..Self::default() }
     }
 
     /// Adds an attempt, newer than those before; without a time of its own it comes an hour after the last.
@@ -116,9 +113,7 @@ impl Session {
     /// The attempts that can be seen now, oldest first.
     #[must_use]
     pub fn visible_attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.attempts
-            .iter()
-            .filter(|a| a.appears_after.is_none_or(|k| self.asked > k))
+        self.attempts.iter().filter(|a| a.appears_after.is_none_or(|k| self.asked > k))
     }
 }
 
@@ -172,11 +167,7 @@ impl Attempt {
     /// An attempt of any status.
     #[must_use]
     pub fn new(id: impl Into<String>, status: &str) -> Self {
-        Self {
-            id: id.into(),
-            status: status.to_owned(),
-            ..Self::default()
-        }
+        Self { id: id.into(), status: status.to_owned(), ..Self::default() }
     }
 
     /// An approved attempt.

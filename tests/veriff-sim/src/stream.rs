@@ -213,10 +213,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(stream: TcpStream) -> (Self, Arc<Line>) {
         let line = Arc::new(Line::default());
-        let connection = Self {
-            stream,
-            line: Arc::clone(&line),
-        };
+        let connection = Self { stream, line: Arc::clone(&line) };
         (connection, line)
     }
 }

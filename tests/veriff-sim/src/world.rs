@@ -99,10 +99,7 @@ pub struct World {
 }
 
 fn stale_index() -> Index {
-    Index {
-        stale: true,
-        ..Index::default()
-    }
+    Index { stale: true, ..Index::default() }
 }
 
 impl Default for World {
@@ -259,11 +256,7 @@ impl World {
         if self.index.stale {
             let mut index = Index::default();
             for (s, session) in self.sessions.iter().enumerate() {
-                let mut place = Place {
-                    session: s,
-                    attempt: 0,
-                    media: 0,
-                };
+                let mut place = Place { session: s, attempt: 0, media: 0 };
                 index.sessions.insert(session.id.clone(), place);
                 for (a, attempt) in session.attempts.iter().enumerate() {
                     place.attempt = a;

@@ -10,15 +10,9 @@ use veriff_sim::{
 use crate::http::{End, Outcome, get, media, send};
 
 fn two_attempts() -> Session {
-    Session::new(id("s"))
-        .attempt(Attempt::resubmission_requested(id("a1")).image("face", 3000))
-        .attempt(
-            Attempt::approved(id("a2"))
-                .image("face", 4000)
-                .image("face", 5000)
-                .video("face-pre-video", 900_000)
-                .nfc(7000),
-        )
+    Session::new(id("s")).attempt(Attempt::resubmission_requested(id("a1")).image("face", 3000)).attempt(
+        Attempt::approved(id("a2")).image("face", 4000).image("face", 5000).video("face-pre-video", 900_000).nfc(7000),
+    )
 }
 
 fn ids(list: &Value) -> Vec<String> {
@@ -68,10 +62,7 @@ async fn files_come_whole_and_signed() -> Outcome {
 
 #[tokio::test]
 async fn each_way_to_fail_authentication_has_its_code() -> Outcome {
-    let idle = Integration {
-        active: false,
-        ..Integration::new("idle")
-    };
+    let idle = Integration { active: false, ..Integration::new("idle") };
     let world = World::new().integration(idle.clone()).session(two_attempts());
     let sim = Simulator::start(world).await?;
     let (key, session) = (sim.api_key(), id("s"));
@@ -142,10 +133,7 @@ async fn what_cannot_be_seen_is_refused() -> Outcome {
         .integration(Integration::new("other"))
         .session(two_attempts())
         .session(Session::new(id("foreign")).integration("other"))
-        .session(Session {
-            presence: Presence::Archived,
-            ..Session::new(id("archived"))
-        });
+        .session(Session { presence: Presence::Archived, ..Session::new(id("archived")) });
     let sim = Simulator::start(world).await?;
     let list = "/v1/sessions/{id}/attempts";
     for absent in ["unknown", "foreign", "archived"] {
@@ -199,13 +187,8 @@ async fn arrays_come_in_another_order_when_shuffled() -> Outcome {
     for _ in 0..12 {
         attempt = attempt.image("face", 10);
     }
-    let knobs = Knobs {
-        shuffle: true,
-        ..Knobs::default()
-    };
-    let world = World::new()
-        .knobs(knobs)
-        .session(Session::new(id("s")).attempt(attempt));
+    let knobs = Knobs { shuffle: true, ..Knobs::default() };
+    let world = World::new().knobs(knobs).session(Session::new(id("s")).attempt(attempt));
     let sim = Simulator::start(world).await?;
     let one = get(&sim, "/v1/sessions/{id}/media", &id("s")).await?.json();
     let two = get(&sim, "/v1/sessions/{id}/media", &id("s")).await?.json();
@@ -245,14 +228,9 @@ async fn decisions_are_null_or_of_every_status() -> Outcome {
         }
     }
     let null = get(&sim, "/v1/sessions/{id}/decision", &id("null")).await?;
-    assert_eq!(
-        (null.status, null.json()),
-        (200, json!({ "status": "success", "verification": null }))
-    );
+    assert_eq!((null.status, null.json()), (200, json!({ "status": "success", "verification": null })));
     assert_eq!(get(&sim, "/v1/sessions/{id}/person", &id("null")).await?.status, 404);
-    let watch = get(&sim, "/v1/sessions/{id}/watchlist-screening", &id("review"))
-        .await?
-        .json();
+    let watch = get(&sim, "/v1/sessions/{id}/watchlist-screening", &id("review")).await?.json();
     assert_eq!(watch["data"]["sessionId"], id("review"));
     Ok(())
 }
@@ -272,10 +250,7 @@ async fn deletion_is_enabled_limited_and_at_once() -> Outcome {
     assert_eq!(delete(&id("d0")).await?.status, 403);
     sim.world().integrations[0].delete_enabled = true;
     let busy = delete(&id("busy")).await?;
-    assert_eq!(
-        (busy.json()["status"].as_u64(), busy.code().as_str()),
-        (Some(400), "1306")
-    );
+    assert_eq!((busy.json()["status"].as_u64(), busy.code().as_str()), (Some(400), "1306"));
     for n in 0..4 {
         assert_eq!(delete(&id(&format!("d{n}"))).await?.status, 200);
     }
@@ -302,11 +277,7 @@ async fn the_service_as_a_whole_is_turned_by_knobs() -> Outcome {
     let url = list.json()["images"][0]["url"].to_string();
     assert!(url.starts_with("\"https://elsewhere.test/v1/media/"));
     let (key, signature) = (sim.api_key(), sign(&sim.secret(), id("s").as_bytes()));
-    let headers = [
-        ("x-auth-client", key.as_str()),
-        ("x-hmac-signature", &signature),
-        ("accept-encoding", "br, gzip"),
-    ];
+    let headers = [("x-auth-client", key.as_str()), ("x-hmac-signature", &signature), ("accept-encoding", "br, gzip")];
     let path = format!("/v1/sessions/{}/media", id("s"));
     let packed = send(&sim, "GET", &path, &headers, "").await?;
     assert_eq!(packed.header("content-encoding"), Some("gzip"));

@@ -75,10 +75,7 @@ async fn retry_after_comes_in_both_forms() -> Outcome {
 async fn a_redirect_names_the_place_given() -> Outcome {
     let location = "http://elsewhere.test/x".to_owned();
     let (hit, _) = under(Effect::Redirect { location }).await?;
-    assert_eq!(
-        (hit.status, hit.header("location")),
-        (302, Some("http://elsewhere.test/x"))
-    );
+    assert_eq!((hit.status, hit.header("location")), (302, Some("http://elsewhere.test/x")));
     Ok(())
 }
 
@@ -129,20 +126,8 @@ async fn chunked_bodies_state_no_length() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn slow_and_stalled_bodies_arrive_whole_in_the_end() -> Outcome {
     for (effect, least_ms) in [
-        (
-            Effect::Stall {
-                after: 100_000,
-                for_ms: 40_000,
-            },
-            40_000,
-        ),
-        (
-            Effect::Slow {
-                bytes: 100_000,
-                every_ms: 15_000,
-            },
-            30_000,
-        ),
+        (Effect::Stall { after: 100_000, for_ms: 40_000 }, 40_000),
+        (Effect::Slow { bytes: 100_000, every_ms: 15_000 }, 30_000),
         (Effect::DelayHead { for_ms: 40_000 }, 40),
     ] {
         let start = Instant::now();
@@ -164,10 +149,7 @@ async fn wrong_bytes_keep_length_and_true_signature() -> Outcome {
 
 #[tokio::test]
 async fn heads_can_lie_about_type_and_signature() -> Outcome {
-    let (hit, _) = under(Effect::ContentType {
-        value: "text/plain".into(),
-    })
-    .await?;
+    let (hit, _) = under(Effect::ContentType { value: "text/plain".into() }).await?;
     assert_eq!(hit.header("content-type"), Some("text/plain"));
     let mode = Signatures::Corrupt;
     let (hit, after) = under(Effect::Signatures { mode }).await?;
@@ -210,11 +192,7 @@ async fn lists_can_be_compressed_and_are_signed_as_they_were_before() -> Outcome
 async fn requests_above_the_rate_are_refused() -> Outcome {
     let sim = simulator().await?;
     sim.set_knobs(|k| {
-        k.rate_limit = Some(RateLimit {
-            per_second: 0.001,
-            burst: 2,
-            retry_after: Some(RetryAfter::Seconds(7)),
-        });
+        k.rate_limit = Some(RateLimit { per_second: 0.001, burst: 2, retry_after: Some(RetryAfter::Seconds(7)) });
     });
     let mut statuses = Vec::new();
     for _ in 0..3 {

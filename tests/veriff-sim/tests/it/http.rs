@@ -42,9 +42,7 @@ impl Reply {
     /// Tells whether both pairs of headers carry the signature of the body.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let signature = sign(secret, &self.body);
-        ["x-hmac-signature", "vrf-hmac-signature"]
-            .iter()
-            .all(|n| self.header(n) == Some(&signature))
+        ["x-hmac-signature", "vrf-hmac-signature"].iter().all(|n| self.header(n) == Some(&signature))
     }
 }
 
@@ -85,20 +83,10 @@ fn read_reply(all: &[u8], reset: bool) -> io::Result<Reply> {
     let at = all.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(nothing)?;
     let head = String::from_utf8_lossy(&all[..at]).into_owned();
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|l| l.split(' ').nth(1))
-        .and_then(|s| s.parse().ok());
-    let headers = lines
-        .filter_map(|l| l.split_once(": "))
-        .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
-        .collect();
-    let mut reply = Reply {
-        status: status.unwrap_or(0),
-        headers,
-        body: all[at + 4..].to_vec(),
-        end: End::Whole,
-    };
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
+    let headers =
+        lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())).collect();
+    let mut reply = Reply { status: status.unwrap_or(0), headers, body: all[at + 4..].to_vec(), end: End::Whole };
     let whole = match reply.header("content-length") {
         Some(stated) => stated == reply.body.len().to_string(),
         None => reply.unchunk(),

@@ -43,11 +43,7 @@ fn sha256(bytes: &[u8]) -> impl AsRef<[u8]> {
 
 #[tokio::test]
 async fn a_made_up_world_is_served_whole() -> Outcome {
-    let world = World::builder(11)
-        .sessions(16)
-        .image_bytes(100..=900)
-        .video_bytes(1000..=2000)
-        .build();
+    let world = World::builder(11).sessions(16).image_bytes(100..=900).video_bytes(1000..=2000).build();
     let sim = Simulator::start(world.clone()).await?;
     for session in world.sessions() {
         let list = get(&sim, "/v1/sessions/{id}/attempts", &session.id).await?;

@@ -1,0 +1,479 @@
+//! Transfer: the bytes of one media item, from upstream into the store.
+//!
+//! Between fetch and keep. Promises: bytes pass once and in bounded room, whatever their length; nothing odd is believed
+//! at the first sight of it; what is not whole, or not media, never appears under a key. Leaves the sidecar to `deposit`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::{Budget, MAX_ROOM_BYTES, Room};
+use crate::catalog::MediaItem;
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::fetch::{self, Fetched, Habits, MediaStream};
+use crate::keep::{KeepError, Keeper, Placed};
+use crate::metrics::{Meter, SessionMeter};
+use crate::model::digest::{Checksum, Hasher, PART_SIZE_BYTES, Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
+use crate::model::key::{ObjectKey, extension_for};
+use crate::model::retention::{Lock, Period};
+use crate::model::sidecar::CountedFrom;
+use crate::store::{PutOutcome, StoreError, Stored, Terms, Upload};
+use crate::veriff::{VeriffClient, VeriffError};
+
+/// How often an item is begun again because of what else happens under its key.
+const KEY_TRIES: u32 = 3;
+
+/// What moves bytes, the same for all items of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane<'a> {
+    /// Where the bytes come from.
+    pub client: &'a VeriffClient,
+    /// What the integration is known to do.
+    pub habits: &'a Habits,
+    /// Where they go.
+    pub keeper: &'a Keeper,
+    /// The room for bytes in flight.
+    pub budget: &'a Budget,
+    /// The longest item that is taken.
+    pub max_media_size_bytes: u64,
+    /// Counts of the run.
+    pub meter: &'a Arc<Meter>,
+    /// Counts of the session.
+    pub session_meter: &'a SessionMeter,
+    /// Told when work in flight is to be given up.
+    pub abandon: &'a CancellationToken,
+}
+
+/// Why an item is not in the archive.
+#[derive(Debug, thiserror::Error)]
+pub enum ItemError {
+    /// Veriff did not give it.
+    #[error(transparent)]
+    Veriff(#[from] VeriffError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The run was told to stop.
+    #[error("the run was told to stop")]
+    Stopped,
+}
+
+impl From<StoreError> for ItemError {
+    fn from(error: StoreError) -> Self {
+        Self::Keep(error.into())
+    }
+}
+
+impl ItemError {
+    /// Returns the stable code, which fixes the disposition.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Veriff(error) => error.code(),
+            Self::Keep(error) => error.code(),
+            Self::Stopped => Code::RunStopped,
+        }
+    }
+
+    /// Returns the HTTP status that Veriff gave, where that is the reason.
+    #[must_use]
+    pub const fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Veriff(error) => error.http_status(),
+            _ => None,
+        }
+    }
+}
+
+/// The name, class and lock of an item, decided before its first byte.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The item.
+    pub item: &'a MediaItem,
+    /// The retention class.
+    pub class: &'a str,
+    /// Its keeping period.
+    pub period: Option<Period>,
+    /// Its legal ground.
+    pub basis: &'a str,
+    /// The start of the period.
+    pub counted_from: Timestamp,
+    /// What the start is.
+    pub counted_from_source: CountedFrom,
+    /// The lock it is due.
+    pub lock: Option<Lock>,
+}
+
+impl Plan<'_> {
+    /// Returns how its object is to be stored.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { content_type: content_type(self.item), lock: self.lock, is_document: false }
+    }
+}
+
+/// One item on its way.
+#[derive(Debug)]
+pub struct Transfer<'a> {
+    lane: &'a Lane<'a>,
+    plan: &'a Plan<'a>,
+    key: &'a ObjectKey,
+    terms: Terms,
+    /// Where our bytes go once other bytes were found under the key.
+    beside: Option<ObjectKey>,
+    /// What the first fetch gave, if it was odd.
+    odd: Option<Fetched>,
+}
+
+/// Where an item's bytes went.
+#[derive(Debug)]
+pub struct Landed {
+    /// The key they stand under.
+    pub key: ObjectKey,
+    /// The object.
+    pub stored: Stored,
+    /// Other bytes had taken the item's own key.
+    pub conflict: bool,
+}
+
+/// What came of moving the bytes once.
+enum Step {
+    /// They are in the store.
+    Landed(Fetched, Landed),
+    /// Other bytes stand under the key.
+    Other(Fetched),
+    /// The body is longer than the room that was taken for it.
+    Longer(Option<u64>),
+    /// Something about it was odd.
+    Odd(Fetched),
+}
+
+impl<'a> Transfer<'a> {
+    /// Prepares to move an item to its key.
+    #[must_use]
+    pub fn of(lane: &'a Lane<'a>, plan: &'a Plan<'a>, key: &'a ObjectKey) -> Self {
+        Self { lane, plan, key, terms: plan.terms(), beside: None, odd: None }
+    }
+
+    /// Fetches until the bytes are in the store, within the budgets of tries and room.
+    ///
+    /// # Errors
+    /// Retryable, permanent or fatal as upstream's and the store's; then nothing of the item appears under a key.
+    pub async fn run(mut self) -> Result<(Fetched, Landed), ItemError> {
+        let mut tries = self.lane.client.tries();
+        let mut size_bytes = self.plan.item.size_bytes;
+        let mut begun_again = 0;
+        let mut wrongly_signed = false;
+        loop {
+            let room = self.lane.budget.room_for(size_bytes).await;
+            match self.step(&room).await {
+                Ok(Step::Landed(fetched, landed)) => return Ok(self.landed(fetched, landed)),
+                Ok(Step::Other(fetched)) if begun_again < KEY_TRIES => {
+                    begun_again += 1;
+                    self.beside = Some(self.key.conflict(fetched.sha256));
+                }
+                Ok(Step::Other(_)) => {
+                    let reason = "was taken by other bytes, and Veriff sends others each time";
+                    return Err(KeepError::Damaged { key: self.key.clone(), reason }.into());
+                }
+                Ok(Step::Longer(length)) => size_bytes = length,
+                Ok(Step::Odd(fetched)) => {
+                    self.lane.session_meter.retried();
+                    self.lane.meter.retries.increment();
+                    self.odd = Some(fetched);
+                }
+                Err(ItemError::Veriff(VeriffError::Signature { .. })) if wrongly_signed => {
+                    return Err(VeriffError::Signature { again: false }.into());
+                }
+                Err(ItemError::Veriff(error)) => {
+                    wrongly_signed |= matches!(error, VeriffError::Signature { .. });
+                    drop(room);
+                    tries.wait(error, self.lane.session_meter).await?;
+                }
+                Err(ItemError::Keep(KeepError::Store(error)))
+                    if error.code().is_retryable() && begun_again < KEY_TRIES && size_bytes.is_none_or(is_long) =>
+                {
+                    begun_again += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Moves the bytes once.
+    async fn step(&self, room: &Room) -> Result<Step, ItemError> {
+        let Lane { client, max_media_size_bytes, session_meter, .. } = self.lane;
+        let mut stream = fetch::open(client, self.plan.item, *max_media_size_bytes, session_meter).await?;
+        let announced = stream.content_length();
+        if announced.is_some() && !room.fits(announced) {
+            return Ok(Step::Longer(announced));
+        }
+        let mut queue = PartQueue::default();
+        if announced.is_none_or(|length| !is_long(length)) {
+            let limit = if announced.is_some() { MAX_ROOM_BYTES } else { room.bytes().min(MAX_ROOM_BYTES) };
+            if fill(&mut stream, &mut queue, limit + 1).await? {
+                return self.land_whole(stream, queue.segments()).await;
+            }
+            if limit < MAX_ROOM_BYTES {
+                return Ok(Step::Longer(None));
+            }
+        }
+        self.land_in_parts(stream, queue).await
+    }
+
+    /// Puts a body that is whole in memory.
+    async fn land_whole(&self, stream: MediaStream<'_>, segments: Vec<Bytes>) -> Result<Step, ItemError> {
+        let fetched = stream.finish(Some(&segments))?;
+        if self.is_to_be_fetched_again(&fetched) {
+            return Ok(Step::Odd(fetched));
+        }
+        let payload = Payload::hashed(segments, fetched.sha256);
+        let (keeper, class) = (self.lane.keeper, self.plan.class);
+        let placed = keeper.place(self.target(), &payload, &self.terms, class).await?;
+        if matches!(placed, Placed::Other(_)) && self.beside.is_none() {
+            let landed = place_beside(self.lane.keeper, self.plan, self.key, &payload).await?;
+            return Ok(Step::Landed(fetched, landed));
+        }
+        Ok(self.judge(placed, &Checksum::full(payload.sha256()), fetched))
+    }
+
+    /// Sends a body on in parts while it comes.
+    async fn land_in_parts(&self, mut stream: MediaStream<'_>, queue: PartQueue) -> Result<Step, ItemError> {
+        let mut upload = self.lane.keeper.store().start_upload(self.target(), &self.terms).await?;
+        let sent = tokio::select! {
+            sent = send_in_parts(&mut stream, upload.as_mut(), queue) => sent,
+            () = self.lane.abandon.cancelled() => Err(ItemError::Stopped),
+        };
+        let ended = match sent {
+            Ok(parts) => self.complete(stream, upload.as_mut(), &parts).await,
+            Err(error) => Err(error),
+        };
+        if !matches!(ended, Ok((_, true))) {
+            // Best effort: the bucket's own rule removes what stays behind.
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(object.key = %self.target(), error.code = %error.code(), "an unfinished upload stays: {error}");
+            }
+        }
+        ended.map(|(step, _)| step)
+    }
+
+    /// Judges a body whose parts are all there, and makes the object appear. Also tells whether this upload made it.
+    async fn complete(
+        &self,
+        stream: MediaStream<'_>,
+        upload: &mut dyn Upload,
+        parts: &[Sha256Digest],
+    ) -> Result<(Step, bool), ItemError> {
+        let fetched = stream.finish(None)?;
+        if self.is_to_be_fetched_again(&fetched) {
+            return Ok((Step::Odd(fetched), false));
+        }
+        let outcome = upload.complete(fetched.sha256).await?;
+        let is_made = matches!(outcome, PutOutcome::Created(_));
+        let checksum = Checksum::composite(parts);
+        let (keeper, class) = (self.lane.keeper, self.plan.class);
+        let placed = keeper.settle(self.target(), outcome, fetched.sha256, &checksum, self.terms.lock, class).await?;
+        Ok((self.judge(placed, &checksum, fetched), is_made))
+    }
+
+    fn target(&self) -> &ObjectKey {
+        self.beside.as_ref().unwrap_or(self.key)
+    }
+
+    fn judge(&self, placed: Placed, checksum: &Checksum, fetched: Fetched) -> Step {
+        match placed {
+            // Also when the name beside the key no longer fits what Veriff sends now.
+            Placed::Other(_) => Step::Other(fetched),
+            placed => Step::Landed(fetched, landed_at(self.target(), placed, checksum, self.beside.is_some())),
+        }
+    }
+
+    /// An odd item is fetched once more, unless its oddness is a habit of the integration.
+    fn is_to_be_fetched_again(&self, fetched: &Fetched) -> bool {
+        let is_odd = !fetched.anomalies.is_empty();
+        is_odd && self.odd.is_none() && !self.lane.habits.explain(&fetched.anomalies)
+    }
+
+    fn landed(&self, fetched: Fetched, landed: Landed) -> (Fetched, Landed) {
+        if let Some(odd) = &self.odd {
+            if odd.sha256 == fetched.sha256 && odd.anomalies == fetched.anomalies {
+                self.lane.habits.confirm(&fetched.anomalies);
+            } else {
+                self.lane.habits.refute(&odd.anomalies);
+            }
+        }
+        self.lane.meter.downloads.increment();
+        self.lane.meter.bytes_stored.add(fetched.size_bytes);
+        (fetched, landed)
+    }
+}
+
+/// Puts bytes beside a key that other bytes have taken.
+///
+/// # Errors
+/// As the store's; permanent if the name beside holds other bytes than it says.
+pub async fn place_beside(
+    keeper: &Keeper,
+    plan: &Plan<'_>,
+    key: &ObjectKey,
+    payload: &Payload,
+) -> Result<Landed, ItemError> {
+    let beside = key.conflict(payload.sha256());
+    match keeper.place(&beside, payload, &plan.terms(), plan.class).await? {
+        Placed::Other(_) => {
+            Err(KeepError::Damaged { key: beside, reason: "holds other bytes than its name says" }.into())
+        }
+        placed => Ok(landed_at(&beside, placed, &Checksum::full(payload.sha256()), true)),
+    }
+}
+
+/// Tells where bytes went that were placed, or stood already.
+#[must_use]
+pub fn landed_at(key: &ObjectKey, placed: Placed, checksum: &Checksum, conflict: bool) -> Landed {
+    let stored = match placed {
+        Placed::Created(stored) => stored,
+        Placed::Same(head) | Placed::Other(head) => {
+            Stored { version_id: head.version_id, checksum: head.checksum.unwrap_or_else(|| checksum.clone()) }
+        }
+    };
+    Landed { key: key.clone(), stored, conflict }
+}
+
+const fn is_long(size_bytes: u64) -> bool {
+    size_bytes > SINGLE_PUT_MAX_BYTES
+}
+
+/// Sends a body in parts, reading the next one while the last one goes out.
+async fn send_in_parts(
+    stream: &mut MediaStream<'_>,
+    upload: &mut dyn Upload,
+    mut queue: PartQueue,
+) -> Result<Vec<Sha256Digest>, ItemError> {
+    let mut digests = Vec::new();
+    let mut ended = fill(stream, &mut queue, PART_SIZE_BYTES).await?;
+    while let Some(part) = queue.next_part(ended) {
+        digests.push(part.sha256());
+        if ended {
+            upload.put_part(&part).await?;
+        } else {
+            let filling = fill(stream, &mut queue, PART_SIZE_BYTES);
+            let (sent, filled) = futures_util::future::join(upload.put_part(&part), filling).await;
+            sent?;
+            ended = filled?;
+        }
+    }
+    Ok(digests)
+}
+
+/// Reads until the queue holds so many bytes; true if the body has ended.
+async fn fill(stream: &mut MediaStream<'_>, queue: &mut PartQueue, until_bytes: u64) -> Result<bool, VeriffError> {
+    while queue.size_bytes < until_bytes {
+        match stream.chunk().await? {
+            Some(chunk) => queue.push(chunk),
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes on their way, cut into parts without copying.
+#[derive(Debug, Default)]
+struct PartQueue {
+    segments: VecDeque<Bytes>,
+    size_bytes: u64,
+}
+
+impl PartQueue {
+    fn push(&mut self, segment: Bytes) {
+        self.size_bytes += segment.len() as u64;
+        self.segments.push_back(segment);
+    }
+
+    fn segments(self) -> Vec<Bytes> {
+        self.segments.into()
+    }
+
+    /// Cuts the next part: of full size, or, once the body has ended, what is left. `None` if there is nothing to cut.
+    fn next_part(&mut self, ended: bool) -> Option<Payload> {
+        if self.size_bytes == 0 || !ended && self.size_bytes < PART_SIZE_BYTES {
+            return None;
+        }
+        let wanted = self.size_bytes.min(PART_SIZE_BYTES);
+        let mut left = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let mut hasher = Hasher::default();
+        let mut part = Vec::new();
+        while left > 0 {
+            let Some(mut segment) = self.segments.pop_front() else {
+                break;
+            };
+            if segment.len() > left {
+                self.segments.push_front(segment.split_off(left));
+            }
+            left -= segment.len();
+            hasher.update(&segment);
+            part.push(segment);
+        }
+        self.size_bytes -= wanted;
+        Some(Payload::hashed(part, hasher.finish()))
+    }
+}
+
+/// Returns the content type an object is stored with: the listed one in its usual form.
+#[must_use]
+pub fn content_type(item: &MediaItem) -> String {
+    let known = match extension_for(item.mimetype.as_deref()) {
+        "jpg" => "image/jpeg",
+        "png" => "image/png",
+        "webp" => "image/webp",
+        "heic" => "image/heic",
+        "heif" => "image/heif",
+        "pdf" => "application/pdf",
+        "webm" => "video/webm",
+        "mp4" => "video/mp4",
+        "json" => "application/json",
+        _ => "application/octet-stream",
+    };
+    known.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parts_are_the_bytes_in_order_and_of_full_size(sizes in proptest::collection::vec(1usize..5_000_000, 1..12)) {
+            let mut queue = PartQueue::default();
+            let mut whole = Hasher::default();
+            let mut total = 0u64;
+            for (index, size) in sizes.iter().enumerate() {
+                let segment = vec![u8::try_from(index).unwrap(); *size];
+                whole.update(&segment);
+                total += *size as u64;
+                queue.push(Bytes::from(segment));
+            }
+            let mut again = Hasher::default();
+            let mut sizes = Vec::new();
+            while let Some(part) = queue.next_part(true) {
+                part.segments().iter().for_each(|segment| again.update(segment));
+                sizes.push(part.size_bytes());
+            }
+            prop_assert_eq!(sizes.iter().sum::<u64>(), total);
+            prop_assert!(sizes.iter().rev().skip(1).all(|size| *size == PART_SIZE_BYTES));
+            prop_assert_eq!(again.finish(), whole.finish());
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_before_a_part_is_full_or_the_body_ended() {
+        let mut queue = PartQueue::default();
+        queue.push(Bytes::from_static(b"few"));
+        assert!(queue.next_part(false).is_none());
+        assert_eq!(queue.next_part(true).unwrap().size_bytes(), 3);
+        assert!(queue.next_part(true).is_none());
+    }
+}

@@ -1,0 +1,251 @@
+//! Visit: how one look after a session went, in the words of ledger, result line and summary.
+//!
+//! What `archive` gives back: pure functions from what stood, what Veriff listed and what this visit did to an outcome,
+//! its code, and what a person should know all the same.
+
+use crate::catalog::Catalog;
+use crate::clock::Timestamp;
+use crate::closing::{self, Draft, Failure};
+use crate::error::Code;
+use crate::identity::IdentityError;
+use crate::keep::KeepError;
+use crate::ledger::{ManifestRef, MediaRow};
+use crate::look::{LookError, Standing, StandingManifest};
+use crate::model::AttemptId;
+use crate::model::manifest::{Listing, Manifest, ManifestMedia, MissingItem};
+use crate::model::record::SessionRecord;
+use crate::results::Outcome;
+use crate::transfer::ItemError;
+use crate::veriff::VeriffError;
+
+/// How a visit to a session went.
+#[derive(Debug)]
+pub struct Visit {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it failed; on a visit that did not, what a person should know all the same.
+    pub code: Option<Code>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// The newest manifest.
+    pub manifest: Option<ManifestRef>,
+    /// Nothing is missing from it.
+    pub complete: bool,
+    /// Nothing more is expected of the session.
+    pub settled: bool,
+    /// Its items.
+    pub media: Vec<MediaRow>,
+    /// When Veriff made the session, where its lists tell.
+    pub upstream_created_at: Option<Timestamp>,
+    /// When Veriff decided, where a record or an earlier manifest tells.
+    pub decided_at: Option<Timestamp>,
+    /// The answer that Veriff does not have the session, still to be written down.
+    pub absence: Option<Absence>,
+    /// Veriff refused part of it.
+    pub refusal: Option<VeriffError>,
+    /// Veriff answered for this session.
+    pub was_heard: bool,
+    /// Codes of what was odd about newly archived items.
+    pub anomalies: Vec<String>,
+    /// How many items and bytes are new.
+    pub new: (u64, u64),
+}
+
+/// The answer that Veriff does not have a session.
+#[derive(Debug)]
+pub struct Absence {
+    pub(crate) integration: String,
+    pub(crate) http_status: u16,
+    pub(crate) listings: Vec<Listing>,
+    pub(crate) sequence: u32,
+    pub(crate) before: Option<StandingManifest>,
+}
+
+/// Why a visit came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum VisitError {
+    /// The store could not be looked into.
+    #[error(transparent)]
+    Look(#[from] LookError),
+    /// Veriff's lists could not be had.
+    #[error(transparent)]
+    Veriff(#[from] VeriffError),
+    /// The store did not keep what it must.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// It is not known which archive this is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A fatal error of one item.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// Other workers kept writing manifests of the session.
+    #[error("other workers kept writing manifests of this session")]
+    Busy,
+}
+
+impl VisitError {
+    /// Returns the stable code, which fixes the disposition.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Look(error) => error.code(),
+            Self::Veriff(error) => error.code(),
+            Self::Keep(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::Item(error) => error.code(),
+            Self::Busy => Code::StoreUnavailable,
+        }
+    }
+}
+
+impl Visit {
+    /// Begins telling of a visit.
+    #[must_use]
+    pub const fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            code: None,
+            message: None,
+            manifest: None,
+            complete: false,
+            settled: false,
+            media: Vec::new(),
+            upstream_created_at: None,
+            decided_at: None,
+            absence: None,
+            refusal: None,
+            was_heard: false,
+            anomalies: Vec::new(),
+            new: (0, 0),
+        }
+    }
+}
+
+/// Tells of a session that Veriff does not have.
+pub(crate) fn absent(
+    integration: &str,
+    record: &SessionRecord,
+    standing: Standing,
+    catalog: Catalog,
+    http_status: u16,
+    failures: &[Failure],
+) -> Visit {
+    let failure = failures.first().map(|failure| (failure.code, failure.message.clone()));
+    let trouble = shadow(&standing).or(failure);
+    let decided_at = decided_at(record, &standing);
+    let newest = standing.manifest.as_ref().map(|newest| &newest.document);
+    let mut visit = match newest {
+        Some(manifest) if manifest.totals.media > 0 => visit_of(Outcome::Unchanged, manifest, reference(&standing)),
+        Some(manifest) if manifest.absent.is_some() => visit_of(Outcome::Absent, manifest, reference(&standing)),
+        _ => {
+            let absence = Absence {
+                integration: integration.to_owned(),
+                http_status,
+                listings: catalog.listings,
+                sequence: standing.next_sequence,
+                before: standing.manifest,
+            };
+            Visit { absence: Some(absence), ..Visit::of(Outcome::Absent) }
+        }
+    };
+    if visit.outcome == Outcome::Absent {
+        visit.code = Some(Code::VeriffAbsent);
+        visit.message = Some(format!("veriff answers {http_status}"));
+    }
+    if let Some((code, message)) = trouble {
+        visit.outcome = Outcome::Failed;
+        (visit.code, visit.message, visit.absence) = (Some(code), Some(message), None);
+    }
+    visit.decided_at = decided_at;
+    visit
+}
+
+/// Recognises a session of which nothing more is to be asked.
+pub(crate) fn recognise(standing: &Standing, record: &SessionRecord, skip_settled: Option<bool>) -> Option<Visit> {
+    let newest = standing.manifest.as_ref()?;
+    let manifest = &newest.document;
+    let is_settled = skip_settled.is_some_and(|known| known || manifest.settled);
+    let is_done = is_settled && manifest.complete && manifest.absent.is_none() && standing.shadowed.is_empty();
+    if !is_done && !standing.expired {
+        return None;
+    }
+    let mut visit = visit_of(Outcome::Unchanged, manifest, Some(reference(standing)?));
+    visit.decided_at = record.decided_at.or(manifest.decided_at);
+    Some(visit)
+}
+
+pub(crate) fn visit_of(outcome: Outcome, manifest: &Manifest, place: Option<ManifestRef>) -> Visit {
+    let media = manifest.media().map(|(attempt, media)| MediaRow {
+        media_id: media.media_id.clone(),
+        attempt_id: attempt.attempt_id.clone(),
+        kind: media.kind,
+        key: media.key.clone(),
+        version_id: media.version_id.clone(),
+        size_bytes: media.size_bytes,
+        sha256: media.sha256,
+    });
+    Visit {
+        manifest: place,
+        complete: manifest.complete,
+        settled: manifest.settled,
+        media: media.collect(),
+        decided_at: manifest.decided_at,
+        ..Visit::of(outcome)
+    }
+}
+
+pub(crate) fn reference(standing: &Standing) -> Option<ManifestRef> {
+    let newest = standing.manifest.as_ref()?;
+    Some(ManifestRef {
+        key: newest.place.key.clone(),
+        version_id: newest.place.version_id.clone(),
+        sequence: newest.document.sequence,
+        sha256: newest.place.sha256,
+    })
+}
+
+pub(crate) fn decided_at(record: &SessionRecord, standing: &Standing) -> Option<Timestamp> {
+    record.decided_at.or_else(|| standing.manifest.as_ref().and_then(|newest| newest.document.decided_at))
+}
+
+/// Says what a person should know of a visit, and whether it makes the session a failed one.
+pub(crate) fn judge(
+    standing: &Standing,
+    catalog: &Catalog,
+    draft: &Draft,
+    failures: &[Failure],
+    differs: bool,
+    conflicts: bool,
+) -> Option<(Code, String, bool)> {
+    let failed = |(code, message): (Code, String)| (code, message, true);
+    let item = || failures.first().map(|failure| (failure.code, failure.message.clone()));
+    let gap = || catalog.gaps.first().map(|code| (*code, "a list of the session could not be read whole".to_owned()));
+    let empty = || {
+        closing::is_empty_though_decided(catalog, draft)
+            .then(|| (Code::VeriffEmpty, "the session is decided and no media is listed anywhere".to_owned()))
+    };
+    shadow(standing).or_else(item).or_else(gap).or_else(empty).map(failed).or_else(|| {
+        if conflicts {
+            let message = "other bytes stood under a key; ours are beside them, see conflicts in the manifest";
+            return Some((Code::StoreConflict, message.to_owned(), false));
+        }
+        let message = "the record asks for a stricter or longer retention than what stands; what stands stays";
+        differs.then(|| (Code::RetentionDiffers, message.to_owned(), false))
+    })
+}
+
+pub(crate) fn shadow(standing: &Standing) -> Option<(Code, String)> {
+    let key = standing.shadowed.first()?;
+    Some((Code::StoreShadowed, format!("a delete marker or a later version lies over {key}")))
+}
+
+pub(crate) fn standing_failure(media: &ManifestMedia, code: Code, message: String) -> Failure {
+    let missing = MissingItem {
+        media_id: media.media_id.clone(),
+        attempt_id: AttemptId::session(),
+        code: code.as_str().to_owned(),
+        http_status: None,
+    };
+    Failure { missing, code, message }
+}
