@@ -51,6 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The region that is signed for where an S3-compatible server is named and no region.
 const COMPATIBLE_REGION: &str = "us-east-1";
 
+/// The right without which it is not known whether the bucket keeps versions.
+const VERSIONING_PERMISSION: &str = "s3:GetBucketVersioning";
+
 /// The right to see whether the bucket locks.
 const LOCK_PERMISSION: &str = "s3:GetBucketObjectLockConfiguration";
 
@@ -201,7 +204,11 @@ impl Store for S3Store {
     async fn check(&self) -> Result<StoreReport, StoreError> {
         let bucket = &*self.bucket;
         bucket.exists().await?;
-        let versions = bucket.is_versioned().await?;
+        let (versions, versions_assumed) = match bucket.is_versioned().await {
+            // Listing versions works on any bucket, so assuming them costs nothing.
+            Err(StoreError::Denied { .. }) => (true, Some(VERSIONING_PERMISSION)),
+            versions => (versions?, None),
+        };
         let (locks, lock, locks_assumed) = match bucket.lock_configuration().await {
             Ok(lock) => (is_enabled(lock.as_ref()), lock, None),
             // Not a reason to stop: a bucket without Object Lock refuses the first write that asks for a lock.
@@ -215,7 +222,7 @@ impl Store for S3Store {
             features,
             clock_offset_ms: bucket.clock.offsets().map(|seen| seen.last),
             default_lock: lock.as_ref().and_then(default_lock_of),
-            locks_assumed,
+            locks_assumed: versions_assumed.or(locks_assumed),
         };
         policy::check_clock(&report)?;
         Ok(report)
