@@ -17,6 +17,7 @@ mod schema;
 mod signals;
 mod source;
 mod status;
+mod summary;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -168,11 +169,15 @@ pub fn main_with(typed: &[OsString]) -> Exit {
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::init(format, &cli.global.log_level);
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(dispatch(cli, typed)));
+    let outcome =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+            |runtime| {
+                let outcome = runtime.block_on(dispatch(cli, typed));
+                // Standard input is read on a thread of its own, which ends only with the input: nobody waits for it.
+                runtime.shutdown_background();
+                outcome
+            },
+        );
     outcome.unwrap_or_else(|error| {
         match format {
             LogFormat::Text => eprintln!("error: {error:#}"),

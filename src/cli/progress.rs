@@ -16,6 +16,7 @@ use super::run::ProgressArg;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Board, Meter};
 use crate::summary::days_until;
+use crate::worker::Worker;
 
 /// How often the bar is drawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,6 +32,17 @@ pub(super) struct Shown {
     pub(super) clock: Arc<dyn Clock>,
     /// The argument of `--sessions`; the lines of a plain file are counted, for an estimate of the end.
     pub(super) source: String,
+}
+
+impl Shown {
+    pub(super) fn of(worker: &Worker, source: &str) -> Self {
+        Self {
+            meter: Arc::clone(&worker.meter),
+            board: Arc::clone(&worker.board),
+            clock: Arc::clone(&worker.clock),
+            source: source.to_owned(),
+        }
+    }
 }
 
 /// Progress being shown.

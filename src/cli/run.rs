@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use indicatif::BinaryBytes;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{open_source, open_store};
-use super::output::{Answer, print};
+use super::output::print;
 use super::progress::{self, Shown};
 use super::signals;
 use super::source::SourceArgs;
+use super::summary::{next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use crate::archive::{Archiver, Integration};
 use crate::budget::Budget;
@@ -31,14 +30,12 @@ use crate::metrics::{Board, Meter};
 use crate::model::RunId;
 use crate::results::ResultsFile;
 use crate::retry::Backoff;
-use crate::source::Tally as SourceTally;
+use crate::source::Source;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::policy::demand;
 use crate::store::retrying::RetryingStore;
-use crate::summary::{
-    HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Stopped, Summary, Tally, days_until, exit_of,
-};
+use crate::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
 use crate::veriff::VeriffClient;
 use crate::worker::{self, Desk, Worker};
 
@@ -126,82 +123,108 @@ pub(super) async fn run(
     typed: &[OsString],
 ) -> anyhow::Result<Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let meter = Arc::new(Meter::starting(clock.instant()));
     let started_at = clock.now();
-    let run_id = RunId::new(started_at);
     let stop = Stop::default();
     signals::listen(stop.clone()).context("cannot listen for signals")?;
-
-    let store_settings = config.require_store()?.clone();
-    let clients = connect(&config, &args, &clock, &meter).await?;
-    let source = open_source(&args.source, &config, &clock).await?;
-    let store = reach_store(&store_settings, &config, &clock, &meter).await?;
-    let ledger = ledger::open(if args.dry_run { "sqlite::memory:" } else { &config.ledger_url }).await?;
-    let identity = Identity::find(&*store, Arc::clone(&ledger)).await?;
-    let results = match &args.results {
-        Some(path) if !args.dry_run => Some(ResultsFile::open(path).await?),
-        _ => None,
+    let prepared = tokio::select! {
+        prepared = Box::pin(prepare(&args, &config, &clock, &stop)) => prepared?,
+        stopped = stop.requested() => return Ok(exit_of(&Tally::default(), Some(stopped), false, HorizonSummary::default(), 0)),
     };
-    let board = Arc::new(Board::default());
-    let archiver = Archiver {
-        keeper: Keeper::new(Arc::clone(&store), config.retention.clone(), kms_key(&store_settings)),
-        identity,
-        budget: Budget::of_memory(config.limits.memory_bytes),
-        max_media_size_bytes: config.limits.max_media_size_bytes,
-        meter: Arc::clone(&meter),
-        run_id: run_id.clone(),
-        abandon: CancellationToken::new(),
-    };
-    let mut worker = Worker {
-        archiver: Arc::new(archiver),
-        desks: clients.into_iter().map(|(name, desk)| (name, Desk::of(desk, args.expect_absent))).collect(),
-        default_integration: args.source.integration.clone(),
-        ledger: Arc::clone(&ledger),
-        results,
-        limits: limits(&args, &config),
-        skip_settled: args.source.skip_settled,
-        dry_run: args.dry_run,
-        clock: Arc::clone(&clock),
-        meter: Arc::clone(&meter),
-        board: Arc::clone(&board),
-        stop,
-        tally: Tally::default(),
-        records: 0,
-        stopped: None,
-    };
+    let (mut worker, source) = prepared;
     if !args.dry_run {
-        let start = RunStart {
-            run_id: run_id.clone(),
-            started_at,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            source_kind: source.tally().kind.to_owned(),
-            store_url: store_settings.url().to_string(),
-        };
-        ledger.start_run(&start).await?;
+        write_start(&worker, &*source, started_at, &config).await?;
     }
-    let shown =
-        Shown { meter: Arc::clone(&meter), board, clock: Arc::clone(&clock), source: args.source.sessions.clone() };
+    let shown = Shown::of(&worker, &args.source.sessions);
     let progress = progress::show(args.progress, shown);
     let tally = worker.run(source).await;
     progress.finish().await;
 
-    let horizon = horizon(&*ledger, &config, &*clock).await;
+    let horizon = horizon(&*worker.ledger, &config, &*clock).await;
     let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
     let exit = exit_of(&worker.tally, worker.stopped, is_any_stopped, horizon, args.limit_exit_code);
     let summary = summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed));
     if !args.dry_run {
-        let finish = RunFinish {
-            run_id,
-            finished_at: summary.finished_at,
-            exit_code: summary.exit_code,
-            counts: summary.counts,
-        };
-        if let Err(error) = ledger.finish_run(&finish).await {
-            tracing::warn!(error.code = %error.code(), "the end of the run could not be written down: {error}");
-        }
+        write_end(&worker, &summary).await;
     }
     print(&summary, global.format())?;
     Ok(exit)
+}
+
+/// Opens everything a run needs, in the order in which a mistake is cheapest to find; writes nothing.
+async fn prepare(
+    args: &RunArgs,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    stop: &Stop,
+) -> anyhow::Result<(Worker, Box<dyn Source>)> {
+    let meter = Arc::new(Meter::starting(clock.instant()));
+    let settings = config.require_store()?;
+    let integrations = connect(config, args, clock, &meter).await?;
+    let source = open_source(&args.source, config, clock).await?;
+    let store = reach_store(settings, config, clock, &meter).await?;
+    let ledger = ledger::open(if args.dry_run { "sqlite::memory:" } else { &config.ledger_url }).await?;
+    let archiver = Archiver {
+        identity: Identity::find(&*store, Arc::clone(&ledger)).await?,
+        keeper: Keeper::new(store, config.retention.clone(), kms_key(settings)),
+        budget: Budget::of_memory(config.limits.memory_bytes),
+        max_media_size_bytes: config.limits.max_media_size_bytes,
+        meter: Arc::clone(&meter),
+        run_id: RunId::new(clock.now()),
+        abandon: CancellationToken::new(),
+    };
+    let results = match &args.results {
+        Some(path) if !args.dry_run => Some(ResultsFile::open(path).await?),
+        _ => None,
+    };
+    let desk = |(name, integration)| (name, Desk::of(integration, args.expect_absent));
+    let worker = Worker {
+        archiver: Arc::new(archiver),
+        desks: integrations.into_iter().map(desk).collect(),
+        default_integration: args.source.integration.clone(),
+        ledger,
+        results,
+        limits: limits(args, config),
+        skip_settled: args.source.skip_settled,
+        dry_run: args.dry_run,
+        clock: Arc::clone(clock),
+        meter,
+        board: Arc::new(Board::default()),
+        stop: stop.clone(),
+        tally: Tally::default(),
+        records: 0,
+        stopped: None,
+    };
+    Ok((worker, source))
+}
+
+/// Writes down that the run began.
+async fn write_start(
+    worker: &Worker,
+    source: &dyn Source,
+    started_at: Timestamp,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let start = RunStart {
+        run_id: worker.archiver.run_id.clone(),
+        started_at,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        source_kind: source.tally().kind.to_owned(),
+        store_url: config.require_store()?.url().to_string(),
+    };
+    Ok(worker.ledger.start_run(&start).await?)
+}
+
+/// Writes down how the run ended; the summary tells it in any case.
+async fn write_end(worker: &Worker, summary: &Summary) {
+    let finish = RunFinish {
+        run_id: summary.run_id.clone(),
+        finished_at: summary.finished_at,
+        exit_code: summary.exit_code,
+        counts: summary.counts,
+    };
+    if let Err(error) = worker.ledger.finish_run(&finish).await {
+        tracing::warn!(error.code = %error.code(), "the end of the run could not be written down: {error}");
+    }
 }
 
 /// Makes a client for each integration.
@@ -274,119 +297,5 @@ async fn horizon(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> Hor
             tracing::warn!(error.code = %error.code(), "deadlines are not known: {error}");
             HorizonSummary::default()
         }
-    }
-}
-
-fn summarise(
-    worker: &Worker,
-    source: &SourceTally,
-    horizon: HorizonSummary,
-    started_at: Timestamp,
-    exit: Exit,
-    next: String,
-) -> Summary {
-    let stopped_integrations = worker
-        .desks
-        .iter()
-        .filter_map(|(name, desk)| Some((name.clone(), desk.gate.stopped()?.as_str().to_owned())))
-        .collect();
-    Summary {
-        schema: SUMMARY_SCHEMA,
-        run_id: worker.archiver.run_id.clone(),
-        dry_run: worker.dry_run,
-        started_at,
-        finished_at: worker.clock.now(),
-        exit_code: exit.code(),
-        stopped: worker.stopped.map(Stopped::describe),
-        source: SourceSummary { kind: source.kind.to_owned(), records: worker.records, sha256: source.sha256 },
-        counts: worker.tally.counts,
-        repeated: worker.tally.repeated,
-        codes: worker.tally.code_summaries(),
-        warnings: worker.tally.warnings.clone(),
-        stopped_integrations,
-        requests: RequestSummary {
-            sent: worker.meter.requests.get(),
-            throttled: worker.meter.throttled.get(),
-            retries: worker.meter.retries.get(),
-            downloads: worker.meter.downloads.get(),
-            bytes_received: worker.meter.bytes_received.get(),
-        },
-        horizon,
-        next,
-    }
-}
-
-/// Says what to type next: the same again where that helps, else what tells more.
-fn next(exit: Exit, typed: &[OsString]) -> String {
-    let typed: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
-    let config = typed.iter().position(|word| word == "--config").and_then(|at| typed.get(at + 1));
-    let other = |command: &str| match config {
-        Some(config) => format!("veriff-archive --config {} {command}", quoted(config)),
-        None => format!("veriff-archive {command}"),
-    };
-    match exit {
-        Exit::Success => "nothing".to_owned(),
-        Exit::Refused | Exit::Config => other("doctor"),
-        Exit::Failures => other("status"),
-        _ => typed.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-impl Answer for Summary {
-    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let counts = &self.counts;
-        let dry = if self.dry_run { " (dry run: nothing was written)" } else { "" };
-        writeln!(out, "run {}{dry}", self.run_id)?;
-        writeln!(
-            out,
-            "  {} records: {} archived, {} unchanged, {} absent, {} failed, {} pending, {} repeated",
-            self.source.records,
-            counts.archived,
-            counts.unchanged,
-            counts.absent,
-            counts.failed,
-            counts.pending,
-            self.repeated
-        )?;
-        writeln!(out, "  {} new media items, {}", counts.media, BinaryBytes(counts.bytes))?;
-        writeln!(
-            out,
-            "  {} requests, {} answered 429, {} tried again, {} received",
-            self.requests.sent,
-            self.requests.throttled,
-            self.requests.retries,
-            BinaryBytes(self.requests.bytes_received)
-        )?;
-        for code in &self.codes {
-            let again = if code.retryable { "may work later" } else { "see docs/runbook.md" };
-            writeln!(out, "  {} × {} ({again})", code.sessions, code.code)?;
-        }
-        for (code, number) in &self.warnings {
-            writeln!(out, "  warning: {number} × {code}")?;
-        }
-        for (name, reason) in &self.stopped_integrations {
-            writeln!(out, "  integration {name} was stopped: {reason}")?;
-        }
-        if let Some(days) = self.horizon.nearest_days_left {
-            writeln!(
-                out,
-                "  nearest deadline in {days} days; {} within the alarm, {} past, {} unknown",
-                self.horizon.within_alarm, self.horizon.past, self.horizon.unknown
-            )?;
-        }
-        if let Some(stopped) = &self.stopped {
-            writeln!(out, "  stopped early: {stopped}")?;
-        }
-        writeln!(out, "  exit code {}", self.exit_code)?;
-        writeln!(out, "next: {}", self.next)
     }
 }
