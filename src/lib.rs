@@ -10,7 +10,8 @@
 //! Every step may be repeated, and every later step vouches for the earlier ones: media objects, their sidecars, the
 //! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
 
-// In the order of the flow; see docs/architecture.md for who may import whom.
+// Four floors, from the shell down to the ground; imports point down only, see docs/architecture.md.
+
 pub mod cli;
 pub mod config;
 pub mod telemetry;
@@ -18,27 +19,29 @@ pub mod telemetry;
 pub mod archive;
 pub mod budget;
 pub mod catalog;
-pub mod clock;
 pub mod closing;
 pub mod deposit;
-pub mod error;
 pub mod fetch;
 pub mod gate;
 pub mod identity;
 pub mod keep;
-pub mod ledger;
 pub mod look;
-pub mod metrics;
-pub mod model;
 pub mod results;
-pub mod retry;
-pub mod secret;
-pub mod source;
 pub mod stop;
-pub mod store;
 pub mod summary;
 pub mod transfer;
 pub mod unfinished;
-pub mod veriff;
 pub mod visit;
 pub mod worker;
+
+pub mod ledger;
+pub mod source;
+pub mod store;
+pub mod veriff;
+
+pub mod clock;
+pub mod error;
+pub mod metrics;
+pub mod model;
+pub mod retry;
+pub mod secret;
