@@ -136,7 +136,7 @@ pub(super) async fn run(
     }
     let shown = Shown::of(&worker, &args.source.sessions);
     let progress = progress::show(args.progress, shown);
-    let tally = worker.run(source).await;
+    let tally = Box::pin(worker.run(source)).await;
     progress.finish().await;
 
     let horizon = horizon(&*worker.ledger, &config, &*clock).await;

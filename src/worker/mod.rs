@@ -5,32 +5,31 @@
 //! counted once, whatever happens to it.
 
 mod desk;
+mod flight;
 mod second;
 mod settle;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::task::{Id, JoinError, JoinSet};
-
 pub use self::desk::Desk;
+use self::flight::{Finished, Flight, Landing, not_done};
 use self::second::SecondTry;
 use self::settle::RELEASE_DELAY;
-use crate::archive::Archiver;
+use crate::archive::{Archiver, Integration};
 use crate::clock::Clock;
 use crate::error::Code;
 use crate::gate::StopReason;
 use crate::ledger::{Ledger, LedgerError, State};
 use crate::metrics::{Board, Meter, SessionMeter};
-use crate::model::SessionId;
 use crate::model::record::SessionRecord;
 use crate::model::retention::Mode;
 use crate::results::{Outcome, ResultLine, ResultsFile};
 use crate::source::{Delivery, Source, SourceError};
 use crate::stop::Stop;
-use crate::store::policy::MAX_CLOCK_OFFSET_MS;
 use crate::summary::{Stopped, Tally};
 use crate::veriff::settings::IntegrationKind;
 use crate::visit::{Visit, VisitError};
@@ -133,18 +132,16 @@ enum Pass {
     Second,
 }
 
-type Finished = (Result<Visit, VisitError>, Cost);
-
 impl Worker {
     /// Works until the source ends or the run is told to stop. Returns the source's own tally.
     pub async fn run(&mut self, mut source: Box<dyn Source>) -> crate::source::Tally {
-        self.work(source.as_mut(), Pass::First).await;
+        Box::pin(self.work(source.as_mut(), Pass::First)).await;
         self.settle_held(source.as_mut()).await;
         let deferred = self.board.deferred.get();
         if deferred > 0 {
             let before = self.tally.sessions();
             let mut second = SecondTry::of(Arc::clone(&self.ledger), self.archiver.run_id.clone());
-            self.work(&mut second, Pass::Second).await;
+            Box::pin(self.work(&mut second, Pass::Second)).await;
             self.settle_held(&mut second).await;
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
             if matches!(self.stopped, Some(Stopped::Fatal(_))) {
@@ -164,39 +161,39 @@ impl Worker {
 
     /// Keeps sessions in flight until there are no more to take.
     async fn work(&mut self, source: &mut dyn Source, pass: Pass) {
-        let mut tasks: JoinSet<Finished> = JoinSet::new();
-        let mut taken: HashMap<Id, Taken> = HashMap::new();
-        let mut busy: HashSet<SessionId> = HashSet::new();
+        let mut flight = Flight::default();
         let mut waiting: Option<Delivery> = None;
         let mut ended = false;
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
         let stop = self.stop.clone();
         loop {
-            let idle = waiting.take_if(|delivery| !is_busy(&busy, delivery));
-            if let Some(delivery) = idle {
-                self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy).await;
+            if let Some(delivery) = waiting.take_if(|delivery| !flight.has(delivery)) {
+                self.take(delivery, source, &mut flight).await;
             }
-            if self.stopped.is_some() && pass == Pass::First {
-                break self.drain(source, &mut tasks, &mut taken).await;
+            if self.stopped.is_some() {
+                self.drain(source, &mut flight).await;
+                // What this run set aside is told of even when it is not tried again.
+                ended |= pass == Pass::First;
             }
-            let has_room = !ended && waiting.is_none() && tasks.len() < self.limits.sessions_in_flight;
-            if ended && tasks.is_empty() && waiting.is_none() {
+            if ended && flight.is_empty() {
                 break;
             }
+            let has_room = !ended && waiting.is_none() && flight.len() < self.limits.sessions_in_flight;
             tokio::select! {
                 biased;
                 stopped = stop.requested(), if self.stopped.is_none() => self.stopped = Some(stopped),
-                Some(joined) = tasks.join_next_with_id(), if !tasks.is_empty() => {
-                    if let Some(done) = self.joined(joined, &mut taken) {
-                        busy.remove(&done.taken.record.session_id);
-                        self.judge(done, source, pass).await;
-                    }
-                }
-                _ = watch.tick() => self.watch(!tasks.is_empty()),
+                Some(landing) = flight.next(), if !flight.is_empty() => self.landed(landing, source, pass).await,
+                _ = watch.tick() => self.watch(!flight.is_empty()),
                 received = source.receive(), if has_room => match received {
                     Ok(Some(delivery)) if self.is_over_limit(pass) => drop(delivery),
-                    Ok(Some(delivery)) if is_busy(&busy, &delivery) => waiting = Some(delivery),
-                    Ok(Some(delivery)) => self.take(delivery, source, pass, &mut tasks, &mut taken, &mut busy).await,
+                    Ok(Some(delivery)) => {
+                        self.records += u64::from(pass == Pass::First);
+                        if flight.has(&delivery) {
+                            waiting = Some(delivery);
+                        } else {
+                            self.take(delivery, source, &mut flight).await;
+                        }
+                    }
                     Ok(None) => ended = true,
                     Err(error) => {
                         self.source_failed(&error);
@@ -204,55 +201,33 @@ impl Worker {
                     }
                 },
             }
-            if pass == Pass::Second
-                && matches!(self.stopped, Some(Stopped::Interrupted | Stopped::Terminated | Stopped::NoProgress))
-                && !tasks.is_empty()
-            {
-                self.drain(source, &mut tasks, &mut taken).await;
-                busy.clear();
-            }
+            self.board.in_flight.store(u32::try_from(flight.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
         }
-        if let Some(delivery) = waiting.take() {
-            self.records += u64::from(pass == Pass::First);
+        if let Some(delivery) = waiting {
             self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
         }
     }
 
     /// Begins a session, or settles a delivery that cannot be begun.
-    async fn take(
-        &mut self,
-        delivery: Delivery,
-        source: &mut dyn Source,
-        pass: Pass,
-        tasks: &mut JoinSet<Finished>,
-        taken: &mut HashMap<Id, Taken>,
-        busy: &mut HashSet<SessionId>,
-    ) {
-        self.records += u64::from(pass == Pass::First);
-        let record = match &delivery.record {
-            Ok(record) => record.clone(),
-            Err(bad) => {
-                let reason = format!("{}: {}", delivery.place, bad.reason);
-                return self.refuse(delivery, source, &reason).await;
-            }
-        };
-        let desk = match self.desk_of(&record).and_then(|desk| self.permit(&record, &desk).map(|()| desk)) {
-            Ok(desk) => desk,
+    async fn take(&mut self, delivery: Delivery, source: &mut dyn Source, flight: &mut Flight) {
+        let (record, desk) = match self.admit(&delivery) {
+            Ok(admitted) => admitted,
             Err(reason) => {
                 let reason = format!("{}: {reason}", delivery.place);
                 return self.refuse(delivery, source, &reason).await;
             }
         };
-        if let Some(reason) = self.desks.get(&desk).and_then(|desk| desk.gate.stopped()) {
+        let Some((integration, stopped)) =
+            self.desks.get(&desk).map(|desk| (Arc::clone(&desk.integration), desk.gate.stopped()))
+        else {
+            return;
+        };
+        if let Some(reason) = stopped {
             return self.give_back(delivery, source, code_of(reason), reason.as_str()).await;
         }
         if self.stopped.is_some() {
             return self.give_back_deferred(delivery, source).await;
         }
-        let Some(integration) = self.desks.get(&desk).map(|desk| Arc::clone(&desk.integration)) else {
-            return;
-        };
-        let (archiver, clock, dry_run) = (Arc::clone(&self.archiver), Arc::clone(&self.clock), self.dry_run);
         let skip_settled = match self.skip_settled(&record).await {
             Ok(skip_settled) => skip_settled,
             Err(error) => {
@@ -261,21 +236,28 @@ impl Worker {
                 return self.give_back(delivery, source, error.code(), "the ledger cannot be read").await;
             }
         };
-        let session = record.session_id.clone();
-        let work = record.clone();
-        let task = tasks.spawn(async move {
+        let visit = self.visit(integration, record.clone(), skip_settled);
+        flight.begin(Taken { delivery, record, desk }, visit);
+    }
+
+    /// Prepares the work on one session.
+    fn visit(
+        &self,
+        integration: Arc<Integration>,
+        record: SessionRecord,
+        skip_settled: Option<bool>,
+    ) -> impl Future<Output = Finished> + Send + 'static {
+        let (archiver, clock, dry_run) = (Arc::clone(&self.archiver), Arc::clone(&self.clock), self.dry_run);
+        async move {
             let meter = SessionMeter::default();
             let started = clock.instant();
             let visit = if dry_run {
-                archiver.survey(&integration, &work, skip_settled, &meter).await
+                archiver.survey(&integration, &record, skip_settled, &meter).await
             } else {
-                archiver.archive_session(&integration, &work, skip_settled, &meter).await
+                archiver.archive_session(&integration, &record, skip_settled, &meter).await
             };
             (visit, Cost::of(&meter, started, clock.as_ref()))
-        });
-        self.board.in_flight.fetch_add(1, Ordering::Relaxed);
-        busy.insert(session);
-        taken.insert(task.id(), Taken { delivery, record, desk });
+        }
     }
 
     /// Tells whether settled sessions are skipped and, if so, whether the ledger knows this one as settled: a manifest is
@@ -288,22 +270,15 @@ impl Worker {
         Ok(Some(row.is_some_and(|row| row.state == State::Archived && row.settled && row.complete)))
     }
 
-    /// Takes a task that ended. One that panicked is a defect: the run stops, the session stays pending.
-    fn joined(&mut self, joined: Result<(Id, Finished), JoinError>, taken: &mut HashMap<Id, Taken>) -> Option<Done> {
-        self.board.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let (id, finished) = match joined {
-            Ok((id, finished)) => (id, Some(finished)),
-            Err(error) => (error.id(), None),
-        };
-        let taken = taken.remove(&id)?;
-        let (visit, cost) = finished.unwrap_or_else(|| {
-            self.stopped = Some(Stopped::Fatal(Code::InternalError));
-            let mut visit = Visit::of(Outcome::Pending);
-            visit.code = Some(Code::InternalError);
-            visit.message = Some("the program failed on this session; please report it".to_owned());
-            (Ok(visit), Cost::default())
-        });
-        Some(Done { taken, visit, cost })
+    /// Settles a session that landed. A panic is a defect of this program: the run stops, the session stays pending.
+    async fn landed(&mut self, landing: Landing, source: &mut dyn Source, pass: Pass) {
+        match landing {
+            Landing::Ended(done) => self.judge(done, source, pass).await,
+            Landing::Panicked(done) => {
+                self.stopped = Some(Stopped::Fatal(Code::InternalError));
+                self.write_down_pending(done, source).await;
+            }
+        }
     }
 
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
@@ -334,13 +309,15 @@ impl Worker {
             return self.refuse(delivery, source, &reason).await;
         };
         let desk = self.desk_of(&record).unwrap_or_default();
-        let done = Done {
-            taken: Taken { delivery, record, desk },
-            visit: Ok(Visit::of(Outcome::Pending)),
-            cost: Cost::default(),
-        };
-        let end = End { outcome: Outcome::Pending, code: Some(code), message: Some(message.to_owned()) };
-        self.write_down(done, end, source).await;
+        let done = not_done(Taken { delivery, record, desk }, code, message);
+        self.write_down_pending(done, source).await;
+    }
+
+    /// Writes down a session that was not done, with the reason its visit bears.
+    async fn write_down_pending(&mut self, done: Done, source: &mut dyn Source) {
+        let told = done.visit.as_ref().ok();
+        let (code, message) = (told.and_then(|visit| visit.code), told.and_then(|visit| visit.message.clone()));
+        self.write_down(done, End { outcome: Outcome::Pending, code, message }, source).await;
     }
 
     /// Tells of a session that was set aside and is not tried again, with the code it was set aside for.
@@ -355,47 +332,25 @@ impl Worker {
     }
 
     /// Waits for sessions in flight, then gives them up; each is settled one way or the other.
-    async fn drain(&mut self, source: &mut dyn Source, tasks: &mut JoinSet<Finished>, taken: &mut HashMap<Id, Taken>) {
-        let now = tokio::time::Instant::now();
+    async fn drain(&mut self, source: &mut dyn Source, flight: &mut Flight) {
         let is_stuck = self.stopped == Some(Stopped::NoProgress);
         let patience = if is_stuck { Duration::ZERO } else { self.limits.drain_timeout };
-        let abandon_at = now + patience;
-        self.settle_until(abandon_at, source, tasks, taken).await;
-        if tasks.is_empty() {
+        let abandon_at = tokio::time::Instant::now() + patience;
+        self.settle_until(abandon_at, source, flight).await;
+        if flight.is_empty() {
             return;
         }
-        tracing::warn!(sessions = tasks.len(), "giving up sessions in flight");
+        tracing::warn!(sessions = flight.len(), "giving up sessions in flight");
         self.archiver.abandon.cancel();
-        self.settle_until(abandon_at + ABANDON_GRACE, source, tasks, taken).await;
-        tasks.abort_all();
-        while tasks.join_next().await.is_some() {
-            self.board.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        for (_, taken) in taken.drain() {
-            let end = End {
-                outcome: Outcome::Pending,
-                code: Some(Code::RunStopped),
-                message: Some("the run was told to stop".to_owned()),
-            };
-            let done = Done { taken, visit: Ok(Visit::of(Outcome::Pending)), cost: Cost::default() };
-            self.write_down(done, end, source).await;
+        self.settle_until(abandon_at + ABANDON_GRACE, source, flight).await;
+        for done in flight.give_up().await {
+            self.write_down_pending(done, source).await;
         }
     }
 
-    async fn settle_until(
-        &mut self,
-        until: tokio::time::Instant,
-        source: &mut dyn Source,
-        tasks: &mut JoinSet<Finished>,
-        taken: &mut HashMap<Id, Taken>,
-    ) {
-        while !tasks.is_empty() {
-            let Ok(Some(joined)) = tokio::time::timeout_at(until, tasks.join_next_with_id()).await else {
-                return;
-            };
-            if let Some(done) = self.joined(joined, taken) {
-                self.judge(done, source, Pass::First).await;
-            }
+    async fn settle_until(&mut self, until: tokio::time::Instant, source: &mut dyn Source, flight: &mut Flight) {
+        while let Ok(Some(landing)) = tokio::time::timeout_at(until, flight.next()).await {
+            self.landed(landing, source, Pass::Second).await;
         }
     }
 
@@ -405,11 +360,7 @@ impl Worker {
             return;
         }
         let now = self.clock.instant();
-        let skew = self.archiver.keeper.store().clock_offsets().map_or(0, |(min, max)| max.max(-min));
-        if skew > MAX_CLOCK_OFFSET_MS {
-            tracing::error!(error.code = %Code::ClockSkew, offset_ms = skew, "the store's clock and ours differ; the run ends");
-            self.stopped = Some(Stopped::Fatal(Code::ClockSkew));
-        } else if is_working && self.meter.since_success(now) > self.limits.no_progress {
+        if is_working && self.meter.since_success(now) > self.limits.no_progress {
             tracing::error!("nothing succeeded for limits.no_progress; the run ends");
             self.stopped = Some(Stopped::NoProgress);
         } else if self.limits.max_duration.is_some_and(|limit| self.meter.elapsed(now) > limit) {
@@ -453,6 +404,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Reads a delivery's record and finds its integration.
+    fn admit(&self, delivery: &Delivery) -> Result<(SessionRecord, String), String> {
+        let record = delivery.record.clone().map_err(|bad| bad.reason)?;
+        let desk = self.desk_of(&record)?;
+        self.permit(&record, &desk)?;
+        Ok((record, desk))
+    }
+
     /// Finds the integration of a record: its own, else the default, else the only one.
     fn desk_of(&self, record: &SessionRecord) -> Result<String, &'static str> {
         let name = record.integration.as_ref().or(self.default_integration.as_ref());
@@ -473,10 +432,6 @@ impl Cost {
             duration: clock.instant().saturating_duration_since(started),
         }
     }
-}
-
-fn is_busy(busy: &HashSet<SessionId>, delivery: &Delivery) -> bool {
-    delivery.record.as_ref().is_ok_and(|record| busy.contains(&record.session_id))
 }
 
 const fn code_of(reason: StopReason) -> Code {
