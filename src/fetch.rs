@@ -15,16 +15,13 @@ use crate::model::digest::{Hasher, Sha256Digest};
 use crate::model::key::extension_for;
 use crate::model::sidecar::{Anomaly, SignatureCheck, Upstream, anomaly};
 use crate::veriff::wire::ErrorBody;
-use crate::veriff::{MediaAnswer, VeriffClient, VeriffError};
+use crate::veriff::{CONFIRMATIONS, MediaAnswer, VeriffClient, VeriffError};
 
 /// How many first bytes are looked at to tell what a body is.
 const START_BYTES: usize = 64;
 
 /// The longest body that can be an error document.
 const MAX_ERROR_DOCUMENT_BYTES: u64 = 64 * 1024;
-
-/// How often fetching again must have given the same before an integration's habit is taken for one.
-const CONFIRMATIONS: u32 = 3;
 
 /// The bytes of one media item on their way.
 #[derive(Debug)]

@@ -22,7 +22,10 @@ pub struct Meter {
     pub downloads: Count,
     /// Bytes written to the store.
     pub bytes_stored: Count,
-    last_success_ms: AtomicU64,
+    /// Whether Veriff answers.
+    pub upstream: Health,
+    /// Whether the store answers.
+    pub store: Health,
 }
 
 /// A counter that many tasks add to.
@@ -59,20 +62,9 @@ impl Meter {
             bytes_received: Count::default(),
             downloads: Count::default(),
             bytes_stored: Count::default(),
-            last_success_ms: AtomicU64::new(0),
+            upstream: Health::of(now),
+            store: Health::of(now),
         }
-    }
-
-    /// Notes that upstream or store gave a successful answer.
-    pub fn succeeded(&self, now: Instant) {
-        self.last_success_ms.fetch_max(self.elapsed_ms(now), Ordering::Relaxed);
-    }
-
-    /// Returns how long ago the last successful answer was, or the start if there was none.
-    #[must_use]
-    pub fn since_success(&self, now: Instant) -> Duration {
-        let elapsed = self.elapsed_ms(now);
-        Duration::from_millis(elapsed.saturating_sub(self.last_success_ms.load(Ordering::Relaxed)))
     }
 
     /// Returns how long the run has gone on.
@@ -81,8 +73,51 @@ impl Meter {
         now.saturating_duration_since(self.started)
     }
 
-    fn elapsed_ms(&self, now: Instant) -> u64 {
-        u64::try_from(self.elapsed(now).as_millis()).unwrap_or(u64::MAX)
+    /// Returns how long upstream or store has done nothing but fail, whichever is longer.
+    #[must_use]
+    pub fn failing_for(&self, now: Instant) -> Duration {
+        self.upstream.failing_for(now).max(self.store.failing_for(now))
+    }
+}
+
+/// Whether one side answers: since when it has done nothing but fail.
+///
+/// A side that is asked nothing is not failing, however long ago its last answer was.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    /// Milliseconds after the start, plus one; zero while it answers.
+    failing_since: AtomicU64,
+}
+
+impl Health {
+    const fn of(started: Instant) -> Self {
+        Self { started, failing_since: AtomicU64::new(0) }
+    }
+
+    /// Notes a successful answer.
+    pub fn succeeded(&self) {
+        self.failing_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a failure that may pass.
+    pub fn failed(&self, now: Instant) {
+        let since = self.millis(now).saturating_add(1);
+        // Where it has been failing before, that beginning stands.
+        self.failing_since.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed).ok();
+    }
+
+    /// Returns for how long there were only failures.
+    #[must_use]
+    pub fn failing_for(&self, now: Instant) -> Duration {
+        match self.failing_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(self.millis(now).saturating_sub(since - 1)),
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -147,5 +182,36 @@ impl Board {
     pub fn nearest_deadline(&self) -> Option<i64> {
         let seconds = self.nearest_deadline_s.load(Ordering::Relaxed);
         (seconds > 0).then(|| i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock, Timestamp};
+
+    #[test]
+    fn a_side_is_failing_from_its_first_failure_until_it_answers() {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(0));
+        let meter = Meter::starting(clock.instant());
+        clock.advance(Duration::from_mins(20));
+        assert_eq!(meter.failing_for(clock.instant()), Duration::ZERO);
+        meter.upstream.failed(clock.instant());
+        clock.advance(Duration::from_mins(5));
+        meter.upstream.failed(clock.instant());
+        meter.store.succeeded();
+        assert_eq!(meter.failing_for(clock.instant()), Duration::from_mins(5));
+        meter.upstream.succeeded();
+        assert_eq!(meter.failing_for(clock.instant()), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_board_keeps_the_nearest_deadline() {
+        let board = Board::default();
+        assert_eq!(board.nearest_deadline(), None);
+        board.note_deadline(500);
+        board.note_deadline(900);
+        board.note_deadline(300);
+        assert_eq!(board.nearest_deadline(), Some(300));
     }
 }

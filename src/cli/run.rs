@@ -253,11 +253,11 @@ async fn reach_store(
     clock: &Arc<dyn Clock>,
     meter: &Arc<Meter>,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    let (progress_clock, progress_meter) = (Arc::clone(clock), Arc::clone(meter));
+    let progress_meter = Arc::clone(meter);
     let store = RetryingStore::new(
         open_store(settings, clock).await?,
         Backoff::of_tries(config.limits.tries),
-        Arc::new(move || progress_meter.succeeded(progress_clock.instant())),
+        Arc::new(move || progress_meter.store.succeeded()),
     );
     let report = store.check().await?;
     demand(&report, config.retention.demands_locks() && settings.url().can_lock())?;

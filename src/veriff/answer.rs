@@ -9,7 +9,7 @@ use reqwest::header::{self, HeaderMap};
 
 use super::pace::Pass;
 use super::signing::Signer;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::metrics::Meter;
 use crate::model::manifest::Listing;
@@ -78,7 +78,6 @@ pub struct MediaAnswer {
     pub(super) response: reqwest::Response,
     pub(super) pass: Pass,
     pub(super) meter: Arc<Meter>,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl MediaAnswer {
@@ -94,7 +93,7 @@ impl MediaAnswer {
                     signer.update(bytes);
                 }
                 self.meter.bytes_received.add(bytes.len() as u64);
-                self.meter.succeeded(self.clock.instant());
+                self.meter.upstream.succeeded();
             }
             None => self.pass.succeeded(),
         }

@@ -360,7 +360,7 @@ impl Worker {
             return;
         }
         let now = self.clock.instant();
-        if is_working && self.meter.since_success(now) > self.limits.no_progress {
+        if is_working && self.meter.failing_for(now) > self.limits.no_progress {
             tracing::error!("nothing succeeded for limits.no_progress; the run ends");
             self.stopped = Some(Stopped::NoProgress);
         } else if self.limits.max_duration.is_some_and(|limit| self.meter.elapsed(now) > limit) {

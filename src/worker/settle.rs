@@ -155,6 +155,9 @@ impl Worker {
             Ok(visit) => End { outcome: visit.outcome, code: visit.code, message: visit.message.clone() },
             Err(error) => self.end_of(error),
         };
+        if end.code == Some(Code::StoreUnavailable) {
+            self.meter.store.failed(self.clock.instant());
+        }
         let may_pass = end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable);
         if may_pass && pass == Pass::First && self.stopped.is_none() && !self.dry_run {
             return self.defer(done, end).await;
