@@ -241,7 +241,7 @@ mod tests {
             missing: draft.missing,
             conflicts: draft.conflicts,
             listings: Vec::new(),
-            totals: Default::default(),
+            totals: crate::model::manifest::Totals::default(),
         }
     }
 
