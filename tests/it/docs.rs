@@ -10,14 +10,8 @@ use veriff_archive::error::Code;
 use veriff_archive::model::sidecar::anomaly;
 
 /// The codes of anomalies, which a sidecar may name.
-const ANOMALIES: &[&str] = &[
-    anomaly::RECONSTRUCTED,
-    anomaly::SIZE,
-    anomaly::TYPE,
-    anomaly::MAGIC,
-    anomaly::SIGNATURE,
-    anomaly::CONFLICT,
-];
+const ANOMALIES: &[&str] =
+    &[anomaly::RECONSTRUCTED, anomaly::SIZE, anomaly::TYPE, anomaly::MAGIC, anomaly::SIGNATURE, anomaly::CONFLICT];
 
 /// The promises that this version makes.
 const PROMISES: usize = 9;
@@ -94,14 +88,9 @@ fn the_runbook_explains_every_code_and_no_other() {
     let codes = codes.split("\n## ").next().unwrap();
     let explained: BTreeMap<String, String> = sections(codes, 3).into_iter().collect();
     for code in Code::ALL {
-        let body = explained
-            .get(&format!("`{code}`"))
-            .unwrap_or_else(|| panic!("docs/runbook.md has no heading for {code}"));
-        let retryable = if code.is_retryable() {
-            "Retryable: yes"
-        } else {
-            "Retryable: no"
-        };
+        let body =
+            explained.get(&format!("`{code}`")).unwrap_or_else(|| panic!("docs/runbook.md has no heading for {code}"));
+        let retryable = if code.is_retryable() { "Retryable: yes" } else { "Retryable: no" };
         assert!(body.contains(retryable), "{code} must say {retryable}");
         for part in ["Means", "Cause", "Repair"] {
             assert!(body.contains(&format!("**{part}.**")), "{code} has no {part}");
@@ -120,10 +109,8 @@ fn the_runbook_explains_every_anomaly_and_no_other() {
     let runbook = read("docs/runbook.md");
     let anomalies = runbook.split("\n## Anomalies\n").nth(1).unwrap();
     let anomalies = anomalies.split("\n## ").next().unwrap();
-    let explained: BTreeSet<&str> = anomalies
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-        .collect();
+    let explained: BTreeSet<&str> =
+        anomalies.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(explained, ANOMALIES.iter().copied().collect());
 }
 
@@ -138,10 +125,7 @@ fn every_promise_names_tests_that_exist() {
             .iter()
             .find(|(heading, _)| heading.starts_with(&format!("P{number} ")))
             .unwrap_or_else(|| panic!("docs/semantics.md has no heading P{number}"));
-        let tests = body
-            .split("\n**Tests.**")
-            .nth(1)
-            .unwrap_or_else(|| panic!("{heading} names no tests"));
+        let tests = body.split("\n**Tests.**").nth(1).unwrap_or_else(|| panic!("{heading} names no tests"));
         let tests = quoted(tests.split("\n\n").next().unwrap());
         assert!(!tests.is_empty(), "{heading} names no tests");
         for test in tests {
@@ -165,11 +149,7 @@ fn every_link_between_documents_leads_somewhere() {
             }
             let path = link.split('#').next().unwrap();
             let target = document.parent().unwrap().join(path);
-            assert!(
-                target.exists(),
-                "{} links to {link}, which is not there",
-                document.display()
-            );
+            assert!(target.exists(), "{} links to {link}, which is not there", document.display());
             followed += 1;
         }
     }
@@ -179,11 +159,8 @@ fn every_link_between_documents_leads_somewhere() {
 #[test]
 fn the_readme_tells_every_key_of_the_configuration() {
     let readme = read("README.md");
-    let told: BTreeSet<&str> = readme
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .filter_map(|line| line.split('`').nth(1))
-        .collect();
+    let told: BTreeSet<&str> =
+        readme.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('`').nth(1)).collect();
     let reference: toml::Table = toml::from_str(&read("config/reference.toml")).unwrap();
     let mut keys = Vec::new();
     for (section, value) in &reference {
@@ -209,9 +186,6 @@ fn the_readme_tells_every_exit_code() {
     let exits = readme.split("\n## Exit codes\n").nth(1).unwrap();
     let exits = exits.split("\n## ").next().unwrap();
     for code in [0, 1, 2, 3, 4, 5, 6, 10, 77, 78, 130, 143] {
-        assert!(
-            exits.contains(&format!("| {code} |")),
-            "README.md does not tell of exit code {code}"
-        );
+        assert!(exits.contains(&format!("| {code} |")), "README.md does not tell of exit code {code}");
     }
 }

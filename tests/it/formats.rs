@@ -55,11 +55,7 @@ fn a_sidecar_of_version_1_is_read_for_ever() {
     let sidecar = Sidecar::parse(&bytes).unwrap();
     assert_eq!(json(&sidecar), value(&bytes));
     assert_eq!(Sidecar::parse(&stored(&sidecar.to_payload())), Some(sidecar.clone()));
-    assert_eq!(
-        Sidecar::parse(&more(&bytes)),
-        Some(sidecar),
-        "a field that was added later"
-    );
+    assert_eq!(Sidecar::parse(&more(&bytes)), Some(sidecar), "a field that was added later");
 }
 
 #[test]
@@ -68,11 +64,7 @@ fn a_manifest_of_version_1_is_read_for_ever() {
     let manifest = Manifest::parse(&bytes).unwrap();
     assert_eq!(json(&manifest), value(&bytes));
     assert_eq!(Manifest::parse(&stored(&manifest.to_payload())), Some(manifest.clone()));
-    assert_eq!(
-        Manifest::parse(&more(&bytes)),
-        Some(manifest),
-        "a field that was added later"
-    );
+    assert_eq!(Manifest::parse(&more(&bytes)), Some(manifest), "a field that was added later");
 }
 
 #[test]
@@ -103,10 +95,7 @@ fn a_result_line_of_version_1_is_written_as_the_sample_and_is_an_input() {
 #[test]
 fn a_document_of_another_version_is_not_taken_for_one_of_this() {
     for (name, is_read) in [
-        (
-            "sidecar",
-            (|bytes| Sidecar::parse(bytes).is_some()) as fn(&[u8]) -> bool,
-        ),
+        ("sidecar", (|bytes| Sidecar::parse(bytes).is_some()) as fn(&[u8]) -> bool),
         ("manifest", |bytes| Manifest::parse(bytes).is_some()),
         ("archive", |bytes| ArchiveDocument::parse(bytes).is_some()),
     ] {
@@ -227,13 +216,7 @@ fn wrong(root: &Value, schema: &Value, document: &Value) -> Option<String> {
     let mut parts = inside
         .iter()
         .filter_map(|(name, schema)| Some((schema, document.get(name)?)))
-        .chain(
-            document
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|item| (&schema["items"], item)),
-        );
+        .chain(document.as_array().into_iter().flatten().map(|item| (&schema["items"], item)));
     parts.find_map(|(schema, part)| wrong(root, schema, part))
 }
 
