@@ -136,6 +136,16 @@ fn every_promise_names_tests_that_exist() {
     assert!(named > PROMISES, "only {named} tests are named: the reader is blind");
 }
 
+/// Names the places of a document that a link can lead to.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = (1..=4).flat_map(|level| sections(text, level)).map(|(heading, _)| heading.to_lowercase());
+    let slug = |heading: String| {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(slug).collect()
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let mut documents = files(&root().join("docs"), ".md");
@@ -144,16 +154,20 @@ fn every_link_between_documents_leads_somewhere() {
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if link.starts_with("http") || link.starts_with('#') {
+            if link.starts_with("http") {
                 continue;
             }
-            let path = link.split('#').next().unwrap();
-            let target = document.parent().unwrap().join(path);
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
             assert!(target.exists(), "{} links to {link}, which is not there", document.display());
+            if !anchor.is_empty() {
+                let found = anchors(&std::fs::read_to_string(&target).unwrap());
+                assert!(found.contains(anchor), "{} links to {link}, which has no such heading", document.display());
+            }
             followed += 1;
         }
     }
-    assert!(followed > 10, "only {followed} links were found: the reader is blind");
+    assert!(followed > 30, "only {followed} links were found: the reader is blind");
 }
 
 #[test]
