@@ -1,11 +1,15 @@
 //! Docs: what the documentation says must exist.
 //!
-//! The runbook explains every code, the statement of each promise names tests that exist, links lead somewhere, and the
-//! configuration table is the one of the program.
+//! The runbook explains every code, the statement of each promise names tests that exist, links lead somewhere, every
+//! field, key and exit code is told, and what is shown to be typed is understood.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::Parser as _;
+use serde_json::Value;
+use veriff_archive::cli::Cli;
+use veriff_archive::config::{Config, Environment, Sources};
 use veriff_archive::error::Code;
 use veriff_archive::model::sidecar::anomaly;
 
@@ -191,6 +195,85 @@ fn the_readme_tells_every_key_of_the_configuration() {
     assert!(keys.len() > 25, "{keys:?}");
     for key in keys {
         assert!(told.contains(key.as_str()), "README.md does not tell of {key}");
+    }
+}
+
+/// Returns the blocks of code of one language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut is_inside = false;
+    for line in text.lines() {
+        if let Some(opened) = line.strip_prefix("```") {
+            is_inside = !is_inside && opened == language;
+            if is_inside {
+                found.push(String::new());
+            }
+        } else if is_inside && let Some(block) = found.last_mut() {
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_that_is_shown_is_understood() {
+    let mut documents = files(&root().join("docs"), ".md");
+    documents.extend(["README.md", "config/README.md", "tests/veriff-sim/README.md"].map(|name| root().join(name)));
+    let mut typed = 0;
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
+            let Some(at) =
+                line.find("veriff-archive ").filter(|at| line[..*at].is_empty() || line[..*at].ends_with("GiB "))
+            else {
+                continue;
+            };
+            let words = line[at..].split(" #").next().unwrap().split_whitespace();
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{}: {line}\n{error}", document.display());
+            }
+            typed += 1;
+        }
+    }
+    assert!(typed > 15, "only {typed} commands were found: the reader is blind");
+}
+
+#[test]
+fn the_configuration_in_the_readme_is_valid() {
+    let blocks = blocks(&read("README.md"), "toml");
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive.toml");
+        std::fs::write(&path, &block).unwrap();
+        let config = Config::load(Sources { file: Some(&path), environment: &Environment::default(), store_url: None });
+        assert!(config.is_ok(), "{config:?}");
+    }
+}
+
+#[test]
+fn the_formats_tell_of_every_field() {
+    fn names(document: &Value, found: &mut BTreeSet<String>) {
+        match document {
+            Value::Object(fields) => {
+                for (name, part) in fields {
+                    found.insert(name.clone());
+                    names(part, found);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| names(item, found)),
+            _ => {}
+        }
+    }
+    let formats = read("docs/formats.md");
+    let told: BTreeSet<&str> = quoted(&formats).into_iter().flat_map(|name| name.split(['.', '[', ']'])).collect();
+    for path in files(&root().join("tests/fixtures/formats"), ".json") {
+        let mut fields = BTreeSet::new();
+        names(&serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(), &mut fields);
+        for field in fields {
+            assert!(told.contains(field.as_str()), "docs/formats.md does not tell of {field}");
+        }
     }
 }
 
