@@ -5,6 +5,8 @@
 mod cli;
 mod config;
 mod contracts;
+mod docs;
 mod floors;
+mod formats;
 mod program;
 mod support;
