@@ -31,7 +31,7 @@ const STARTS: u32 = 3;
 const PORTS: [&str; 5] = ["master", "volume", "filer", "s3", "admin"];
 
 /// An identity of the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) access_key_id: &'static str,
     pub(crate) secret_access_key: &'static str,
@@ -324,6 +324,23 @@ impl Bucket {
         let answer =
             self.client.delete_object().bucket(&self.name).key(key).send().await.expect("the delete marker is put");
         answer.version_id.expect("a delete marker has a version")
+    }
+
+    /// Lists the keys that a delete marker hides.
+    pub(crate) async fn delete_markers(&self) -> Vec<String> {
+        let page = self.client.list_object_versions().bucket(&self.name).send().await;
+        let page = page.expect("versions are listed");
+        let markers = page.delete_markers().iter();
+        markers.filter_map(|marker| marker.key().map(str::to_owned)).collect()
+    }
+
+    /// Names another bucket of the same server, made or not.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoint: self.endpoint.clone(),
+            client: self.client.clone(),
+        }
     }
 
     /// Puts other bytes over a key, as someone with the right to write may, and returns their version.
