@@ -6,6 +6,7 @@ mod archive_s3;
 mod cli;
 mod config;
 mod contracts;
+mod crash;
 mod floors;
 mod program;
 mod support;
