@@ -21,10 +21,7 @@ async fn deploy(world: World, retention: Option<&str>) -> (Simulator, Bucket, De
 
 fn outcomes(deployment: &Deployment) -> BTreeMap<String, Value> {
     let lines = results(&deployment.path("results.ndjson"));
-    lines
-        .into_iter()
-        .map(|line| (line["session_id"].as_str().unwrap().to_owned(), line))
-        .collect()
+    lines.into_iter().map(|line| (line["session_id"].as_str().unwrap().to_owned(), line)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,9 +34,7 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
     evidence.expect_one_version_each();
     evidence.expect_whole(&simulator);
     evidence.expect_locks("COMPLIANCE", 5);
-    evidence
-        .expect_no_false_ledger(&deployment, &simulator.world().session_ids())
-        .await;
+    evidence.expect_no_false_ledger(&deployment, &simulator.world().session_ids()).await;
     for key in evidence.media_keys() {
         let sidecar = evidence.json(&format!("{key}.meta.json"));
         assert_eq!(sidecar["retention"]["counted_from_source"], "archived_at");
@@ -48,10 +43,7 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
         let finished: jiff::Timestamp = first.json()["finished_at"].as_str().unwrap().parse().unwrap();
         // The store tells the time in whole seconds.
         let leeway = jiff::SignedDuration::from_secs(2);
-        assert!(
-            counted_from >= started - leeway && counted_from <= finished + leeway,
-            "{key}"
-        );
+        assert!(counted_from >= started - leeway && counted_from <= finished + leeway, "{key}");
     }
     // One download an item, even where two attempts list it.
     assert_eq!(simulator.count(Endpoint::Media), listed(&simulator).len() as u64);
@@ -68,10 +60,7 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
         assert_eq!(Evidence::of_bucket(&bucket).await, evidence);
         for line in outcomes(&deployment).values() {
             assert_eq!(line["outcome"], "unchanged");
-            assert!(
-                line["media"].as_u64().unwrap() > 0 && line["complete"] == true,
-                "{line}"
-            );
+            assert!(line["media"].as_u64().unwrap() > 0 && line["complete"] == true, "{line}");
         }
     }
 }
@@ -80,12 +69,7 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
 async fn a_period_is_counted_from_the_decision_where_it_is_known() {
     let (simulator, bucket, deployment) = deploy(small_world(12, 4), None).await;
     let ids = simulator.world().session_ids();
-    let decided = [
-        Some("2024-02-29T13:14:15Z"),
-        Some("2026-03-01T00:00:00Z"),
-        Some("2025-12-31T23:59:59.999Z"),
-        None,
-    ];
+    let decided = [Some("2024-02-29T13:14:15Z"), Some("2026-03-01T00:00:00Z"), Some("2025-12-31T23:59:59.999Z"), None];
     let lines: String = ids
         .iter()
         .zip(decided)
@@ -180,10 +164,7 @@ async fn a_session_that_gained_an_attempt_gets_its_new_media_and_a_second_manife
     let before = Evidence::of_bucket(&bucket).await;
     let grown = simulator.world().session_ids()[2].clone();
     let more = Attempt::approved(id("later")).created(Some("2026-11-01T00:00:00.000Z"));
-    simulator.add_attempt(
-        &grown,
-        more.image("face", 9_000).image("document-back", 7_000).nfc(3_000),
-    );
+    simulator.add_attempt(&grown, more.image("face", 9_000).image("document-back", 7_000).nfc(3_000));
     simulator.reset_requests();
     deployment.lose_ledger();
 
@@ -233,16 +214,9 @@ async fn what_lies_over_an_object_is_neither_believed_nor_written_over() {
         let key = if index % 4 < 2 {
             before.manifest_keys(session)[0].to_owned()
         } else {
-            media_of(&before.manifest(session)).next().unwrap()["key"]
-                .as_str()
-                .unwrap()
-                .to_owned()
+            media_of(&before.manifest(session)).next().unwrap()["key"].as_str().unwrap().to_owned()
         };
-        let shadow = if index % 2 == 0 {
-            Shadow::DeleteMarker
-        } else {
-            Shadow::LaterVersion
-        };
+        let shadow = if index % 2 == 0 { Shadow::DeleteMarker } else { Shadow::LaterVersion };
         let full = format!("archive/{key}");
         match shadow {
             Shadow::DeleteMarker => {
@@ -275,11 +249,7 @@ async fn what_lies_over_an_object_is_neither_believed_nor_written_over() {
         for (session, key) in &shadowed {
             assert_eq!(lines[session]["outcome"], "failed");
             assert_eq!(lines[session]["code"], "store.shadowed");
-            assert!(
-                lines[session]["message"].as_str().unwrap().contains(key),
-                "{}",
-                lines[session]
-            );
+            assert!(lines[session]["message"].as_str().unwrap().contains(key), "{}", lines[session]);
         }
         let after = Evidence::of_bucket(&bucket).await;
         // Nothing that stood is gone, and nothing was put over it.
@@ -347,10 +317,7 @@ async fn a_store_that_does_not_let_us_in_is_a_refusal_and_not_a_failure_of_sessi
     assert!(!refused.stderr.contains("not-the-secret"));
     assert!(bucket.versions().await.is_empty());
 
-    let nobody = Identity {
-        access_key_id: "NOBODY",
-        secret_access_key: "nothing",
-    };
+    let nobody = Identity { access_key_id: "NOBODY", secret_access_key: "nothing" };
     let stranger = Deployment::with_bucket(&simulator, &bucket, nobody, None);
     stranger.write_ids(&simulator.world().session_ids());
     stranger.archive(&[]).await.expect(77);
@@ -363,11 +330,7 @@ async fn a_store_that_does_not_let_us_in_is_a_refusal_and_not_a_failure_of_sessi
     let missing = Deployment::with_bucket(&simulator, &bucket.named("no-such-bucket"), WRITER, None);
     missing.write_ids(&simulator.world().session_ids());
     let refused = missing.archive(&[]).await.expect(77);
-    assert!(
-        refused.stderr.contains("no-such-bucket") || refused.stderr.contains("bucket"),
-        "{}",
-        refused.stderr
-    );
+    assert!(refused.stderr.contains("no-such-bucket") || refused.stderr.contains("bucket"), "{}", refused.stderr);
     assert_eq!(simulator.count(Endpoint::Media), 0);
 }
 

@@ -24,6 +24,12 @@ use super::s3::{ADMIN, Bucket, s3};
 /// How many versions are read at once.
 const READS_IN_FLIGHT: usize = 16;
 
+/// Bodies up to this length are one PUT; longer ones have parts. Both numbers are written down in the format.
+const SINGLE_PUT_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The length of every part but the last.
+const PART_SIZE_BYTES: usize = 8 * 1024 * 1024;
+
 /// One version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
@@ -85,9 +91,7 @@ impl Evidence {
             })
             .buffered(READS_IN_FLIGHT);
         while let Some((key, object)) = read.next().await {
-            let key = key
-                .strip_prefix("archive/")
-                .unwrap_or_else(|| panic!("{key} is outside the prefix"));
+            let key = key.strip_prefix("archive/").unwrap_or_else(|| panic!("{key} is outside the prefix"));
             // The listing gives the newest version first.
             evidence.objects.entry(key.to_owned()).or_default().insert(0, object);
         }
@@ -164,15 +168,6 @@ impl Evidence {
         self.json(newest)
     }
 
-    /// Tells of keys and versions only, to compare archives before and after.
-    pub(crate) fn versions(&self) -> BTreeMap<String, Vec<Option<String>>> {
-        let versions = |objects: &Vec<Object>| objects.iter().map(|object| object.version_id.clone()).collect();
-        self.objects
-            .iter()
-            .map(|(key, objects)| (key.clone(), versions(objects)))
-            .collect()
-    }
-
     /// Fails unless every key has one version.
     #[track_caller]
     pub(crate) fn expect_one_version_each(&self) {
@@ -224,10 +219,7 @@ impl Evidence {
         let versions = self.objects.get(key.as_str().unwrap());
         let versions = versions.unwrap_or_else(|| panic!("{key} is named and not there"));
         let named = |object: &&Object| object.version_id.as_deref() == version_id.as_str();
-        versions
-            .iter()
-            .find(named)
-            .unwrap_or_else(|| panic!("{key} is named with a version that is not there"))
+        versions.iter().find(named).unwrap_or_else(|| panic!("{key} is named with a version that is not there"))
     }
 
     /// Fails unless the archive holds every item that the simulator lists, byte for byte and once, and nothing else;
@@ -250,11 +242,7 @@ impl Evidence {
     #[track_caller]
     fn expect_item(&self, item: &Expected, archive_id: &Value) {
         let object = self.object(&item.key).unwrap();
-        assert!(
-            object.bytes == media_bytes(&item.media),
-            "the bytes of {} differ",
-            item.key
-        );
+        assert!(object.bytes == media_bytes(&item.media), "the bytes of {} differ", item.key);
         let key = format!("{}.meta.json", item.key);
         let text = &self.object(&key).unwrap_or_else(|| panic!("{key} is not there")).bytes;
         assert!(Sidecar::parse(text).is_some(), "{key}");
@@ -274,7 +262,11 @@ impl Evidence {
         assert_eq!(sidecar["kind"], kind);
         assert_eq!(sidecar["context"].as_str(), item.media.context.as_deref());
         assert_eq!(sidecar["duration_seconds"].as_f64(), item.media.duration);
-        let checksum = checksum(&object.bytes);
+        // A directory has no parts to tell of.
+        let in_parts = object.bytes.len() > SINGLE_PUT_MAX_BYTES && object.version_id.is_some();
+        let checksum = if in_parts { composite(&object.bytes) } else { BASE64.encode(Sha256::digest(&object.bytes)) };
+        let kind = if in_parts { "composite" } else { "full" };
+        assert_eq!(sidecar["object"]["checksum"]["type"], kind, "{key}");
         assert_eq!(sidecar["object"]["checksum"]["value"], *checksum, "{key}");
         if let Some(shown) = &object.checksum {
             assert_eq!(*shown, checksum, "{key}");
@@ -292,15 +284,9 @@ impl Evidence {
         assert_eq!(manifest["session_id"], *session_id);
         assert_eq!(manifest["complete"], true, "{session_id}");
         let items: Vec<&Expected> = expected.iter().filter(|item| item.session_id == session_id).collect();
-        let named: BTreeSet<&str> = media_of(&manifest)
-            .map(|media| media["key"].as_str().unwrap())
-            .collect();
+        let named: BTreeSet<&str> = media_of(&manifest).map(|media| media["key"].as_str().unwrap()).collect();
         assert_eq!(named, items.iter().map(|item| item.key.as_str()).collect());
-        assert_eq!(
-            media_of(&manifest).count(),
-            named.len(),
-            "{session_id} names an item twice"
-        );
+        assert_eq!(media_of(&manifest).count(), named.len(), "{session_id} names an item twice");
         assert_eq!(manifest["totals"]["media"], named.len());
         let bytes: u64 = items.iter().map(|item| item.media.size_bytes).sum();
         assert_eq!(manifest["totals"]["bytes"], bytes);
@@ -324,9 +310,7 @@ impl Evidence {
         for (key, objects) in self.objects.iter().filter(|(key, _)| key.starts_with("sessions/")) {
             let due = if key.contains("/manifest/") {
                 let manifest = self.json(key);
-                media_of(&manifest)
-                    .map(|media| self.due_of(media["key"].as_str().unwrap(), years))
-                    .max()
+                media_of(&manifest).map(|media| self.due_of(media["key"].as_str().unwrap(), years)).max()
             } else {
                 Some(self.due_of(key.trim_end_matches(".meta.json"), years))
             };
@@ -416,13 +400,9 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Computes the checksum that S3 must show: of the whole up to 16 MiB, else of the digests of parts of 8 MiB.
-pub(crate) fn checksum(bytes: &[u8]) -> String {
-    const MIB: usize = 1024 * 1024;
-    if bytes.len() <= 16 * MIB {
-        return BASE64.encode(Sha256::digest(bytes));
-    }
-    let parts: Vec<_> = bytes.chunks(8 * MIB).map(Sha256::digest).collect();
+/// Computes the checksum that S3 must show of an object in parts: the digest of their digests, and how many there are.
+fn composite(bytes: &[u8]) -> String {
+    let parts: Vec<_> = bytes.chunks(PART_SIZE_BYTES).map(Sha256::digest).collect();
     let joined: Vec<u8> = parts.iter().flat_map(|digest| digest.iter().copied()).collect();
     format!("{}-{}", BASE64.encode(Sha256::digest(&joined)), parts.len())
 }

@@ -354,20 +354,14 @@ impl Bucket {
             .retain_until_date(DateTime::from_secs(until))
             .build();
         let request = self.client.put_object_retention().bucket(&self.name).key(key);
-        let request = request
-            .set_version_id(version_id.map(str::to_owned))
-            .retention(retention);
+        let request = request.set_version_id(version_id.map(str::to_owned)).retention(retention);
         let answer = request.bypass_governance_retention(true).send().await;
         answer.expect("the lock is changed");
     }
 
     /// Names another bucket of the same server, made or not.
     pub(crate) fn named(&self, name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            endpoint: self.endpoint.clone(),
-            client: self.client.clone(),
-        }
+        Self { name: name.to_owned(), endpoint: self.endpoint.clone(), client: self.client.clone() }
     }
 
     /// Puts other bytes over a key, as someone with the right to write may, and returns their version.
