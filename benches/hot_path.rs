@@ -142,14 +142,10 @@ async fn connect(simulator: &Simulator, sink: String) -> (Archiver, Integration)
     let client = VeriffClient::connect(integration_settings(simulator), 1, Arc::clone(&clock), Arc::clone(&meter))
         .await
         .expect("the client can be made");
-    let settings = S3Settings {
-        endpoint_url: Some(sink),
-        force_path_style: true,
-        ..S3Settings::of_bucket("archive", "bench")
-    };
-    let store = S3Store::connect_as(&settings, "key", &SECRET.into(), Arc::clone(&clock))
-        .await
-        .expect("the store can be made");
+    let settings =
+        S3Settings { endpoint_url: Some(sink), force_path_style: true, ..S3Settings::of_bucket("archive", "bench") };
+    let store =
+        S3Store::connect_as(&settings, "key", &SECRET.into(), Arc::clone(&clock)).await.expect("the store can be made");
     store.check().await.expect("the sink answers like a bucket");
     let ledger = ledger::open("sqlite::memory:").await.expect("a ledger can be opened");
     let identity = Identity::find(&store, ledger).await.expect("the bucket is empty");
@@ -242,10 +238,7 @@ fn sidecar() -> Sidecar {
             counted_from_source: CountedFrom::ArchivedAt,
             initial_retain_until: None,
         },
-        archived_by: ArchivedBy {
-            run_id: RunId::new(now),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
+        archived_by: ArchivedBy { run_id: RunId::new(now), version: env!("CARGO_PKG_VERSION").to_owned() },
         anomalies: Vec::new(),
         media_id,
     }

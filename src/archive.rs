@@ -320,7 +320,9 @@ impl Archiver {
         visit.decided_at = decided_at(record, standing);
         visit.refusal = refusal;
         visit.was_heard = true;
-        visit.anomalies = anomalies;
+        // What the visit itself tells is not told twice.
+        let told = visit.code.filter(|_| visit.outcome != Outcome::Failed).map(Code::as_str);
+        visit.anomalies = anomalies.into_iter().filter(|code| told != Some(code.as_str())).collect();
         visit.anomalies.extend((0..catalog.wrong_signatures).map(|_| Code::MediaSignatureMismatch.to_string()));
         visit.new = new;
         Ok(Some(visit))

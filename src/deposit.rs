@@ -16,7 +16,7 @@ use crate::model::sidecar::{
     Anomaly, ArchivedBy, SIDECAR_SCHEMA, Sidecar, SidecarObject, SidecarRetention, SignatureCheck, Upstream, anomaly,
 };
 use crate::model::{ArchiveId, AttemptId, MediaId, RunId, SessionId};
-use crate::store::Stored;
+use crate::store::{ListedVersion, Stored};
 use crate::transfer::{ItemError, Landed, Lane, Plan, Transfer, content_type, landed_at, place_beside};
 use crate::veriff::{Answer, VeriffError};
 
@@ -144,6 +144,10 @@ impl Depositor<'_> {
                 KeepError::Damaged { key: sidecar_key, reason: "tells of other bytes than stand beside it" }.into()
             );
         }
+        let conflict = match self.standing.conflict(&key) {
+            Some(beside) => Some(self.tell_of_conflict(plan, beside).await?),
+            None => None,
+        };
         let promised = promised_lock(&sidecar);
         let lock = self.lane.keeper.strengthen(&key, head.version_id.as_deref(), head.lock, promised).await?;
         Ok(Deposited {
@@ -160,9 +164,19 @@ impl Depositor<'_> {
                 sidecar_sha256,
                 sidecar_version_id: sidecar_version,
             },
-            conflict: None,
+            conflict,
             lock,
             anomalies: sidecar.anomalies.into_iter().map(|odd| odd.code).collect(),
+        })
+    }
+
+    /// Tells of bytes that a visit which was cut short put beside the item's own key.
+    async fn tell_of_conflict(&self, plan: &Plan<'_>, beside: &ListedVersion) -> Result<ConflictItem, ItemError> {
+        Ok(ConflictItem {
+            media_id: plan.item.media_id.clone(),
+            key: beside.key.clone(),
+            version_id: beside.version_id.clone(),
+            sha256: self.lane.keeper.digest_of(&beside.key, beside.version_id.as_deref()).await?,
         })
     }
 

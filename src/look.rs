@@ -92,6 +92,17 @@ impl Standing {
         Some((attempt_id, key))
     }
 
+    /// Returns what an earlier visit put beside a key that other bytes had taken.
+    #[must_use]
+    pub fn conflict(&self, key: &ObjectKey) -> Option<&ListedVersion> {
+        let prefix = format!("{key}.conflict-");
+        let beside = self.objects.range(ObjectKey::from_store(prefix.as_str())..);
+        beside
+            .take_while(|(key, _)| key.as_str().starts_with(&prefix))
+            .filter(|(key, _)| !key.as_str().ends_with(".meta.json"))
+            .find_map(|(_, object)| object.as_ref())
+    }
+
     /// Tells whether a key is free: nothing was ever under it.
     #[must_use]
     pub fn is_free(&self, key: &ObjectKey) -> bool {
@@ -230,6 +241,16 @@ mod tests {
         assert!(standing.object(&ObjectKey::from_store("sessions/s/a/m.jpg")).is_none());
         assert!(standing.media(&MediaId::parse("m").unwrap()).is_none());
         assert_eq!(standing.shadowed.len(), 1);
+    }
+
+    #[test]
+    fn what_stands_beside_a_taken_key_is_found() {
+        let listed =
+            ["a/m.jpg", "a/m.jpg.conflict-01234567", "a/m.jpg.conflict-01234567.meta.json", "a/m.jpg.meta.json"];
+        let standing = sort(&session(), listed.iter().map(|key| version(key, "1", false)).collect());
+        let beside = standing.conflict(&ObjectKey::from_store("sessions/s/a/m.jpg")).unwrap();
+        assert_eq!(beside.key.as_str(), "sessions/s/a/m.jpg.conflict-01234567");
+        assert!(standing.conflict(&beside.key).is_none());
     }
 
     #[test]

@@ -22,9 +22,7 @@ pub(crate) fn start() -> io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = format!("http://{}", listener.local_addr()?);
-    std::thread::Builder::new()
-        .name("sink".to_owned())
-        .spawn(move || runtime.block_on(serve(listener)))?;
+    std::thread::Builder::new().name("sink".to_owned()).spawn(move || runtime.block_on(serve(listener)))?;
     Ok(address)
 }
 
@@ -34,9 +32,7 @@ async fn serve(listener: TcpListener) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         tokio::spawn(
-            http1::Builder::new()
-                .max_buf_size(BUFFER_BYTES)
-                .serve_connection(TokioIo::new(stream), service_fn(answer)),
+            http1::Builder::new().max_buf_size(BUFFER_BYTES).serve_connection(TokioIo::new(stream), service_fn(answer)),
         );
     }
 }
@@ -50,15 +46,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     } else if query.contains("versioning") {
         (200, "<VersioningConfiguration/>")
     } else if query.contains("object-lock") {
-        (
-            404,
-            "<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>",
-        )
+        (404, "<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>")
     } else {
-        (
-            200,
-            "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
-        )
+        (200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
     };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod archive_s3;
 mod cli;
 mod config;
 mod contracts;
+mod crash;
 mod docs;
 mod floors;
 mod formats;

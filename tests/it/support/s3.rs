@@ -12,10 +12,12 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation};
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, ObjectLockRetention, ObjectLockRetentionMode, VersioningConfiguration,
+};
 use secrecy::SecretString;
-use veriff_archive::clock::{SystemClock, Timestamp};
+use veriff_archive::clock::{Clock as _, SystemClock, Timestamp};
 use veriff_archive::store::s3::S3Store;
 use veriff_archive::store::settings::S3Settings;
 
@@ -31,7 +33,7 @@ const STARTS: u32 = 3;
 const PORTS: [&str; 5] = ["master", "volume", "filer", "s3", "admin"];
 
 /// An identity of the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) access_key_id: &'static str,
     pub(crate) secret_access_key: &'static str,
@@ -324,6 +326,42 @@ impl Bucket {
         let answer =
             self.client.delete_object().bucket(&self.name).key(key).send().await.expect("the delete marker is put");
         answer.version_id.expect("a delete marker has a version")
+    }
+
+    /// Lists the keys that a delete marker hides.
+    pub(crate) async fn delete_markers(&self) -> Vec<String> {
+        let page = self.client.list_object_versions().bucket(&self.name).send().await;
+        let page = page.expect("versions are listed");
+        let markers = page.delete_markers().iter();
+        markers.filter_map(|marker| marker.key().map(str::to_owned)).collect()
+    }
+
+    /// Removes every version of a key, with the right to lift a lock in GOVERNANCE mode.
+    pub(crate) async fn remove(&self, key: &str) {
+        let versions = self.versions().await;
+        for version in versions.iter().filter(|version| version.key == key) {
+            let request = self.client.delete_object().bucket(&self.name).key(key);
+            let answer = request.version_id(&version.id).bypass_governance_retention(true).send();
+            answer.await.expect("the version is removed");
+        }
+    }
+
+    /// Gives a version another lock, in GOVERNANCE mode and so many days long, with the right to lift what stands.
+    pub(crate) async fn relock(&self, key: &str, version_id: Option<&str>, days: i64) {
+        let until = SystemClock.now().unix_seconds() + days * 86_400;
+        let retention = ObjectLockRetention::builder()
+            .mode(ObjectLockRetentionMode::Governance)
+            .retain_until_date(DateTime::from_secs(until))
+            .build();
+        let request = self.client.put_object_retention().bucket(&self.name).key(key);
+        let request = request.set_version_id(version_id.map(str::to_owned)).retention(retention);
+        let answer = request.bypass_governance_retention(true).send().await;
+        answer.expect("the lock is changed");
+    }
+
+    /// Names another bucket of the same server, made or not.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), endpoint: self.endpoint.clone(), client: self.client.clone() }
     }
 
     /// Puts other bytes over a key, as someone with the right to write may, and returns their version.

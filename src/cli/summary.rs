@@ -1,0 +1,128 @@
+//! The summary of a run, put together and printed.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use indicatif::BinaryBytes;
+
+use super::output::Answer;
+use crate::clock::Timestamp;
+use crate::error::Exit;
+use crate::source::Tally as SourceTally;
+use crate::summary::{HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Stopped, Summary};
+use crate::worker::Worker;
+
+/// Sums up a run.
+pub(super) fn summarise(
+    worker: &Worker,
+    source: &SourceTally,
+    horizon: HorizonSummary,
+    started_at: Timestamp,
+    exit: Exit,
+    next: String,
+) -> Summary {
+    let stopped_integrations = worker
+        .desks
+        .iter()
+        .filter_map(|(name, desk)| Some((name.clone(), desk.gate.stopped()?.as_str().to_owned())))
+        .collect();
+    Summary {
+        schema: SUMMARY_SCHEMA,
+        run_id: worker.archiver.run_id.clone(),
+        dry_run: worker.dry_run,
+        started_at,
+        finished_at: worker.clock.now(),
+        exit_code: exit.code(),
+        stopped: worker.stopped.map(Stopped::describe),
+        source: SourceSummary { kind: source.kind.to_owned(), records: worker.records, sha256: source.sha256 },
+        counts: worker.tally.counts,
+        repeated: worker.tally.repeated,
+        codes: worker.tally.code_summaries(),
+        warnings: worker.tally.warnings.clone(),
+        stopped_integrations,
+        requests: RequestSummary {
+            sent: worker.meter.requests.get(),
+            throttled: worker.meter.throttled.get(),
+            retries: worker.meter.retries.get(),
+            downloads: worker.meter.downloads.get(),
+            bytes_received: worker.meter.bytes_received.get(),
+        },
+        horizon,
+        next,
+    }
+}
+
+/// Says what to type next: the same again where that helps, else what tells more.
+pub(super) fn next(exit: Exit, typed: &[OsString]) -> String {
+    let typed: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
+    let config = typed.iter().position(|word| word == "--config").and_then(|at| typed.get(at + 1));
+    let other = |command: &str| match config {
+        Some(config) => format!("veriff-archive --config {} {command}", quoted(config)),
+        None => format!("veriff-archive {command}"),
+    };
+    match exit {
+        Exit::Success => "nothing".to_owned(),
+        Exit::Refused | Exit::Config => other("doctor"),
+        Exit::Failures => other("status"),
+        _ => typed.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+impl Answer for Summary {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let counts = &self.counts;
+        let dry = if self.dry_run { " (dry run: nothing was written)" } else { "" };
+        writeln!(out, "run {}{dry}", self.run_id)?;
+        writeln!(
+            out,
+            "  {} records: {} archived, {} unchanged, {} absent, {} failed, {} pending, {} repeated",
+            self.source.records,
+            counts.archived,
+            counts.unchanged,
+            counts.absent,
+            counts.failed,
+            counts.pending,
+            self.repeated
+        )?;
+        writeln!(out, "  {} new media items, {}", counts.media, BinaryBytes(counts.bytes))?;
+        writeln!(
+            out,
+            "  {} requests, {} answered 429, {} tried again, {} received",
+            self.requests.sent,
+            self.requests.throttled,
+            self.requests.retries,
+            BinaryBytes(self.requests.bytes_received)
+        )?;
+        for code in &self.codes {
+            let again = if code.retryable { "may work later" } else { "see docs/runbook.md" };
+            writeln!(out, "  {} × {} ({again})", code.sessions, code.code)?;
+        }
+        for (code, number) in &self.warnings {
+            writeln!(out, "  warning: {number} × {code}")?;
+        }
+        for (name, reason) in &self.stopped_integrations {
+            writeln!(out, "  integration {name} was stopped: {reason}")?;
+        }
+        if let Some(days) = self.horizon.nearest_days_left {
+            writeln!(
+                out,
+                "  nearest deadline in {days} days; {} within the alarm, {} past, {} unknown",
+                self.horizon.within_alarm, self.horizon.past, self.horizon.unknown
+            )?;
+        }
+        if let Some(stopped) = &self.stopped {
+            writeln!(out, "  stopped early: {stopped}")?;
+        }
+        writeln!(out, "  exit code {}", self.exit_code)?;
+        writeln!(out, "next: {}", self.next)
+    }
+}

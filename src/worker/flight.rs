@@ -1,0 +1,90 @@
+//! Flight: the sessions under way, and which task works on which.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+
+use tokio::task::{Id, JoinSet};
+
+use super::{Cost, Done, Taken};
+use crate::error::Code;
+use crate::model::SessionId;
+use crate::results::Outcome;
+use crate::source::Delivery;
+use crate::visit::{Visit, VisitError};
+
+/// What a task gives back.
+pub(super) type Finished = (Result<Visit, VisitError>, Cost);
+
+/// The sessions under way.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    tasks: JoinSet<Finished>,
+    taken: HashMap<Id, Taken>,
+    busy: HashSet<SessionId>,
+}
+
+/// What became of one task.
+#[derive(Debug)]
+pub(super) enum Landing {
+    /// The visit ended.
+    Ended(Done),
+    /// The task panicked: a defect of this program; the session was not done.
+    Panicked(Done),
+}
+
+impl Flight {
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Tells whether the session of a delivery is under way already.
+    pub(super) fn has(&self, delivery: &Delivery) -> bool {
+        delivery.record.as_ref().is_ok_and(|record| self.busy.contains(&record.session_id))
+    }
+
+    /// Begins a session.
+    pub(super) fn begin(&mut self, taken: Taken, visit: impl Future<Output = Finished> + Send + 'static) {
+        self.busy.insert(taken.record.session_id.clone());
+        let task = self.tasks.spawn(visit);
+        self.taken.insert(task.id(), taken);
+    }
+
+    /// Waits for the next session to end; nothing if there is none. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Landing> {
+        loop {
+            let (id, finished) = match self.tasks.join_next_with_id().await? {
+                Ok((id, finished)) => (id, Some(finished)),
+                Err(error) => (error.id(), None),
+            };
+            // Every task has its session; one that has not was never begun here.
+            let Some(taken) = self.taken.remove(&id) else { continue };
+            self.busy.remove(&taken.record.session_id);
+            return Some(match finished {
+                Some((visit, cost)) => Landing::Ended(Done { taken, visit, cost }),
+                None => Landing::Panicked(not_done(taken, Code::InternalError, "the program failed on this session")),
+            });
+        }
+    }
+
+    /// Gives up what is still under way and returns those sessions, not done.
+    pub(super) async fn give_up(&mut self) -> Vec<Done> {
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        self.busy.clear();
+        let given_up =
+            self.taken.drain().map(|(_, taken)| not_done(taken, Code::RunStopped, "the run was told to stop"));
+        given_up.collect()
+    }
+}
+
+/// Tells of a session that was taken and not done.
+pub(super) fn not_done(taken: Taken, code: Code, message: &str) -> Done {
+    let mut visit = Visit::of(Outcome::Pending);
+    visit.code = Some(code);
+    visit.message = Some(message.to_owned());
+    Done { taken, visit: Ok(visit), cost: Cost::default() }
+}
