@@ -45,7 +45,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
@@ -100,6 +100,11 @@ impl Standing {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_state_is_as_wide_as_it_is_asked_to_be() {
+        assert_eq!(format!("{:<9}1", State::Archived), "archived 1");
+    }
 
     fn states() -> impl Strategy<Value = State> {
         proptest::sample::select(State::ALL.to_vec())
