@@ -122,7 +122,7 @@ fn archive(criterion: &mut Criterion) {
     let record = SessionRecord::of(SessionId::parse(&session).expect("the simulator makes ids"));
     let visit = async || {
         let meter = SessionMeter::default();
-        let visit = archiver.archive_session(&integration, &record, &meter).await;
+        let visit = archiver.archive_session(&integration, &record, None, &meter).await;
         let visit = visit.expect("the session can be archived");
         assert_eq!(visit.outcome, Outcome::Archived);
         assert_eq!(visit.new, (1, IMAGE_BYTES as u64));
@@ -156,7 +156,6 @@ async fn connect(simulator: &Simulator, sink: String) -> (Archiver, Integration)
         max_media_size_bytes: 2 * 1024 * 1024 * 1024,
         meter,
         run_id: RunId::new(clock.now()),
-        skip_settled: false,
         abandon: CancellationToken::new(),
     };
     let habits = Habits::default();

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -51,6 +52,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         (200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
     };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    if head.method == Method::HEAD {
+        // Hyper leaves it out of an answer that has no body, and an object has a length.
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
     Ok(response)
 }
