@@ -34,7 +34,8 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
     evidence.expect_one_version_each();
     evidence.expect_whole(&simulator);
     evidence.expect_locks("COMPLIANCE", 5);
-    evidence.expect_no_false_ledger(&deployment, &simulator.world().session_ids()).await;
+    let ids = simulator.world().session_ids();
+    evidence.expect_no_false_ledger(&deployment, &ids).await;
     for key in evidence.media_keys() {
         let sidecar = evidence.json(&format!("{key}.meta.json"));
         assert_eq!(sidecar["retention"]["counted_from_source"], "archived_at");

@@ -345,7 +345,7 @@ pub(crate) fn small_world(seed: u64, sessions: usize) -> World {
         let mut sessions = world.sessions().iter();
         sessions.all(|session| session.attempts.iter().any(|attempt| !attempt.media.is_empty()))
     };
-    (seed * 100..).map(make).find(is_full).unwrap()
+    (0..100).map(|more| make(seed * 100 + more)).find(is_full).unwrap()
 }
 
 /// Lists what the simulator's lists show: each item once, under the key it must have.
