@@ -342,7 +342,12 @@ async fn a_ledger_of_another_archive_is_refused() {
     let other = s3().await.create_bucket("other", true).await;
     let mover = Deployment::with_bucket(&simulator, &other, WRITER, None);
     mover.write_ids(&simulator.world().session_ids());
-    std::fs::copy(deployment.path("ledger.db"), mover.path("ledger.db")).unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let part = deployment.path(name);
+        if part.exists() {
+            std::fs::copy(part, mover.path(name)).unwrap();
+        }
+    }
 
     // The ledger knows an archive and this bucket is none.
     let refused = mover.archive(&[]).await.expect(77);
