@@ -144,7 +144,11 @@ async fn is_whole_after_kills(simulator: &Simulator, rehearsal: Scene, scene: Sc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_whole_after_twenty_five_kills_and_a_quiet_run() {
-    let simulator = Simulator::start(small_world(21, 7)).await.unwrap();
+    let mut world = small_world(21, 6);
+    // One body that goes in parts.
+    let long = Attempt::approved(id("long")).created(Some("2026-10-01T00:00:00.000Z"));
+    world.add_session(Session::new(id("long session")).attempt(long.video("selfid_video", 17 * 1024 * 1024)));
+    let simulator = Simulator::start(world).await.unwrap();
     let rehearsal = Scene::in_bucket(&simulator, None).await;
     let scene = Scene::in_bucket(&simulator, None).await;
     is_whole_after_kills(&simulator, rehearsal, scene).await;
