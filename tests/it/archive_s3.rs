@@ -34,7 +34,8 @@ async fn thirty_odd_sessions_are_archived_locked_and_never_touched_again() {
     evidence.expect_one_version_each();
     evidence.expect_whole(&simulator);
     evidence.expect_locks("COMPLIANCE", 5);
-    evidence.expect_no_false_ledger(&deployment, &simulator.world().session_ids()).await;
+    let ids = simulator.world().session_ids();
+    evidence.expect_no_false_ledger(&deployment, &ids).await;
     for key in evidence.media_keys() {
         let sidecar = evidence.json(&format!("{key}.meta.json"));
         assert_eq!(sidecar["retention"]["counted_from_source"], "archived_at");
@@ -341,7 +342,12 @@ async fn a_ledger_of_another_archive_is_refused() {
     let other = s3().await.create_bucket("other", true).await;
     let mover = Deployment::with_bucket(&simulator, &other, WRITER, None);
     mover.write_ids(&simulator.world().session_ids());
-    std::fs::copy(deployment.path("ledger.db"), mover.path("ledger.db")).unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let part = deployment.path(name);
+        if part.exists() {
+            std::fs::copy(part, mover.path(name)).unwrap();
+        }
+    }
 
     // The ledger knows an archive and this bucket is none.
     let refused = mover.archive(&[]).await.expect(77);

@@ -43,6 +43,10 @@ impl Scene {
         Self { deployment, bucket: None }
     }
 
+    async fn of_kind(in_bucket: bool, simulator: &Simulator, retention: Option<&str>) -> Self {
+        if in_bucket { Self::in_bucket(simulator, retention).await } else { Self::in_directory(simulator) }
+    }
+
     async fn evidence(&self) -> Evidence {
         match &self.bucket {
             Some(bucket) => Evidence::of_bucket(bucket).await,
@@ -53,6 +57,17 @@ impl Scene {
     fn start(&self, results: &str) -> Child {
         let sessions = self.deployment.path("sessions.txt").display().to_string();
         self.deployment.start(["run", "--sessions", &sessions, "--progress", "none", "--results", results])
+    }
+
+    /// Puts an object there as somebody else.
+    async fn put(&self, key: &str, bytes: &[u8]) {
+        if let Some(bucket) = &self.bucket {
+            bucket.put_over(&format!("archive/{key}"), bytes).await;
+        } else {
+            let path = self.deployment.store().join(key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 
     /// Takes an object away, as if it had never been written.
@@ -129,7 +144,11 @@ async fn is_whole_after_kills(simulator: &Simulator, rehearsal: Scene, scene: Sc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_whole_after_twenty_five_kills_and_a_quiet_run() {
-    let simulator = Simulator::start(small_world(21, 7)).await.unwrap();
+    let mut world = small_world(21, 6);
+    // One body that goes in parts.
+    let long = Attempt::approved(id("long")).created(Some("2026-10-01T00:00:00.000Z"));
+    world.add_session(Session::new(id("long session")).attempt(long.video("selfid_video", 17 * 1024 * 1024)));
+    let simulator = Simulator::start(world).await.unwrap();
     let rehearsal = Scene::in_bucket(&simulator, None).await;
     let scene = Scene::in_bucket(&simulator, None).await;
     is_whole_after_kills(&simulator, rehearsal, scene).await;
@@ -216,10 +235,7 @@ fn expect_others_untouched(before: &Evidence, after: &Evidence, but: &[&str]) {
 async fn an_object_without_a_sidecar_is_fetched_again_and_told_of() {
     for in_bucket in [true, false] {
         let simulator = Simulator::start(one_session()).await.unwrap();
-        let scene = match in_bucket {
-            true => Scene::in_bucket(&simulator, Some(GOVERNANCE)).await,
-            false => Scene::in_directory(&simulator),
-        };
+        let scene = Scene::of_kind(in_bucket, &simulator, Some(GOVERNANCE)).await;
         let (before, key) = cut_short(&simulator, &scene, false).await;
         let run = scene.deployment.archive(&[]).await.expect(0);
         assert_eq!(run.count("archived"), 1);
@@ -243,10 +259,7 @@ async fn an_object_without_a_sidecar_is_fetched_again_and_told_of() {
 async fn an_object_without_a_sidecar_that_veriff_no_longer_has_is_told_of_as_it_stands() {
     for in_bucket in [true, false] {
         let simulator = Simulator::start(one_session()).await.unwrap();
-        let scene = match in_bucket {
-            true => Scene::in_bucket(&simulator, Some(GOVERNANCE)).await,
-            false => Scene::in_directory(&simulator),
-        };
+        let scene = Scene::of_kind(in_bucket, &simulator, Some(GOVERNANCE)).await;
         let (before, key) = cut_short(&simulator, &scene, false).await;
         let item = listed(&simulator)[0].media.id.clone();
         simulator.set_fault(Fault::forever(Effect::status(404)).on(Endpoint::Media).id(&item));
@@ -271,10 +284,7 @@ async fn an_object_without_a_sidecar_that_veriff_no_longer_has_is_told_of_as_it_
 async fn objects_with_sidecars_and_no_manifest_are_not_downloaded_again() {
     for in_bucket in [true, false] {
         let simulator = Simulator::start(one_session()).await.unwrap();
-        let scene = match in_bucket {
-            true => Scene::in_bucket(&simulator, Some(GOVERNANCE)).await,
-            false => Scene::in_directory(&simulator),
-        };
+        let scene = Scene::of_kind(in_bucket, &simulator, Some(GOVERNANCE)).await;
         let (before, _) = cut_short(&simulator, &scene, true).await;
         let run = scene.deployment.archive(&[]).await.expect(0);
         assert_eq!(run.count("archived"), 1);
@@ -292,21 +302,9 @@ async fn a_key_that_other_bytes_have_taken_is_left_and_ours_go_beside_it() {
     for in_bucket in [true, false] {
         let simulator = Simulator::start(one_session()).await.unwrap();
         let item = listed(&simulator)[0].clone();
-        let scene = match in_bucket {
-            true => Scene::in_bucket(&simulator, None).await,
-            false => Scene::in_directory(&simulator),
-        };
+        let scene = Scene::of_kind(in_bucket, &simulator, None).await;
         let foreign = b"\xff\xd8\xff\xe0 somebody else's bytes".to_vec();
-        match &scene.bucket {
-            Some(bucket) => {
-                bucket.put_over(&format!("archive/{}", item.key), &foreign).await;
-            }
-            None => {
-                let path = scene.deployment.store().join(&item.key);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, &foreign).unwrap();
-            }
-        }
+        scene.put(&item.key, &foreign).await;
         let run = scene.deployment.archive(&["--results", "results.ndjson"]).await.expect(0);
         assert_eq!(run.count("archived"), 1);
         assert_eq!(run.json()["warnings"]["store.conflict"], 1, "{}", run.stdout);
@@ -351,9 +349,7 @@ async fn what_stands_beside_a_taken_key_is_in_the_manifest_also_after_a_death_be
     let simulator = Simulator::start(one_session()).await.unwrap();
     let scene = Scene::in_directory(&simulator);
     let item = listed(&simulator)[0].clone();
-    let path = scene.deployment.store().join(&item.key);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, b"somebody else's bytes").unwrap();
+    scene.put(&item.key, b"somebody else's bytes").await;
     let (before, _) = cut_short(&simulator, &scene, true).await;
     let run = scene.deployment.archive(&[]).await.expect(0);
     assert_eq!(run.json()["warnings"]["store.conflict"], 1, "{}", run.stdout);

@@ -10,5 +10,6 @@ mod crash;
 mod docs;
 mod floors;
 mod formats;
+mod limits;
 mod program;
 mod support;

@@ -110,7 +110,8 @@ impl Deployment {
 
     /// Writes a list of session ids.
     pub(crate) fn write_ids<T: AsRef<str>>(&self, ids: &[T]) -> PathBuf {
-        self.write("sessions.txt", &ids.iter().map(|id| format!("{}\n", id.as_ref())).collect::<String>())
+        let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+        self.write("sessions.txt", &(ids.join("\n") + "\n"))
     }
 
     /// Names a file in the folder.
@@ -133,6 +134,7 @@ impl Deployment {
     }
 
     /// Prepares a command line; nothing of the test's own environment reaches the program but PATH.
+    #[expect(clippy::disallowed_methods, reason = "the test's own environment, not the program's")]
     pub(crate) fn command<T: AsRef<std::ffi::OsStr>>(&self, words: impl IntoIterator<Item = T>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(&self.environment);
