@@ -40,6 +40,10 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
 
+/// How many sessions are under way until one of them was heard: as many as the gate needs to tell refused credentials, so
+/// that wrong ones are told within a handful of requests.
+const FIRST_SESSIONS_IN_FLIGHT: usize = 3;
+
 /// Limits of one run.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -178,7 +182,7 @@ impl Worker {
             if ended && flight.is_empty() {
                 break;
             }
-            let has_room = !ended && waiting.is_none() && flight.len() < self.limits.sessions_in_flight;
+            let has_room = !ended && waiting.is_none() && flight.len() < self.sessions_in_flight();
             tokio::select! {
                 biased;
                 stopped = stop.requested(), if self.stopped.is_none() => self.stopped = Some(stopped),
@@ -205,6 +209,15 @@ impl Worker {
         }
         if let Some(delivery) = waiting {
             self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
+        }
+    }
+
+    fn sessions_in_flight(&self) -> usize {
+        let limit = self.limits.sessions_in_flight;
+        if self.desks.values().all(|desk| desk.gate.is_untried()) {
+            limit.min(FIRST_SESSIONS_IN_FLIGHT)
+        } else {
+            limit
         }
     }
 
