@@ -41,6 +41,8 @@ pub struct Visit {
     pub decided_at: Option<Timestamp>,
     /// The answer that Veriff does not have the session, still to be written down.
     pub absence: Option<Absence>,
+    /// The code of something that failed and may work later, if anything did.
+    pub passing: Option<Code>,
     /// Veriff refused part of it.
     pub refusal: Option<VeriffError>,
     /// Veriff answered for this session.
@@ -114,6 +116,7 @@ impl Visit {
             upstream_created_at: None,
             decided_at: None,
             absence: None,
+            passing: None,
             refusal: None,
             was_heard: false,
             anomalies: Vec::new(),

@@ -150,7 +150,7 @@ impl Worker {
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
             if matches!(self.stopped, Some(Stopped::Fatal(_))) {
                 // The ledger, which has them, could not be read to its end.
-                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable), 0, 0));
+                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable)));
             } else {
                 self.tally.repeated += rest;
             }
@@ -297,7 +297,7 @@ impl Worker {
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
     async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
         tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
-        self.tally.count(Outcome::Failed, Some(Code::InputInvalid), 0, 0);
+        self.tally.count(Outcome::Failed, Some(Code::InputInvalid));
         self.board.sessions.increment();
         self.board.failed.increment();
         let session = match &delivery.record {
