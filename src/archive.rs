@@ -321,7 +321,7 @@ impl Archiver {
         visit.upstream_created_at = catalog.created_at();
         visit.decided_at = decided_at(record, standing);
         visit.passing = passing;
-        visit.refusal = refusal;
+        visit.refusal = refusal.or_else(|| catalog.refusal.clone());
         visit.was_heard = true;
         // What the visit itself tells is not told twice.
         let told = visit.code.filter(|_| visit.outcome != Outcome::Failed).map(Code::as_str);

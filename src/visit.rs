@@ -223,7 +223,9 @@ pub(crate) fn judge(
 ) -> Option<(Code, String, bool)> {
     let failed = |(code, message): (Code, String)| (code, message, true);
     let item = || failures.first().map(|failure| (failure.code, failure.message.clone()));
-    let gap = || catalog.gaps.first().map(|code| (*code, "a list of the session could not be read whole".to_owned()));
+    let gap = || {
+        catalog.gaps.first().map(|code| (*code, "a list or record of the session could not be read whole".to_owned()))
+    };
     let empty = || {
         closing::is_empty_though_decided(catalog, draft)
             .then(|| (Code::VeriffEmpty, "the session is decided and no media is listed anywhere".to_owned()))
