@@ -296,6 +296,8 @@ impl Archiver {
         let draft = closing::draft(before, catalog, deposited, &failures);
         let verdict = judge(standing, catalog, &draft, &failures, differs, conflicts);
         let manifest = self.next_manifest(integration, record, standing, catalog, &draft).await?;
+        let codes = failures.iter().map(|failure| failure.code).chain(catalog.gaps.iter().copied());
+        let passing = codes.into_iter().find(|code| code.is_retryable());
         let mut visit = if closing::is_new_evidence(before, &draft) {
             let lock = locks.into_iter().flatten().reduce(Lock::strictest);
             let lock = if manifest.totals.media == 0 { self.keeper.due_for_absence() } else { lock };
@@ -318,7 +320,8 @@ impl Archiver {
         }
         visit.upstream_created_at = catalog.created_at();
         visit.decided_at = decided_at(record, standing);
-        visit.refusal = refusal;
+        visit.passing = passing;
+        visit.refusal = refusal.or_else(|| catalog.refusal.clone());
         visit.was_heard = true;
         // What the visit itself tells is not told twice.
         let told = visit.code.filter(|_| visit.outcome != Outcome::Failed).map(Code::as_str);

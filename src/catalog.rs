@@ -35,6 +35,8 @@ pub struct Catalog {
     pub listings: Vec<Listing>,
     /// Why this catalog may lack something that Veriff has.
     pub gaps: Vec<Code>,
+    /// Veriff refused a record.
+    pub refusal: Option<VeriffError>,
     /// Lists whose response signature was wrong twice.
     pub wrong_signatures: u32,
 }
@@ -149,7 +151,7 @@ pub async fn read(client: &VeriffClient, session: &SessionId, meter: &SessionMet
     }
     take_list(&mut catalog, &AttemptId::session(), own);
     for kind in &client.settings().records {
-        take_record(&mut catalog, client, session, *kind, meter).await?;
+        take_record(&mut catalog, client, session, *kind, meter).await;
     }
     Ok(catalog)
 }
@@ -261,35 +263,31 @@ fn media_item(item: Item, kind: MediaKind, attempt_id: &AttemptId) -> Option<Med
 
 /// Asks for one JSON record. Its identity is the digest of its canonical form (RFC 8785), so that a mere change of
 /// order is not new evidence. An answer without content (no decision yet, product not bought) is noted and no record.
+/// One that cannot be had is a gap: media, which Veriff deletes, never wait for a record.
 async fn take_record(
     catalog: &mut Catalog,
     client: &VeriffClient,
     session: &SessionId,
     kind: RecordKind,
     meter: &SessionMeter,
-) -> Result<(), VeriffError> {
+) {
     let (answer, record) = match client.ask(Call::Record(session, kind), meter, read_record).await {
         Ok((answer, Some(record))) => (answer, record),
-        Ok((answer, None)) => {
-            catalog.note(&answer);
-            return Ok(());
-        }
-        Err(error) if error.code().is_retryable() || matches!(error, VeriffError::Unauthorized { .. }) => {
-            return Err(error);
-        }
+        Ok((answer, None)) => return catalog.note(&answer),
         Err(error) => {
             catalog.gap(error.code());
-            return Ok(());
+            if matches!(error, VeriffError::Unauthorized { .. }) {
+                catalog.refusal = Some(error);
+            }
+            return;
         }
     };
     let content = ["verification", "person", "data"].iter().find_map(|key| record.get(*key));
     if content.is_some_and(serde_json::Value::is_null) {
-        catalog.note(&answer);
-        return Ok(());
+        return catalog.note(&answer);
     }
     let Ok(canonical) = serde_json_canonicalizer::to_vec(&record) else {
-        catalog.gap(Code::VeriffUnexpected);
-        return Ok(());
+        return catalog.gap(Code::VeriffUnexpected);
     };
     let id = format!("{}-{}", kind.as_str(), Sha256Digest::of(&canonical).short(12));
     let Ok(media_id) = MediaId::parse(&id) else { unreachable!("a record's name and hex digits are an id") };
@@ -304,7 +302,6 @@ async fn take_record(
         duration_seconds: None,
     };
     catalog.records.push(RecordItem { item, answer });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -202,6 +202,7 @@ impl Exit {
             | Code::InputUnreadable
             | Code::OutputUnwritable => Self::TryLater,
             Code::InternalError => Self::Internal,
+            Code::InputInvalid => Self::Failures,
             _ => Self::Refused,
         }
     }
@@ -219,6 +220,12 @@ mod tests {
             assert!(reason.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{code}");
             assert_eq!(Code::parse(code.as_str()), Some(*code));
         }
+    }
+
+    #[test]
+    fn an_input_that_is_none_is_no_refused_credential() {
+        assert_eq!(Exit::of_fatal(Code::InputInvalid), Exit::Failures);
+        assert_eq!(Exit::of_fatal(Code::StoreDenied), Exit::Refused);
     }
 
     #[test]

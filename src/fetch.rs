@@ -144,9 +144,12 @@ impl MediaStream<'_> {
         })
     }
 
+    /// Tells whether the body is a page, by what it says it is or by how it begins; first bytes of the listed type
+    /// prove the opposite.
     fn is_page(&self) -> bool {
         let listed = extension_for(self.item.mimetype.as_deref());
-        looks_like_html(&self.start) && !has_magic(listed, &self.start).unwrap_or(false)
+        let is_called_page = self.answer.content_type.as_deref().is_some_and(is_page_type);
+        (is_called_page || looks_like_html(&self.start)) && !has_magic(listed, &self.start).unwrap_or(false)
     }
 
     fn is_error_document(&self, segments: &[Bytes]) -> bool {
@@ -217,10 +220,18 @@ impl Habits {
     }
 }
 
+/// Tells whether a content type is that of a page. No media item has it, so what is sent under it is a proxy's own.
+fn is_page_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(essence.as_str(), "text/html" | "application/xhtml+xml")
+}
+
 fn looks_like_html(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     let text: Vec<u8> = start.iter().copied().skip_while(u8::is_ascii_whitespace).take(14).collect();
     let text = text.to_ascii_lowercase();
-    [b"<!doctype html".as_slice(), b"<html", b"<head", b"<body", b"<?xml"].iter().any(|tag| text.starts_with(tag))
+    let tags = [b"<!doctype html".as_slice(), b"<!--", b"<html", b"<head", b"<body", b"<?xml"];
+    tags.iter().any(|tag| text.starts_with(tag))
 }
 
 fn first_visible(start: &[u8]) -> Option<u8> {
@@ -261,6 +272,10 @@ mod tests {
     fn pages_are_told_from_media() {
         assert!(looks_like_html(b"\n  <!DOCTYPE HTML><title>x"));
         assert!(looks_like_html(b"<html lang=en>"));
+        assert!(looks_like_html(b"\xef\xbb\xbf<html>"));
+        assert!(looks_like_html(b"<!-- a proxy -->\n<html>"));
+        assert!(is_page_type("Text/HTML; charset=utf-8"));
+        assert!(!is_page_type("image/jpeg") && !is_page_type("text/plain"));
         assert!(!looks_like_html(&[0xff, 0xd8, 0xff]));
         assert!(!looks_like_html(b""));
     }

@@ -83,6 +83,12 @@ impl Gate {
         self.heard
     }
 
+    /// Tells whether nothing is known of the integration yet, so that it is better asked with care.
+    #[must_use]
+    pub const fn is_untried(&self) -> bool {
+        !self.heard && !self.ended_otherwise && !self.expect_absent && self.stopped.is_none()
+    }
+
     /// Notes that Veriff answered for a session: from now on every other stands for itself.
     pub const fn heard(&mut self) {
         self.heard = true;
@@ -182,6 +188,17 @@ mod tests {
             (0..number).for_each(|number| assert_eq!(gate.absent(&id(number)), Verdict::Hold));
             assert_eq!(gate.end(), verdict);
         }
+    }
+
+    #[test]
+    fn an_integration_is_untried_until_a_session_tells_anything_but_a_refusal() {
+        let mut gate = Gate::new(false);
+        gate.refused(&id(1), false);
+        gate.absent(&id(2));
+        assert!(gate.is_untried());
+        gate.ended_otherwise();
+        assert!(!gate.is_untried());
+        assert!(!Gate::new(true).is_untried());
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub struct HorizonSummary {
 
 impl Tally {
     /// Counts one session.
-    pub fn count(&mut self, outcome: Outcome, code: Option<Code>, media: u64, bytes: u64) {
+    pub fn count(&mut self, outcome: Outcome, code: Option<Code>) {
         let counts = &mut self.counts;
         match outcome {
             Outcome::Archived => counts.archived += 1,
@@ -146,14 +146,22 @@ impl Tally {
             Outcome::Failed => counts.failed += 1,
             Outcome::Pending => counts.pending += 1,
         }
-        counts.media += media;
-        counts.bytes += bytes;
         match (outcome, code) {
             (Outcome::Failed | Outcome::Pending | Outcome::Absent, Some(code)) => {
                 *self.codes.entry(code).or_default() += 1;
             }
             (_, Some(code)) => self.warn(code.as_str()),
             (_, None) => {}
+        }
+    }
+
+    /// Counts what one visit brought: items and bytes that are new, and the codes of what was odd about them. A session
+    /// that is tried again has several visits.
+    pub fn note(&mut self, (media, bytes): (u64, u64), anomalies: &[String]) {
+        self.counts.media += media;
+        self.counts.bytes += bytes;
+        for code in anomalies {
+            self.warn(code);
         }
     }
 
@@ -245,7 +253,7 @@ mod tests {
     fn tally(outcomes: &[(Outcome, Option<Code>)]) -> Tally {
         let mut tally = Tally::default();
         for (outcome, code) in outcomes {
-            tally.count(*outcome, *code, 0, 0);
+            tally.count(*outcome, *code);
         }
         tally
     }

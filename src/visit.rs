@@ -41,6 +41,8 @@ pub struct Visit {
     pub decided_at: Option<Timestamp>,
     /// The answer that Veriff does not have the session, still to be written down.
     pub absence: Option<Absence>,
+    /// The code of something that failed and may work later, if anything did.
+    pub passing: Option<Code>,
     /// Veriff refused part of it.
     pub refusal: Option<VeriffError>,
     /// Veriff answered for this session.
@@ -114,6 +116,7 @@ impl Visit {
             upstream_created_at: None,
             decided_at: None,
             absence: None,
+            passing: None,
             refusal: None,
             was_heard: false,
             anomalies: Vec::new(),
@@ -220,7 +223,9 @@ pub(crate) fn judge(
 ) -> Option<(Code, String, bool)> {
     let failed = |(code, message): (Code, String)| (code, message, true);
     let item = || failures.first().map(|failure| (failure.code, failure.message.clone()));
-    let gap = || catalog.gaps.first().map(|code| (*code, "a list of the session could not be read whole".to_owned()));
+    let gap = || {
+        catalog.gaps.first().map(|code| (*code, "a list or record of the session could not be read whole".to_owned()))
+    };
     let empty = || {
         closing::is_empty_though_decided(catalog, draft)
             .then(|| (Code::VeriffEmpty, "the session is decided and no media is listed anywhere".to_owned()))

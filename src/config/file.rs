@@ -301,7 +301,10 @@ impl<'de> Deserialize<'de> for SecretText {
             return Err(D::Error::custom(format!("a secret has exactly one place; {SECRET_FORMS}")));
         };
         match (form.as_str(), value) {
-            ("env", Value::String(name)) if !name.is_empty() => Ok(Self::Env(name)),
+            ("env", Value::String(name)) if is_variable(&name) => Ok(Self::Env(name)),
+            ("env", Value::String(_)) => Err(D::Error::custom(
+                "`env` takes the name of a variable, which has letters, digits and _ only, never the secret itself",
+            )),
             ("file", Value::String(path)) if !path.is_empty() => Ok(Self::File(path.into())),
             ("command", Value::Array(words)) if !words.is_empty() => words
                 .into_iter()
@@ -316,6 +319,13 @@ impl<'de> Deserialize<'de> for SecretText {
             _ => Err(D::Error::custom(format!("unknown place of a secret; {SECRET_FORMS}"))),
         }
     }
+}
+
+/// Tells whether a text can be the name of a variable. Veriff's keys and secrets have dashes, so one that was written in
+/// the place of the name is refused here, where it is not yet repeated in a message.
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(is_word)
 }
 
 impl schemars::JsonSchema for SecretText {

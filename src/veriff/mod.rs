@@ -282,7 +282,7 @@ impl VeriffClient {
     async fn ask_once(&self, call: Call<'_>, meter: &SessionMeter) -> Result<Answer, VeriffError> {
         let (mut response, pass, keys) = self.send(call, meter).await?;
         let http_status = response.status().as_u16();
-        let body = read_body(&mut response).await?;
+        let body = read_body(&mut response).await.map_err(cut_short)?;
         let body = decoded(response.headers(), body)?;
         pass.succeeded();
         self.meter.upstream.succeeded();
@@ -406,6 +406,17 @@ impl Tries<'_> {
         tracing::debug!(error.code = %error.code(), wait_ms = wait.as_millis(), "trying again: {error}");
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+}
+
+/// Tells of a list that broke off. `media.truncated` is said of media items alone.
+fn cut_short(error: VeriffError) -> VeriffError {
+    match error {
+        VeriffError::Truncated => VeriffError::Unavailable {
+            reason: "the answer ended before what was announced".to_owned(),
+            wait: None,
+        },
+        other => other,
     }
 }
 

@@ -40,6 +40,10 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
 
+/// How many sessions are under way until one of them was heard: as many as the gate needs to tell refused credentials, so
+/// that wrong ones are told within a handful of requests.
+const FIRST_SESSIONS_IN_FLIGHT: usize = 3;
+
 /// Limits of one run.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -146,7 +150,7 @@ impl Worker {
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
             if matches!(self.stopped, Some(Stopped::Fatal(_))) {
                 // The ledger, which has them, could not be read to its end.
-                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable), 0, 0));
+                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable)));
             } else {
                 self.tally.repeated += rest;
             }
@@ -178,7 +182,7 @@ impl Worker {
             if ended && flight.is_empty() {
                 break;
             }
-            let has_room = !ended && waiting.is_none() && flight.len() < self.limits.sessions_in_flight;
+            let has_room = !ended && waiting.is_none() && flight.len() < self.sessions_in_flight();
             tokio::select! {
                 biased;
                 stopped = stop.requested(), if self.stopped.is_none() => self.stopped = Some(stopped),
@@ -205,6 +209,15 @@ impl Worker {
         }
         if let Some(delivery) = waiting {
             self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
+        }
+    }
+
+    fn sessions_in_flight(&self) -> usize {
+        let limit = self.limits.sessions_in_flight;
+        if self.desks.values().all(|desk| desk.gate.is_untried()) {
+            limit.min(FIRST_SESSIONS_IN_FLIGHT)
+        } else {
+            limit
         }
     }
 
@@ -284,7 +297,7 @@ impl Worker {
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
     async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
         tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
-        self.tally.count(Outcome::Failed, Some(Code::InputInvalid), 0, 0);
+        self.tally.count(Outcome::Failed, Some(Code::InputInvalid));
         self.board.sessions.increment();
         self.board.failed.increment();
         let session = match &delivery.record {

@@ -158,9 +158,12 @@ impl Worker {
         if end.code == Some(Code::StoreUnavailable) {
             self.meter.store.failed(self.clock.instant());
         }
-        let may_pass = end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable);
-        if may_pass && pass == Pass::First && self.stopped.is_none() && !self.dry_run {
-            return self.defer(done, end).await;
+        if pass == Pass::First
+            && self.stopped.is_none()
+            && !self.dry_run
+            && let Some(code) = passing(&done, &end)
+        {
+            return self.defer(done, End { code: Some(code), ..end }).await;
         }
         self.write_down(done, end, source).await;
     }
@@ -190,8 +193,12 @@ impl Worker {
         if self.commit(&done, &end).await {
             tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for another try at the end of the run");
             self.board.deferred.increment();
+            if let Ok(visit) = &done.visit {
+                self.tally.note(visit.new, &visit.anomalies);
+                self.board.media.add(visit.new.0);
+            }
         } else {
-            self.tally.count(Outcome::Pending, end.code, 0, 0);
+            self.tally.count(Outcome::Pending, end.code);
         }
     }
 
@@ -201,17 +208,14 @@ impl Worker {
             end = End { outcome: Outcome::Pending, code: Some(Code::LedgerUnavailable), message: end.message };
         }
         self.log(&done, &end);
-        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
-        self.tally.count(end.outcome, end.code, new.0, new.1);
+        self.tally.count(end.outcome, end.code);
         self.board.sessions.increment();
-        self.board.media.add(new.0);
         if end.outcome == Outcome::Failed {
             self.board.failed.increment();
         }
         if let Ok(visit) = &done.visit {
-            for code in &visit.anomalies {
-                self.tally.warn(code);
-            }
+            self.tally.note(visit.new, &visit.anomalies);
+            self.board.media.add(visit.new.0);
         }
         let line = line(&done, &end);
         self.tell(&line).await;
@@ -331,6 +335,15 @@ impl Worker {
         self.stopped.get_or_insert(Stopped::Fatal(error.code()));
         self.results = None;
     }
+}
+
+/// Returns the code of what made a session fail and may pass, be it one item among others that failed for good.
+fn passing(done: &Done, end: &End) -> Option<Code> {
+    if end.outcome != Outcome::Failed {
+        return None;
+    }
+    let of_item = || done.visit.as_ref().ok().and_then(|visit| visit.passing);
+    end.code.filter(|code| code.is_retryable()).or_else(of_item)
 }
 
 fn line(done: &Done, end: &End) -> ResultLine {
