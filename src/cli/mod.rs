@@ -170,7 +170,7 @@ pub fn main_with(typed: &[OsString]) -> Exit {
     };
     telemetry::init(format, &cli.global.log_level);
     let outcome =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
             |runtime| {
                 let outcome = runtime.block_on(dispatch(cli, typed));
                 // Standard input is read on a thread of its own, which ends only with the input: nobody waits for it.
