@@ -2,9 +2,9 @@
 
 use veriff_sim::{Effect, Endpoint, Fault, World, id};
 
-use crate::support::evidence::{manifests, objects};
 use crate::support::program::{Ended, ended, results};
 use crate::support::scene::{Scene, assert_in_equals_out, session, world_of};
+use crate::support::stored::{manifests, objects};
 
 /// A text that a person may have put where an id belongs; nothing of it is ever repeated.
 const SOMEBODY: &str = "Ada Lovelace";

@@ -2,8 +2,8 @@
 
 use veriff_sim::{Attempt, Media, Session, World, id};
 
-use crate::support::evidence::{newest_manifest, objects};
 use crate::support::scene::{Scene, session};
+use crate::support::stored::{newest_manifest, objects};
 
 /// A session with one good image and whatever else is given.
 fn good(label: &str) -> (Session, Attempt) {

@@ -2,8 +2,8 @@
 
 use veriff_sim::{Effect, Endpoint, Fault, Presence, Session};
 
-use crate::support::evidence::{manifests, newest_manifest, objects};
 use crate::support::scene::{Scene, session, world_of};
+use crate::support::stored::{manifests, newest_manifest, objects};
 
 #[tokio::test]
 async fn an_absent_session_leaves_the_answer_as_evidence_and_counts_for_exit_3() {

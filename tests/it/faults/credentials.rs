@@ -2,9 +2,9 @@
 
 use veriff_sim::{Effect, Endpoint, Fault, Integration, Session, World, id};
 
-use crate::support::evidence::{manifests, newest_manifest, objects};
 use crate::support::program::Ended;
 use crate::support::scene::{Scene, first_item, session, world_of};
+use crate::support::stored::{manifests, newest_manifest, objects};
 
 const WRONG: &str = "00000000-0000-4000-8000-000000000000";
 

@@ -2,8 +2,8 @@
 
 use veriff_sim::{Attempt, Effect, Endpoint, Fault, RetryAfter, Session, World, id};
 
-use crate::support::evidence::{manifests, objects};
 use crate::support::scene::{Scene, session, world_of};
+use crate::support::stored::{manifests, objects};
 
 fn sessions(count: usize) -> Vec<Session> {
     (0..count).map(|number| session(&format!("session {number}"))).collect()

@@ -2,8 +2,8 @@
 
 use veriff_sim::{Attempt, Effect, Endpoint, Fault, RetryAfter, Session, Signatures, id};
 
-use crate::support::evidence::{archived, manifests, newest_manifest};
 use crate::support::scene::{Scene, attempt_id, session, world_of};
+use crate::support::stored::{archived, manifests, newest_manifest};
 
 const LISTS: [Endpoint; 3] = [Endpoint::Attempts, Endpoint::SessionMedia, Endpoint::AttemptMedia];
 

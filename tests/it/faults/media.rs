@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use veriff_sim::{Effect, Endpoint, Fault, RetryAfter, Session, Signatures};
 
-use crate::support::evidence::{archived, manifests, missing, newest_manifest};
 use crate::support::scene::{Scene, first_item, session, world_of};
+use crate::support::stored::{archived, manifests, missing, newest_manifest};
 
 /// An HTML page that begins as no page usually does.
 fn page(content_type: &str, start: &str) -> Effect {
@@ -197,8 +197,8 @@ async fn a_wrong_signature_is_recorded_and_never_costs_the_evidence() {
     assert_eq!(ended.json()["warnings"]["signature.mismatch"], 1, "{}", ended.stdout);
     assert_eq!(scene.simulator.media_gets(&first_item(&one)), 2, "once more and no more");
     scene.assert_whole(&one.id);
-    let sidecar = crate::support::evidence::sidecar(&scene.store(), &first_item(&one));
-    assert_eq!(crate::support::evidence::anomalies(&sidecar), ["signature.mismatch"]);
+    let sidecar = crate::support::stored::sidecar(&scene.store(), &first_item(&one));
+    assert_eq!(crate::support::stored::anomalies(&sidecar), ["signature.mismatch"]);
     assert_eq!(sidecar["upstream"]["signature"], "mismatch");
 }
 

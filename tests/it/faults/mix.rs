@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use veriff_sim::{Effect, Endpoint, Fault, RetryAfter, Signatures, World, id};
 
-use crate::support::evidence::{manifests, missing, newest_manifest};
 use crate::support::scene::Scene;
+use crate::support::stored::{manifests, missing, newest_manifest};
 
 /// A small generator, so that a seed tells the whole story.
 struct Dice(u64);
@@ -133,7 +133,7 @@ fn assert_true(scene: &Scene, ids: &[String], seed: u64) {
     for (session, (outcome, code)) in scene.outcomes() {
         match outcome.as_str() {
             "archived" | "unchanged" => {
-                crate::support::evidence::assert_whole(&scene.store(), &world, &session);
+                crate::support::stored::assert_whole(&scene.store(), &world, &session);
                 assert!(ids.contains(&session), "seed {seed}");
             }
             "absent" => assert_eq!(newest_manifest(&scene.store(), &session)["totals"]["media"], 0, "seed {seed}"),

@@ -2,8 +2,8 @@
 
 use veriff_sim::{Attempt, Effect, Endpoint, Fault, Media, Session, Simulator, World, id};
 
-use crate::support::evidence::{anomalies, manifests, missing, newest_manifest, sidecar};
 use crate::support::scene::{Scene, first_item, session, world_of};
+use crate::support::stored::{anomalies, manifests, missing, newest_manifest, sidecar};
 
 /// A session with one item that lists say something else of than comes.
 fn odd_session(label: &str, change: impl FnOnce(&mut Media)) -> Session {

@@ -2,9 +2,9 @@
 
 use veriff_sim::Endpoint;
 
-use crate::support::evidence::objects;
 use crate::support::program::{Ended, ended};
 use crate::support::scene::{Scene, assert_in_equals_out, session, world_of};
+use crate::support::stored::objects;
 
 async fn scene() -> Scene {
     let sessions: Vec<_> = (0..4).map(|number| session(&format!("session {number}"))).collect();

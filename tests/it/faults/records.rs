@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use veriff_sim::{Document, Effect, Endpoint, Fault, Session};
 
-use crate::support::evidence::{archived, manifests, missing, newest_manifest, objects, sidecar};
 use crate::support::scene::{Scene, session, world_of};
+use crate::support::stored::{archived, manifests, missing, newest_manifest, objects, sidecar};
 
 const ALL: &str = "records = [\"decision\", \"person\", \"watchlist-screening\"]\n";
 

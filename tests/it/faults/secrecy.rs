@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use veriff_sim::{Document, Effect, Endpoint, Fault, Signatures, World, media_bytes, sign, some_faults};
 
-use crate::support::evidence::objects;
 use crate::support::program::Ended;
 use crate::support::scene::Scene;
+use crate::support::stored::objects;
 
 const NAME: &str = "Wilhelmina";
 const SURNAME: &str = "Featherstonehaugh";

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 use veriff_sim::{Attempt, Session, Simulator, World, id};
 
-use super::evidence;
 use super::program::{Deployment, Ended, results};
+use super::stored;
 
 /// A horizon that no test meets, whenever it runs.
 pub(crate) const FAR_HORIZON: &str = "horizon = \"36500d\"\n";
@@ -71,8 +71,8 @@ impl Scene {
         results(&self.deployment.path("results.ndjson"))
             .iter()
             .map(|line| {
-                let session = evidence::text(&line["session_id"]);
-                (session, (evidence::text(&line["outcome"]), code(line)))
+                let session = stored::text(&line["session_id"]);
+                (session, (stored::text(&line["outcome"]), code(line)))
             })
             .collect()
     }
@@ -88,19 +88,19 @@ impl Scene {
     /// Fails unless all of a session stands in the store, byte for byte.
     #[track_caller]
     pub(crate) fn assert_whole(&self, session: &str) {
-        evidence::assert_whole(&self.store(), &self.simulator.world(), session);
+        stored::assert_whole(&self.store(), &self.simulator.world(), session);
     }
 
     /// Fails if anything stands as media that is not.
     #[track_caller]
     pub(crate) fn assert_only_media(&self) {
-        evidence::assert_only_media(&self.store(), &self.simulator.world());
+        stored::assert_only_media(&self.store(), &self.simulator.world());
     }
 
     /// Fails if anything at all was written into the store.
     #[track_caller]
     pub(crate) fn assert_nothing_written(&self) {
-        let keys: Vec<String> = evidence::objects(&self.store()).into_keys().collect();
+        let keys: Vec<String> = stored::objects(&self.store()).into_keys().collect();
         assert!(keys.is_empty(), "{keys:?}");
     }
 }
