@@ -4,6 +4,7 @@
 //! here carries an id or anything else about a session.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Counters of one run.
@@ -26,6 +27,8 @@ pub struct Meter {
     pub upstream: Health,
     /// Whether the store answers.
     pub store: Health,
+    /// How many answers of either side were seen when the run was last looked at, and when that number last grew.
+    seen: Mutex<(u64, Instant)>,
 }
 
 /// A counter that many tasks add to.
@@ -64,6 +67,7 @@ impl Meter {
             bytes_stored: Count::default(),
             upstream: Health::of(now),
             store: Health::of(now),
+            seen: Mutex::new((0, now)),
         }
     }
 
@@ -78,6 +82,20 @@ impl Meter {
     pub fn failing_for(&self, now: Instant) -> Duration {
         self.upstream.failing_for(now).max(self.store.failing_for(now))
     }
+
+    /// Returns for how long neither side has answered, as far as can be told by looking now and then. While `is_idle`
+    /// nothing is asked, and nothing is missed.
+    ///
+    /// A body that stands still and a wait that was asked for are no failures, and would go on for ever all the same.
+    #[must_use]
+    pub fn silent_for(&self, now: Instant, is_idle: bool) -> Duration {
+        let answers = self.upstream.answers.get() + self.store.answers.get();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_idle || seen.0 != answers {
+            *seen = (answers, now);
+        }
+        now.saturating_duration_since(seen.1)
+    }
 }
 
 /// Whether one side answers: since when it has done nothing but fail.
@@ -88,16 +106,18 @@ pub struct Health {
     started: Instant,
     /// Milliseconds after the start, plus one; zero while it answers.
     failing_since: AtomicU64,
+    answers: Count,
 }
 
 impl Health {
     const fn of(started: Instant) -> Self {
-        Self { started, failing_since: AtomicU64::new(0) }
+        Self { started, failing_since: AtomicU64::new(0), answers: Count(AtomicU64::new(0)) }
     }
 
     /// Notes a successful answer.
     pub fn succeeded(&self) {
         self.failing_since.store(0, Ordering::Relaxed);
+        self.answers.increment();
     }
 
     /// Notes a failure that may pass.
@@ -203,6 +223,20 @@ mod tests {
         assert_eq!(meter.failing_for(clock.instant()), Duration::from_mins(5));
         meter.upstream.succeeded();
         assert_eq!(meter.failing_for(clock.instant()), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_run_is_silent_from_its_last_answer_or_the_end_of_a_rest() {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(0));
+        let meter = Meter::starting(clock.instant());
+        let minutes = Duration::from_mins;
+        clock.advance(minutes(2));
+        assert_eq!(meter.silent_for(clock.instant(), false), minutes(2));
+        meter.store.succeeded();
+        assert_eq!(meter.silent_for(clock.instant(), false), Duration::ZERO);
+        clock.advance(minutes(3));
+        assert_eq!(meter.silent_for(clock.instant(), false), minutes(3));
+        assert_eq!(meter.silent_for(clock.instant(), true), Duration::ZERO);
     }
 
     #[test]

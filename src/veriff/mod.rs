@@ -412,10 +412,9 @@ impl Tries<'_> {
 /// Tells of a list that broke off. `media.truncated` is said of media items alone.
 fn cut_short(error: VeriffError) -> VeriffError {
     match error {
-        VeriffError::Truncated => VeriffError::Unavailable {
-            reason: "the answer ended before what was announced".to_owned(),
-            wait: None,
-        },
+        VeriffError::Truncated => {
+            VeriffError::Unavailable { reason: "the answer ended before what was announced".to_owned(), wait: None }
+        }
         other => other,
     }
 }

@@ -214,11 +214,7 @@ impl Worker {
 
     fn sessions_in_flight(&self) -> usize {
         let limit = self.limits.sessions_in_flight;
-        if self.desks.values().all(|desk| desk.gate.is_untried()) {
-            limit.min(FIRST_SESSIONS_IN_FLIGHT)
-        } else {
-            limit
-        }
+        if self.desks.values().all(|desk| desk.gate.is_untried()) { limit.min(FIRST_SESSIONS_IN_FLIGHT) } else { limit }
     }
 
     /// Begins a session, or settles a delivery that cannot be begun.
@@ -373,7 +369,8 @@ impl Worker {
             return;
         }
         let now = self.clock.instant();
-        if is_working && self.meter.failing_for(now) > self.limits.no_progress {
+        let silent_for = self.meter.silent_for(now, !is_working);
+        if is_working && self.meter.failing_for(now).max(silent_for) > self.limits.no_progress {
             tracing::error!("nothing succeeded for limits.no_progress; the run ends");
             self.stopped = Some(Stopped::NoProgress);
         } else if self.limits.max_duration.is_some_and(|limit| self.meter.elapsed(now) > limit) {

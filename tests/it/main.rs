@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod archive_s3;
+mod bad_input;
 mod cli;
 mod config;
 mod contracts;
 mod crash;
 mod docs;
+mod faults;
 mod floors;
 mod formats;
 mod limits;

@@ -5,3 +5,5 @@ pub(crate) mod faulty;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod s3;
+pub(crate) mod scene;
+pub(crate) mod stored;

@@ -101,6 +101,11 @@ impl Deployment {
         self.environment.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Takes a variable back.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.environment.remove(name);
+    }
+
     /// Writes a file into the folder.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
