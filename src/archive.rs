@@ -140,7 +140,8 @@ impl Archiver {
             .collect();
         let items = catalog.items.iter().chain(catalog.records.iter().map(|record| &record.item));
         let due: Vec<&MediaItem> = items.filter(|item| !archived.contains(&item.media_id)).collect();
-        let mut visit = Visit::of(if due.is_empty() { Outcome::Unchanged } else { Outcome::Archived });
+        let is_new = !due.is_empty() || standing.manifest.is_none();
+        let mut visit = Visit::of(if is_new { Outcome::Archived } else { Outcome::Unchanged });
         if let Some((code, message)) = shadow(&standing) {
             (visit.outcome, visit.code, visit.message) = (Outcome::Failed, Some(code), Some(message));
         }
@@ -210,6 +211,10 @@ impl Archiver {
                 Err(error) => return Err(error.into()),
             }
         }
+        // A manifest is kept as strictly and as long as the strictest and longest of its items.
+        let due = work.locks.iter().flatten().copied().reduce(Lock::strictest);
+        let place = &newest.place;
+        self.keeper.strengthen(&place.key, place.version_id.as_deref(), newest.lock, due).await?;
         Ok((work, verified))
     }
 

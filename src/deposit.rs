@@ -132,7 +132,9 @@ impl Depositor<'_> {
         let sidecar_key = key.sidecar();
         let object_version = self.standing.object(&key).and_then(|object| object.version_id.as_deref());
         let sidecar_version = self.standing.object(&sidecar_key).and_then(|object| object.version_id.clone());
-        let (sidecar, sidecar_sha256) = self.lane.keeper.read_sidecar(&sidecar_key, sidecar_version.as_deref()).await?;
+        let keeper = self.lane.keeper;
+        let (sidecar, sidecar_sha256, sidecar_lock) =
+            keeper.read_sidecar(&sidecar_key, sidecar_version.as_deref()).await?;
         let head = self.lane.keeper.store().head(&key, object_version).await?;
         let head = head.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "was listed and is gone" })?;
         let tells_of_it = sidecar.object.key == key
@@ -149,7 +151,8 @@ impl Depositor<'_> {
             None => None,
         };
         let promised = promised_lock(&sidecar);
-        let lock = self.lane.keeper.strengthen(&key, head.version_id.as_deref(), head.lock, promised).await?;
+        let lock = keeper.strengthen(&key, head.version_id.as_deref(), head.lock, promised).await?;
+        keeper.strengthen(&sidecar_key, sidecar_version.as_deref(), sidecar_lock, promised).await?;
         Ok(Deposited {
             attempt_id,
             media: ManifestMedia {

@@ -213,7 +213,7 @@ impl Keeper {
             Placed::Created(stored) => Ok((payload.sha256(), stored.version_id)),
             Placed::Same(head) => Ok((payload.sha256(), head.version_id)),
             Placed::Other(head) => {
-                let (standing, sha256) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
+                let (standing, sha256, _) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
                 if standing.object.sha256 != sidecar.object.sha256 || standing.object.key != sidecar.object.key {
                     return Err(KeepError::Damaged { key, reason: "is a sidecar that tells of other bytes" });
                 }
@@ -223,7 +223,7 @@ impl Keeper {
         }
     }
 
-    /// Reads a sidecar and its digest.
+    /// Reads a sidecar, its digest and its lock.
     ///
     /// # Errors
     /// As the store's; permanent if it is not there or not a sidecar.
@@ -231,16 +231,17 @@ impl Keeper {
         &self,
         key: &ObjectKey,
         version_id: Option<&str>,
-    ) -> Result<(Sidecar, Sha256Digest), KeepError> {
+    ) -> Result<(Sidecar, Sha256Digest, Option<Lock>), KeepError> {
         let damaged = |reason| KeepError::Damaged { key: key.clone(), reason };
         let body = self.store.open(key, version_id).await?.ok_or_else(|| damaged("is gone"))?;
+        let lock = body.lock;
         let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
         let sidecar = Sidecar::parse(&bytes).ok_or_else(|| damaged("is not a sidecar"))?;
-        Ok((sidecar, Sha256Digest::of(&bytes)))
+        Ok((sidecar, Sha256Digest::of(&bytes), lock))
     }
 
     /// Verifies that an item of the newest manifest still stands: by version and size from the listing, and, where the
-    /// store locks, by the lock that its sidecar promised. Bytes are not read again.
+    /// store locks, by the lock that its sidecar promised, its own and the sidecar's. Bytes are not read again.
     ///
     /// # Errors
     /// As the store's; permanent if it does not stand, or its lock is weaker than promised and cannot be mended.
@@ -260,7 +261,8 @@ impl Keeper {
         if !self.store.features().locks {
             return Ok(Verified { lock: None, differs: false });
         }
-        let (sidecar, sha256) = self.read_sidecar(&sidecar_key, media.sidecar_version_id.as_deref()).await?;
+        let sidecar_version = media.sidecar_version_id.as_deref();
+        let (sidecar, sha256, sidecar_lock) = self.read_sidecar(&sidecar_key, sidecar_version).await?;
         if sha256 != media.sidecar_sha256 {
             return Err(KeepError::Damaged { key: sidecar_key, reason: "has another digest than its manifest says" });
         }
@@ -268,6 +270,7 @@ impl Keeper {
         let head = head.ok_or_else(|| KeepError::Damaged { key: media.key.clone(), reason: "is gone" })?;
         let promised = promised_lock(&sidecar);
         let lock = self.strengthen(&media.key, media.version_id.as_deref(), head.lock, promised).await?;
+        self.strengthen(&sidecar_key, sidecar_version, sidecar_lock, promised).await?;
         let differs = match (asked(&sidecar), lock) {
             (Some(asked), Some(lock)) => !lock.covers(asked),
             (Some(_), None) => true,

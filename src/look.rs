@@ -11,6 +11,7 @@ use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{Manifest, PreviousManifest};
+use crate::model::retention::Lock;
 use crate::model::{ArchiveId, AttemptId, MediaId, SessionId};
 use crate::store::{ListedVersion, Store, StoreError, list_all};
 
@@ -42,6 +43,8 @@ pub struct StandingManifest {
     pub document: Manifest,
     /// Where it stands.
     pub place: PreviousManifest,
+    /// Its lock, where the store told it.
+    pub lock: Option<Lock>,
 }
 
 /// Why what stands cannot be worked with.
@@ -151,6 +154,7 @@ async fn read_manifest(
     let damaged = |reason| LookError::Damaged { key: version.key.clone(), reason };
     let body = store.open(&version.key, version.version_id.as_deref()).await?;
     let body = body.ok_or_else(|| damaged("was listed and cannot be opened"))?;
+    let lock = body.lock;
     let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
     let document = Manifest::parse(&bytes).ok_or_else(|| damaged("is not a manifest"))?;
     if document.session_id != *session || ObjectKey::manifest(session, document.sequence) != version.key {
@@ -164,7 +168,7 @@ async fn read_manifest(
         version_id: version.version_id.clone(),
         sha256: Sha256Digest::of(&bytes),
     };
-    Ok(StandingManifest { document, place })
+    Ok(StandingManifest { document, place, lock })
 }
 
 /// Sorts a listing, oldest version of a key first, into what stands.

@@ -146,6 +146,7 @@ pub(super) async fn run(
     if !args.dry_run {
         write_end(&worker, &summary).await;
     }
+    worker.ledger.close().await;
     print(&summary, global.format())?;
     Ok(exit)
 }

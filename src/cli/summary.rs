@@ -1,5 +1,6 @@
 //! The summary of a run, put together and printed.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -61,11 +62,17 @@ pub(super) fn next(exit: Exit, typed: &[OsString]) -> String {
         None => format!("veriff-archive {command}"),
     };
     match exit {
+        Exit::Success if typed.iter().any(|word| word == "--dry-run") => again(&typed, "--dry-run"),
         Exit::Success => "nothing".to_owned(),
         Exit::Refused | Exit::Config => other("doctor"),
         Exit::Failures => other("status"),
-        _ => typed.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+        _ => again(&typed, ""),
     }
+}
+
+/// The same command again, but for one word.
+fn again(typed: &[Cow<'_, str>], but: &str) -> String {
+    typed.iter().filter(|word| *word != but).map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {

@@ -84,6 +84,10 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<SessionRecord>, LedgerError>;
 
+    /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
+    /// safe.
+    async fn close(&self);
+
     /// Counts everything, and looks at the deadlines of sessions still to be done.
     ///
     /// # Errors

@@ -181,6 +181,12 @@ const OLDEST_PENDING: &str =
 
 #[async_trait]
 impl Ledger for SqliteLedger {
+    async fn close(&self) {
+        // The last connection to go folds the write-ahead log into the file.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
     async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
         sqlx::query_scalar("SELECT archive_id FROM archive")
             .fetch_optional(&self.readers)

@@ -208,6 +208,8 @@ pub struct PageToken {
 pub struct ObjectBody {
     /// How many there are.
     pub size_bytes: u64,
+    /// The lock of the object, where the store told it.
+    pub lock: Option<Lock>,
     chunks: Box<dyn Chunks>,
 }
 
@@ -224,8 +226,8 @@ pub trait Chunks: Send {
 impl ObjectBody {
     /// Wraps a store's own source of chunks.
     #[must_use]
-    pub fn new(size_bytes: u64, chunks: Box<dyn Chunks>) -> Self {
-        Self { size_bytes, chunks }
+    pub fn new(size_bytes: u64, lock: Option<Lock>, chunks: Box<dyn Chunks>) -> Self {
+        Self { size_bytes, lock, chunks }
     }
 
     /// Returns the next bytes, or `None` at the end.

@@ -254,8 +254,11 @@ impl Answer for Plan {
         let basis = &self.per_session;
         writeln!(
             out,
-            "           at {:.1} media items and {:.1} requests a session ({:?}, {} sessions)",
-            basis.media, basis.requests, basis.basis, basis.sessions
+            "           at {:.1} media items and {:.1} requests a session ({}, {} sessions)",
+            basis.media,
+            basis.requests,
+            basis.basis.describe(),
+            basis.sessions
         )?;
         for lock in &self.locks {
             match (lock.first_until, lock.last_until) {

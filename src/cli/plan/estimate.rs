@@ -26,6 +26,17 @@ pub(in crate::cli) enum Basis {
     Assumed,
 }
 
+impl Basis {
+    /// Returns what a person is told.
+    pub(super) const fn describe(self) -> &'static str {
+        match self {
+            Self::Sample => "as Veriff lists them",
+            Self::Ledger => "as the ledger knows them",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
 /// What one session takes on the average.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub(in crate::cli) struct Estimate {

@@ -146,7 +146,7 @@ impl Store for DirStore {
             match opened {
                 Ok((found, file)) if found.is_file() => {
                     let chunks = DirChunks { file: Some(file) };
-                    Ok(Some(ObjectBody::new(found.len(), Box::new(chunks))))
+                    Ok(Some(ObjectBody::new(found.len(), None, Box::new(chunks))))
                 }
                 Ok(_) => Ok(None),
                 Err(error) if is_absent(&error) => Ok(None),

@@ -189,7 +189,8 @@ impl Bucket {
             other => other.map_err(|fault| self.error_of(ACTION, fault))?,
         };
         let size_bytes = length_of(ACTION, answer.content_length())?;
-        Ok(Some(ObjectBody::new(size_bytes, Box::new(S3Chunks(answer.body)))))
+        let lock = lock_of(answer.object_lock_mode(), answer.object_lock_retain_until_date());
+        Ok(Some(ObjectBody::new(size_bytes, lock, Box::new(S3Chunks(answer.body)))))
     }
 }
 
