@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use veriff_archive::model::digest::Sha256Digest;
 use veriff_sim::{Document, Effect, Endpoint, Fault, Session};
 
 use crate::support::scene::{Scene, session, world_of};
@@ -25,9 +25,8 @@ fn records(scene: &Scene, session: &Session) -> BTreeMap<String, Value> {
 /// The id of a record: its name and the digest of its canonical form, which for these is plain JSON with sorted keys.
 fn record_id(name: &str, body: &[u8]) -> String {
     let value: BTreeMap<String, Value> = serde_json::from_slice(body).unwrap();
-    let digest = Sha256::digest(serde_json::to_vec(&value).unwrap());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{name}-{}", &hex[..12])
+    let digest = Sha256Digest::of(&serde_json::to_vec(&value).unwrap()).to_string();
+    format!("{name}-{}", &digest[..12])
 }
 
 #[tokio::test]

@@ -95,13 +95,8 @@ async fn no_secret_signature_address_or_name_is_ever_printed_or_kept_in_the_ledg
     let loud = "trace,hyper=trace,hyper_util=trace,reqwest=trace,sqlx=trace,h2=trace,rustls=trace";
     for (format, level) in [("text", "trace"), ("json", loud)] {
         let scene = Scene::with(world(), "records = [\"decision\", \"person\"]\n", "tries = 3\n").await;
-        scene.deployment.write(
-            "sessions.txt",
-            &format!("{}{NAME} {SURNAME}\n{{\"session_id\": \"{NUMBER} {NAME}\"}}\n", {
-                let ids = scene.ids();
-                ids.iter().map(|id| format!("{id}\n")).collect::<String>()
-            }),
-        );
+        let lines = format!("{}\n{NAME} {SURNAME}\n{{\"session_id\": \"{NUMBER} {NAME}\"}}\n", scene.ids().join("\n"));
+        scene.deployment.write("sessions.txt", &lines);
         let levels = ["--log-level", level, "--log-format", format, "--output", format];
         let ended = scene.deployment.archive(&[&["--results", "results.ndjson"], &levels[..]].concat()).await.expect(3);
         assert!(ended.stderr.contains("trying again"), "the level was in force");
