@@ -13,7 +13,7 @@ pub mod signing;
 pub mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -93,6 +93,7 @@ pub struct VeriffClient {
     credentials: Credentials,
     pace: Arc<Pace>,
     wrong_lists: AtomicU32,
+    was_answered: AtomicBool,
     backoff: Backoff,
     clock: Arc<dyn Clock>,
     meter: Arc<Meter>,
@@ -150,6 +151,7 @@ impl VeriffClient {
         let pace = Pace::new(settings.max_requests_per_second, settings.max_concurrency);
         Ok(Self {
             wrong_lists: AtomicU32::new(0),
+            was_answered: AtomicBool::new(false),
             base,
             host,
             http,
@@ -172,6 +174,12 @@ impl VeriffClient {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Tells whether the integration ever gave a list.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        self.was_answered.load(Ordering::Relaxed)
     }
 
     /// Starts a budget of tries for one thing.
@@ -286,6 +294,7 @@ impl VeriffClient {
         let body = decoded(response.headers(), body)?;
         pass.succeeded();
         self.meter.upstream.succeeded();
+        self.was_answered.fetch_or(http_status == 200, Ordering::Relaxed);
         let signature_value = signature_of(response.headers());
         let signature = match (self.settings.response_signature, &signature_value) {
             (SignaturePolicy::Off, _) => SignatureCheck::Unchecked,

@@ -214,7 +214,8 @@ impl Worker {
 
     fn sessions_in_flight(&self) -> usize {
         let limit = self.limits.sessions_in_flight;
-        if self.desks.values().all(|desk| desk.gate.is_untried()) { limit.min(FIRST_SESSIONS_IN_FLIGHT) } else { limit }
+        let is_untried = |desk: &Desk| desk.gate.is_untried() && !desk.integration.client.was_answered();
+        if self.desks.values().all(is_untried) { limit.min(FIRST_SESSIONS_IN_FLIGHT) } else { limit }
     }
 
     /// Begins a session, or settles a delivery that cannot be begun.

@@ -443,7 +443,7 @@ async fn a_lock_that_was_shortened_is_found_and_made_whole_on_the_next_visit() {
 /// Sessions whose media take longer than any test waits.
 fn slow_world() -> World {
     let mut world = World::new();
-    for number in 0..4 {
+    for number in 0..3 {
         let attempt = Attempt::approved(id(&format!("slow {number}")));
         let attempt = attempt.created(Some("2026-10-01T00:00:00.000Z"));
         let attempt = attempt.video("selfid_video", 20 * 1024 * 1024).image("face", 900_000);
@@ -482,8 +482,8 @@ async fn a_run_that_is_told_to_stop_ends_in_time_and_the_next_one_completes() {
         assert!(took < Duration::from_secs(1 + 3 + 2), "{took:?}");
         let summary = stopped.json();
         assert_eq!(summary["exit_code"], code);
-        assert_eq!(summary["counts"]["pending"], 4, "{summary}");
-        assert_eq!(summary["source"]["records"], 4);
+        assert_eq!(summary["counts"]["pending"], 3, "{summary}");
+        assert_eq!(summary["source"]["records"], 3);
         assert!(summary["next"].as_str().unwrap().contains("--sessions"), "{summary}");
         let left = scene.evidence().await;
         left.expect_one_version_each();
@@ -491,7 +491,7 @@ async fn a_run_that_is_told_to_stop_ends_in_time_and_the_next_one_completes() {
         assert_eq!(scene.bucket.as_ref().unwrap().unfinished_uploads().await, 0);
 
         simulator.clear_faults();
-        assert_eq!(scene.deployment.archive(&[]).await.expect(0).count("archived"), 4);
+        assert_eq!(scene.deployment.archive(&[]).await.expect(0).count("archived"), 3);
         let evidence = scene.evidence().await;
         evidence.expect_one_version_each();
         evidence.expect_whole(&simulator);

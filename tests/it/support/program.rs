@@ -74,10 +74,13 @@ impl Deployment {
     }
 
     /// Returns the section of the default integration with more lines in it.
+    ///
+    /// Unless told otherwise it keeps media for ever, so that no test begins to raise the alarm one day.
     pub(crate) fn default_integration(&self, more: &str) -> String {
+        let horizon = if more.contains("horizon") { "" } else { "horizon = \"36500d\"\n" };
         format!(
             "[ledger]\nurl = \"sqlite://{}\"\n[integrations.default]\nbase_url = \"{}\"\nallow_http = true\n\
-             api_key = {{ file = \"{}\" }}\nshared_secret = {{ file = \"{}\" }}\nmax_requests_per_second = 5000.0\n{more}",
+             api_key = {{ file = \"{}\" }}\nshared_secret = {{ file = \"{}\" }}\nmax_requests_per_second = 5000.0\n{horizon}{more}",
             self.path("ledger.db").display(),
             std::fs::read_to_string(self.path("base")).unwrap(),
             self.path("api-key").display(),
