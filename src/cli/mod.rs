@@ -169,15 +169,12 @@ pub fn main_with(typed: &[OsString]) -> Exit {
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::init(format, &cli.global.log_level);
-    let outcome =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
-            |runtime| {
-                let outcome = runtime.block_on(dispatch(cli, typed));
-                // Standard input is read on a thread of its own, which ends only with the input: nobody waits for it.
-                runtime.shutdown_background();
-                outcome
-            },
-        );
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(dispatch(cli, typed));
+        // Standard input is read on a thread of its own, which ends only with the input: nobody waits for it.
+        runtime.shutdown_background();
+        outcome
+    });
     outcome.unwrap_or_else(|error| {
         match format {
             LogFormat::Text => eprintln!("error: {error:#}"),
@@ -185,6 +182,12 @@ pub fn main_with(typed: &[OsString]) -> Exit {
         }
         exit_of(&error)
     })
+}
+
+/// Makes the runtime. One thread for the work: a run waits for the network far more than it computes, one thread hashes
+/// and sends some hundreds of megabytes a second, and handing work between threads costs a tenth of all CPU time.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 
 async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {

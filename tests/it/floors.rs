@@ -52,6 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hmac", &["veriff/"]),
     ("http_body", &["store/s3/"]),
     ("indicatif", &["cli/"]),
+    ("mimalloc", &["main.rs"]),
     ("jiff", &["clock.rs", "model/"]),
     ("rand", &["retry.rs"]),
     ("reqwest", &["veriff/"]),
