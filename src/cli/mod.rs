@@ -184,8 +184,8 @@ pub fn main_with(typed: &[OsString]) -> Exit {
     })
 }
 
-/// Makes the runtime. One thread for the work: a run waits for the network far more than it computes, one thread hashes
-/// and sends some hundreds of megabytes a second, and handing work between threads costs a tenth of all CPU time.
+/// Makes the runtime. One thread for the work: a run waits for the network far more than it computes. What that costs and
+/// saves is in docs/decisions/0011-one-working-thread.md.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
