@@ -5,9 +5,10 @@
 //! wrong signature) is told as anomalies; whether to fetch again is decided by `deposit`. Keeps no bytes itself.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::catalog::MediaItem;
 use crate::metrics::SessionMeter;
@@ -187,32 +188,75 @@ impl MediaStream<'_> {
 /// oddness several times and never anything else, it is a habit of the integration; fetching everything twice would then
 /// prove nothing and could cost the horizon. A length that differs is never a habit.
 #[derive(Debug, Default)]
-pub struct Habits(Mutex<HashMap<String, u32>>);
+pub struct Habits {
+    known: Mutex<HashMap<String, Habit>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What fetching again has shown of one oddness.
+#[derive(Debug, Default, Clone, Copy)]
+struct Habit {
+    /// How often it was confirmed since it was last refuted.
+    confirmed: u32,
+    /// It was an accident at least once, so that another item's answer says nothing about this one's.
+    refuted: bool,
+}
+
+/// The right to fetch an odd item again; others that are odd in the same way may wait for what comes of it.
+#[derive(Debug)]
+pub struct Turn(Option<OwnedMutexGuard<()>>);
+
+impl Turn {
+    /// Lets the next one have it.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Habits {
+    /// Returns the turn to fetch an item with these anomalies again; nothing if they are a habit.
+    ///
+    /// While it is open whether an oddness is a habit, one item at a time is fetched again and the others wait for what
+    /// it shows. Whoever holds the turn must not wait for room, because those who wait for the turn hold some.
+    pub async fn turn(&self, anomalies: &[Anomaly]) -> Option<Turn> {
+        let is_open = |odd: &Anomaly| odd.code != anomaly::SIZE && !self.habit(odd).refuted;
+        if !anomalies.iter().all(is_open) {
+            return (!self.explain(anomalies)).then_some(Turn(None));
+        }
+        if self.explain(anomalies) {
+            return None;
+        }
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        (!self.explain(anomalies)).then_some(Turn(Some(turn)))
+    }
+
     /// Tells whether all anomalies of an item are habits.
-    #[must_use]
-    pub fn explain(&self, anomalies: &[Anomaly]) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        anomalies.iter().all(|odd| {
-            odd.code != anomaly::SIZE && known.get(&Self::name(odd)).is_some_and(|times| *times >= CONFIRMATIONS)
-        })
+    fn explain(&self, anomalies: &[Anomaly]) -> bool {
+        anomalies.iter().all(|odd| odd.code != anomaly::SIZE && self.habit(odd).confirmed >= CONFIRMATIONS)
     }
 
     /// Notes that fetching again gave the same bytes, as odd as before.
     pub fn confirm(&self, anomalies: &[Anomaly]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         for odd in anomalies {
-            *known.entry(Self::name(odd)).or_default() += 1;
+            known.entry(Self::name(odd)).or_default().confirmed += 1;
         }
     }
 
     /// Notes that fetching again gave something better.
     pub fn refute(&self, anomalies: &[Anomaly]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         for odd in anomalies {
-            known.remove(&Self::name(odd));
+            known.insert(Self::name(odd), Habit { confirmed: 0, refuted: true });
         }
+    }
+
+    fn habit(&self, odd: &Anomaly) -> Habit {
+        self.known().get(&Self::name(odd)).copied().unwrap_or_default()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Habit>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn name(odd: &Anomaly) -> String {
@@ -266,6 +310,8 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -315,5 +361,21 @@ mod tests {
         assert!(!habits.explain(&long));
         habits.refute(&odd);
         assert!(!habits.explain(&odd));
+    }
+
+    #[tokio::test]
+    async fn one_item_at_a_time_is_fetched_again_until_a_habit_is_known_or_refuted() {
+        let habits = Habits::default();
+        let odd = [Anomaly { code: anomaly::TYPE.into(), detail: "listed a, received b".into() }];
+        for _ in 0..CONFIRMATIONS {
+            let turn = habits.turn(&odd).await.unwrap();
+            assert!(habits.turn(&odd).now_or_never().is_none(), "another one waits");
+            habits.confirm(&odd);
+            drop(turn);
+        }
+        assert!(habits.turn(&odd).await.is_none());
+        habits.refute(&odd);
+        let _turn = habits.turn(&odd).await.unwrap();
+        assert!(habits.turn(&odd).now_or_never().unwrap().is_some(), "nobody waits for an accident");
     }
 }

@@ -13,7 +13,7 @@ use crate::budget::{Budget, MAX_ROOM_BYTES, Room};
 use crate::catalog::MediaItem;
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::fetch::{self, Fetched, Habits, MediaStream};
+use crate::fetch::{self, Fetched, Habits, MediaStream, Turn};
 use crate::keep::{KeepError, Keeper, Placed};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::digest::{Checksum, Hasher, PART_SIZE_BYTES, Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
@@ -124,8 +124,8 @@ pub struct Transfer<'a> {
     terms: Terms,
     /// Where our bytes go once other bytes were found under the key.
     beside: Option<ObjectKey>,
-    /// What the first fetch gave, if it was odd.
-    odd: Option<Fetched>,
+    /// What the first fetch gave, if it was odd, and the turn to fetch it again.
+    odd: Option<(Fetched, Turn)>,
 }
 
 /// Where an item's bytes went.
@@ -147,8 +147,8 @@ enum Step {
     Other(Fetched),
     /// The body is longer than the room that was taken for it.
     Longer(Option<u64>),
-    /// Something about it was odd.
-    Odd(Fetched),
+    /// Something about it was odd, and it is to be fetched again.
+    Odd(Fetched, Turn),
 }
 
 impl<'a> Transfer<'a> {
@@ -167,11 +167,16 @@ impl<'a> Transfer<'a> {
         let mut size_bytes = self.plan.item.size_bytes;
         let mut begun_again = 0;
         let mut wrongly_signed = false;
+        let mut kept_room = None;
         loop {
-            let room = self.lane.budget.room_for(size_bytes).await;
+            let room = match kept_room.take() {
+                Some(room) => room,
+                None => self.lane.budget.room_for(size_bytes).await,
+            };
             match self.step(&room).await {
                 Ok(Step::Landed(fetched, landed)) => return Ok(self.landed(fetched, landed)),
                 Ok(Step::Other(fetched)) if begun_again < KEY_TRIES => {
+                    self.yield_turn();
                     begun_again += 1;
                     self.beside = Some(self.key.conflict(fetched.sha256));
                 }
@@ -179,23 +184,29 @@ impl<'a> Transfer<'a> {
                     let reason = "was taken by other bytes, and Veriff sends others each time";
                     return Err(KeepError::Damaged { key: self.key.clone(), reason }.into());
                 }
-                Ok(Step::Longer(length)) => size_bytes = length,
-                Ok(Step::Odd(fetched)) => {
+                Ok(Step::Longer(length)) => {
+                    self.yield_turn();
+                    size_bytes = length;
+                }
+                Ok(Step::Odd(fetched, turn)) => {
                     self.lane.session_meter.retried();
                     self.lane.meter.retries.increment();
-                    self.odd = Some(fetched);
+                    self.odd = Some((fetched, turn));
+                    kept_room = Some(room);
                 }
                 Err(ItemError::Veriff(VeriffError::Signature { .. })) if wrongly_signed => {
                     return Err(VeriffError::Signature { again: false }.into());
                 }
                 Err(ItemError::Veriff(error)) => {
                     wrongly_signed |= matches!(error, VeriffError::Signature { .. });
+                    self.yield_turn();
                     drop(room);
                     tries.wait(error, self.lane.session_meter).await?;
                 }
                 Err(ItemError::Keep(KeepError::Store(error)))
                     if error.code().is_retryable() && begun_again < KEY_TRIES && size_bytes.is_none_or(is_long) =>
                 {
+                    self.yield_turn();
                     begun_again += 1;
                 }
                 Err(error) => return Err(error),
@@ -227,8 +238,8 @@ impl<'a> Transfer<'a> {
     /// Puts a body that is whole in memory.
     async fn land_whole(&self, stream: MediaStream<'_>, segments: Vec<Bytes>) -> Result<Step, ItemError> {
         let fetched = stream.finish(Some(&segments))?;
-        if self.is_to_be_fetched_again(&fetched) {
-            return Ok(Step::Odd(fetched));
+        if let Some(turn) = self.turn_to_fetch_again(&fetched).await {
+            return Ok(Step::Odd(fetched, turn));
         }
         let payload = Payload::hashed(segments, fetched.sha256);
         let (keeper, class) = (self.lane.keeper, self.plan.class);
@@ -268,8 +279,8 @@ impl<'a> Transfer<'a> {
         parts: &[Sha256Digest],
     ) -> Result<(Step, bool), ItemError> {
         let fetched = stream.finish(None)?;
-        if self.is_to_be_fetched_again(&fetched) {
-            return Ok((Step::Odd(fetched), false));
+        if let Some(turn) = self.turn_to_fetch_again(&fetched).await {
+            return Ok((Step::Odd(fetched, turn), false));
         }
         let outcome = upload.complete(fetched.sha256).await?;
         let is_made = matches!(outcome, PutOutcome::Created(_));
@@ -292,13 +303,22 @@ impl<'a> Transfer<'a> {
     }
 
     /// An odd item is fetched once more, unless its oddness is a habit of the integration.
-    fn is_to_be_fetched_again(&self, fetched: &Fetched) -> bool {
-        let is_odd = !fetched.anomalies.is_empty();
-        is_odd && self.odd.is_none() && !self.lane.habits.explain(&fetched.anomalies)
+    async fn turn_to_fetch_again(&self, fetched: &Fetched) -> Option<Turn> {
+        if fetched.anomalies.is_empty() || self.odd.is_some() {
+            return None;
+        }
+        self.lane.habits.turn(&fetched.anomalies).await
+    }
+
+    /// Lets others fetch again before this item does anything that may take long: they hold room that it may wait for.
+    fn yield_turn(&mut self) {
+        if let Some((_, turn)) = &mut self.odd {
+            turn.end();
+        }
     }
 
     fn landed(&self, fetched: Fetched, landed: Landed) -> (Fetched, Landed) {
-        if let Some(odd) = &self.odd {
+        if let Some((odd, _)) = &self.odd {
             if odd.sha256 == fetched.sha256 && odd.anomalies == fetched.anomalies {
                 self.lane.habits.confirm(&fetched.anomalies);
             } else {
