@@ -17,18 +17,18 @@ use crate::model::{RunId, SessionId};
 pub(super) struct Columns<'r>(pub(super) &'r SqliteRow);
 
 impl<'r> Columns<'r> {
-    fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
+    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
     where
         T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
     {
         self.0.try_get(column).map_err(|_| LedgerError::Damaged(column))
     }
 
-    fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
+    pub(super) fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
         u64::try_from(self.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
     }
 
-    fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
+    pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
         self.get(column).map(Timestamp::from_unix_millis)
     }
 
@@ -88,6 +88,7 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
         run_id: columns.run_id()?,
         first_visited_at: columns.time("first_visited_at")?,
         last_visited_at: columns.time("last_visited_at")?,
+        accepted_reason: columns.get("accepted_reason")?,
     })
 }
 
