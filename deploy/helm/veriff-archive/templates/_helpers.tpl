@@ -90,8 +90,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if ne (len $sources) 1 -}}
 {{- fail "nightly.source: exactly one of backlog, sessions and queue" -}}
 {{- end -}}
-{{- if and $values.nightly.add (not $values.nightly.source.backlog) -}}
+{{- if $values.nightly.add.sessions -}}
+{{- if not $values.nightly.source.backlog -}}
 {{- fail "nightly.add puts a list into the backlog: it needs nightly.source.backlog" -}}
+{{- end -}}
+{{- $writers = add $writers 1 -}}
 {{- end -}}
 {{- end -}}
 {{- if $values.backfill.enabled -}}

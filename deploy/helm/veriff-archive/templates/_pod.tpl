@@ -1,7 +1,6 @@
 {{/*
 The template of every pod. Takes a dict: root, component, file (the key of the ConfigMap), account, args (a list),
-init (the arguments of a container that runs first; optional), resources (optional), restartPolicy, probe (bool),
-configMap (its name; optional), annotations (optional).
+resources (optional), restartPolicy, probe (bool), configMap (its name; optional), annotations (optional).
 */}}
 {{- define "va.pod" -}}
 {{- $root := .root -}}
@@ -37,13 +36,6 @@ spec:
     {{- range . }}
     - name: {{ . }}
     {{- end }}
-  {{- end }}
-  {{- with .init }}
-  initContainers:
-    - name: add
-      args:
-        {{- toYaml . | nindent 8 }}
-      {{- include "va.container" $ | nindent 6 }}
   {{- end }}
   containers:
     - name: veriff-archive
