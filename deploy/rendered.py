@@ -109,6 +109,9 @@ def check_manifests(path):
         if resource is None:
             continue
         where = f"{path.name}: {resource['kind']} {resource['metadata']['name']}"
+        # A CronJob's name gets eleven characters more, and the name of a Job is a label of its pods.
+        if len(resource["metadata"]["name"]) > (52 if resource["kind"] == "CronJob" else 63):
+            fault(where, "the name is too long")
         if resource["kind"] == "ConfigMap":
             for key, text in resource["data"].items():
                 if key.endswith(".toml"):

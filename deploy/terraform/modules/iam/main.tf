@@ -232,6 +232,8 @@ resource "aws_iam_role_policy" "auditor" {
 # --- The expirer --------------------------------------------------------------------------------------------------------
 
 data "aws_iam_policy_document" "expirer_trust" {
+  count = length(var.expirer_principal_arns) > 0 ? 1 : 0
+
   statement {
     sid     = "PeopleOrAPipeline"
     actions = ["sts:AssumeRole"]
@@ -247,7 +249,7 @@ resource "aws_iam_role" "expirer" {
   count = length(var.expirer_principal_arns) > 0 ? 1 : 0
 
   name               = "${var.name}-expirer"
-  assume_role_policy = data.aws_iam_policy_document.expirer_trust.json
+  assume_role_policy = data.aws_iam_policy_document.expirer_trust[0].json
   tags               = var.tags
 }
 
