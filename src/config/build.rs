@@ -1,6 +1,7 @@
 //! Build: raw values checked one by one and against one another, and filled into settings.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -9,7 +10,7 @@ use url::Url;
 
 use super::env::Environment;
 use super::file::{
-    RawFile, RawIntegration, RawLimits, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _,
+    RawFile, RawIntegration, RawLimits, RawRetention, RawStore, RawTelemetry, RawWhen, Reader, SecretText, Section as _,
 };
 use super::origin::{Layers, Origin};
 use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
@@ -20,6 +21,7 @@ use super::{
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::secret::SecretSource;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};
+use crate::telemetry::TelemetrySettings;
 use crate::veriff::settings::{IntegrationKind, IntegrationSettings, SignaturePolicy};
 
 const DEFAULT_LEDGER_URL: &str = "sqlite:ledger.db";
@@ -41,10 +43,12 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
     builder.check_classes(&integrations, &retention);
     let ledger_url = builder.ledger_url(raw.ledger.and_then(|ledger| ledger.url));
     let limits = builder.limits(&raw.limits.unwrap_or_default());
+    let telemetry = builder.telemetry(raw.telemetry.unwrap_or_default());
     if !builder.reader.problems.is_empty() {
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
-    Ok(Config { integrations, store, retention, ledger_url, limits, warnings: builder.warnings, shown: builder.shown })
+    let (warnings, shown) = (builder.warnings, builder.shown);
+    Ok(Config { integrations, store, retention, ledger_url, limits, telemetry, warnings, shown })
 }
 
 struct Builder<'a> {
@@ -239,23 +243,28 @@ impl Builder<'_> {
 
     fn endpoint_url(&mut self, text: Option<String>) -> Option<String> {
         const KEY: &str = "store.endpoint_url";
+        self.address(KEY, text, "the media").map(|(text, _)| text)
+    }
+
+    /// Reads an address of another service. Plain HTTP is taken with a warning of what anyone between can read.
+    fn address(&mut self, key: &str, text: Option<String>, readable: &str) -> Option<(String, Url)> {
         let text = text.filter(|text| !text.is_empty());
         let Some(text) = text else {
-            self.show(KEY, Value::Null);
+            self.show(key, Value::Null);
             return None;
         };
         let url = Url::parse(&text)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && !has_userinfo(url));
         let Some(url) = url else {
-            self.report(KEY, "an address is http(s)://host or http(s)://host:port, without user or password");
+            self.report(key, "an address is http(s)://host or http(s)://host:port, without user or password");
             return None;
         };
         if url.scheme() == "http" && !is_loopback(&url) {
-            self.warnings.push(format!("{KEY}: plain HTTP to another machine: anyone between can read the media"));
+            self.warnings.push(format!("{key}: plain HTTP to another machine: anyone between can read {readable}"));
         }
-        self.show(KEY, text.as_str());
-        Some(text)
+        self.show(key, text.as_str());
+        Some((text, url))
     }
 
     fn retention(&mut self, raw: Option<RawRetention>, store: Option<&StoreSettings>) -> RetentionPolicy {
@@ -392,6 +401,29 @@ impl Builder<'_> {
             no_progress: self.duration("limits.no_progress", raw.no_progress, default.no_progress),
             horizon_alarm: self.duration("limits.horizon_alarm", raw.horizon_alarm, default.horizon_alarm),
         }
+    }
+
+    fn telemetry(&mut self, raw: RawTelemetry) -> TelemetrySettings {
+        const ENDPOINT: &str = "telemetry.otlp_endpoint";
+        let default = TelemetrySettings::default();
+        let otlp_endpoint = self.address(ENDPOINT, raw.otlp_endpoint, "the metrics").map(|(_, url)| url);
+        if otlp_endpoint.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
+            self.report(ENDPOINT, "must not hold a query or a fragment");
+        }
+        TelemetrySettings {
+            otlp_endpoint,
+            otlp_interval: self.duration("telemetry.otlp_interval", raw.otlp_interval, default.otlp_interval),
+            prometheus_listen: self.listen_address("telemetry.prometheus_listen", raw.prometheus_listen),
+        }
+    }
+
+    fn listen_address(&mut self, key: &str, text: Option<String>) -> Option<SocketAddr> {
+        let text = self.optional(key, text)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.report(key, "an address to listen on is an IP address and a port, such as 0.0.0.0:9464 or [::]:9464");
+        }
+        address
     }
 
     fn count(&mut self, key: &str, stated: Option<usize>, default: usize) -> usize {

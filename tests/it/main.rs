@@ -13,5 +13,6 @@ mod faults;
 mod floors;
 mod formats;
 mod limits;
+mod metrics;
 mod program;
 mod support;
