@@ -1,8 +1,9 @@
-//! Rows of the SQLite ledger as our own types.
+//! Rows of the ledger as our own types, whichever engine they come from.
 //!
 //! What does not parse is damage, never guessed around.
 
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use super::overview::Group;
@@ -13,22 +14,111 @@ use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
 use crate::model::{RunId, SessionId};
 
+/// A row of an engine: the four kinds of values that the schema has, by the name of their column.
+pub(super) trait ReadRow {
+    fn text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error>;
+    fn number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error>;
+    fn bytes(&self, column: &'static str) -> Result<Option<&[u8]>, sqlx::Error>;
+    fn flag(&self, column: &'static str) -> Result<Option<bool>, sqlx::Error>;
+}
+
+macro_rules! read_row {
+    ($row:ty) => {
+        impl ReadRow for $row {
+            fn text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn bytes(&self, column: &'static str) -> Result<Option<&[u8]>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn flag(&self, column: &'static str) -> Result<Option<bool>, sqlx::Error> {
+                self.try_get(column)
+            }
+        }
+    };
+}
+
+read_row!(SqliteRow);
+read_row!(PgRow);
+
+/// A value that a column may hold; nothing where it is null or does not fit.
+pub(super) trait Value<'r>: Sized {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self>;
+}
+
+impl<'r> Value<'r> for Option<&'r str> {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()
+    }
+}
+
+impl<'r> Value<'r> for &'r str {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()?
+    }
+}
+
+impl Value<'_> for Option<String> {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        Some(row.text(column).ok()?.map(str::to_owned))
+    }
+}
+
+impl Value<'_> for String {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()?.map(str::to_owned)
+    }
+}
+
+impl<'r> Value<'r> for &'r [u8] {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.bytes(column).ok()?
+    }
+}
+
+impl Value<'_> for bool {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.flag(column).ok()?
+    }
+}
+
+macro_rules! read_number {
+    ($($number:ty),+) => {$(
+        impl Value<'_> for Option<$number> {
+            fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+                row.number(column).ok()?.map(<$number>::try_from).transpose().ok()
+            }
+        }
+
+        impl Value<'_> for $number {
+            fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+                row.number(column).ok()?.and_then(|number| <$number>::try_from(number).ok())
+            }
+        }
+    )+};
+}
+
+read_number!(i64, u64, u32, u8);
+
 /// Reads columns by name into our own types.
-pub(super) struct Columns<'r>(pub(super) &'r SqliteRow);
+pub(super) struct Columns<'r>(pub(super) &'r dyn ReadRow);
 
 impl<'r> Columns<'r> {
-    fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        self.0.try_get(column).map_err(|_| LedgerError::Damaged(column))
+    pub(super) fn get<T: Value<'r>>(&self, column: &'static str) -> Result<T, LedgerError> {
+        T::read(self.0, column).ok_or(LedgerError::Damaged(column))
     }
 
-    fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
+    pub(super) fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
+        self.get(column)
     }
 
-    fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
+    pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
         self.get(column).map(Timestamp::from_unix_millis)
     }
 
@@ -45,8 +135,7 @@ impl<'r> Columns<'r> {
     }
 }
 
-pub(super) fn standing_of(row: &SqliteRow) -> Result<Standing, LedgerError> {
-    let columns = Columns(row);
+pub(super) fn standing_of(columns: &Columns<'_>) -> Result<Standing, LedgerError> {
     Ok(Standing { state: columns.state()?, sequence: columns.get("manifest_sequence")? })
 }
 

@@ -255,7 +255,7 @@ impl Ledger for SqliteLedger {
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed())?
-            .map(|row| standing_of(&row))
+            .map(|row| standing_of(&Columns(&row)))
             .transpose()?;
         let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
         if made.takes_manifest && !entry.media.is_empty() {
