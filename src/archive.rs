@@ -324,6 +324,7 @@ impl Archiver {
             }
         }
         visit.upstream_created_at = catalog.created_at();
+        visit.first_visit_at = standing.first_visit_at.or(Some(manifest.archived_at));
         visit.decided_at = decided_at(record, standing);
         visit.passing = passing;
         visit.refusal = refusal.or_else(|| catalog.refusal.clone());

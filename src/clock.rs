@@ -70,6 +70,12 @@ impl Timestamp {
             .map_or(Self(jiff::Timestamp::MAX), Self)
     }
 
+    /// Returns the instant a duration earlier; the earliest that can be written down if that is out of range.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        self.plus_millis(-i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Returns this instant moved by a signed number of milliseconds; out of range is clamped.
     #[must_use]
     pub fn plus_millis(self, millis: i64) -> Self {

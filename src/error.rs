@@ -103,6 +103,8 @@ codes! {
     LedgerSchema = "ledger.schema", Fatal;
     /// The store's clock and ours differ by more than a minute.
     ClockSkew = "clock.skew", Fatal;
+    /// Another worker took the session over, because this one did not renew its lease in time.
+    LeaseLost = "lease.lost", Retryable;
     /// The configuration is not valid.
     ConfigInvalid = "config.invalid", Fatal;
     /// The run was told to stop before the session was done.

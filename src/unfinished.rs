@@ -6,7 +6,6 @@
 //! on, so it is not finished; a bad line is handed out as it is, because every line must end somewhere.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::scratch::{FilledScratch, Scratch};
 use crate::model::SessionId;
 use crate::model::record::SessionRecord;
-use crate::source::{BadRecord, Delivery, Place, Source, SourceError, Tally};
+use crate::source::{BadRecord, Delivery, Place, Release, Source, SourceError, Tally};
 
 /// How many lines are read back at once.
 const PAGE_LINES: u32 = 1024;
@@ -44,7 +43,7 @@ impl UnfinishedSource {
     pub async fn collect(mut source: Box<dyn Source>) -> Result<Self, SourceError> {
         let mut scratch = Scratch::create().await.map_err(set_aside)?;
         while let Some(delivery) = source.receive().await? {
-            let Place::Line(position) = delivery.place;
+            let Place::Line(position) = delivery.place else { continue };
             // No session id has a `#`, so a bad line replaces nothing.
             let (name, line) = match delivery.record {
                 Ok(record) => (record.session_id.as_str().to_owned(), Line::Record(record)),
@@ -78,21 +77,18 @@ impl Source for UnfinishedSource {
         self.last = Some(position);
         self.tally.records += 1;
         let line = serde_json::from_str(&text).map_err(|error| SourceError::SetAside(Box::new(error)))?;
-        Ok(Some(Delivery {
-            place: Place::Line(position),
-            record: match line {
-                Line::Record(record) => Ok(record),
-                Line::Bad { session_id, reason } => Err(BadRecord { session_id, reason }),
-            },
-            is_finished: false,
-        }))
+        let record = match line {
+            Line::Record(record) => Ok(record),
+            Line::Bad { session_id, reason } => Err(BadRecord { session_id, reason }),
+        };
+        Ok(Some(Delivery::of(Place::Line(position), record)))
     }
 
     async fn acknowledge(&mut self, _: &Delivery) -> Result<(), SourceError> {
         Ok(())
     }
 
-    async fn release(&mut self, _: &Delivery, _: Duration) -> Result<(), SourceError> {
+    async fn release(&mut self, _: &Delivery, _: Release) -> Result<(), SourceError> {
         Ok(())
     }
 

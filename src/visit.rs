@@ -37,6 +37,8 @@ pub struct Visit {
     pub media: Vec<MediaRow>,
     /// When Veriff made the session, where its lists tell.
     pub upstream_created_at: Option<Timestamp>,
+    /// When the session was first visited, where its manifests tell.
+    pub first_visit_at: Option<Timestamp>,
     /// When Veriff decided, where a record or an earlier manifest tells.
     pub decided_at: Option<Timestamp>,
     /// The answer that Veriff does not have the session, still to be written down.
@@ -114,6 +116,7 @@ impl Visit {
             settled: false,
             media: Vec::new(),
             upstream_created_at: None,
+            first_visit_at: None,
             decided_at: None,
             absence: None,
             passing: None,

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use futures_util::stream;
 use tokio_util::io::StreamReader;
 
-use super::source::{OnlyArg, SourceArgs};
+use super::source::{FormatArgs, OnlyArg, SourceArgs};
+use crate::backlog::BacklogSource;
 use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
+use crate::ledger::Ledger;
+use crate::model::RunId;
 use crate::source::file::FileSource;
 use crate::source::{Checks, Source, SourceError};
 use crate::store::dir::DirStore;
@@ -18,12 +21,41 @@ use crate::store::settings::S3Settings;
 use crate::store::{ObjectBody, Store};
 use crate::unfinished::UnfinishedSource;
 
-/// Opens the source of sessions.
+/// Who a source of leases works for.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// The ledger, which holds the backlog.
+    pub(super) ledger: Arc<dyn Ledger>,
+    /// The run, which owns the leases.
+    pub(super) run_id: RunId,
+}
+
+/// Opens the queue or the backlog.
+///
+/// # Errors
+/// Retryable: it does not answer. Fatal: it cannot be used as configured.
+pub(super) async fn open_leased(
+    args: &SourceArgs,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    holder: Holder,
+) -> anyhow::Result<Box<dyn Source>> {
+    let Holder { ledger, run_id } = holder;
+    if args.queue.is_some() {
+        anyhow::bail!("queues come with the next commit");
+    }
+    let integrations = config.integrations.keys().cloned().collect();
+    let (lease, idle_exit) = (config.limits.lease, args.idle_exit);
+    Ok(Box::new(BacklogSource::new(ledger, run_id, integrations, lease, idle_exit, Arc::clone(clock))))
+}
+
+/// Opens a file, standard input or an object.
 ///
 /// # Errors
 /// Retryable: it cannot be read. Permanent: it is not there. Fatal: the store refuses the list.
-pub(super) async fn open_source(
-    args: &SourceArgs,
+pub(super) async fn open_file(
+    sessions: &str,
+    args: &FormatArgs,
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Box<dyn Source>> {
@@ -33,15 +65,15 @@ pub(super) async fn open_source(
         clock: Arc::clone(clock),
     };
     let format = args.format.map(Into::into);
-    let source: Box<dyn Source> = if args.sessions.starts_with("s3://") {
-        let body = S3Store::open_source(&args.sessions, &list_settings(config), Arc::clone(clock)).await?;
+    let source: Box<dyn Source> = if sessions.starts_with("s3://") {
+        let body = S3Store::open_source(sessions, &list_settings(config), Arc::clone(clock)).await?;
         let body = body.ok_or_else(|| SourceError::Open {
-            path: PathBuf::from(&args.sessions),
+            path: PathBuf::from(sessions),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
         Box::new(FileSource::of_reader("s3", Box::new(reader_of(body)), format, checks))
     } else {
-        Box::new(FileSource::open(Path::new(&args.sessions), format, checks).await?)
+        Box::new(FileSource::open(Path::new(sessions), format, checks).await?)
     };
     Ok(match args.only {
         Some(OnlyArg::Unfinished) => Box::new(UnfinishedSource::collect(source).await?),

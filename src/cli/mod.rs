@@ -3,6 +3,7 @@
 //! One small file a command: parse, call, print, choose the exit code. Data goes to standard output, logs and people's
 //! messages to standard error. Errors of every layer meet here and become an exit code, and nowhere else.
 
+mod backlog;
 mod completions;
 mod config;
 mod connect;
@@ -26,7 +27,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub use output::OutputFormat;
 pub use run::{ProgressArg, RunArgs};
-pub use source::{FormatArg, OnlyArg, SourceArgs};
+pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
@@ -111,6 +112,8 @@ enum Command {
     Run(RunArgs),
     Plan(plan::PlanArgs),
     Status(status::StatusArgs),
+    #[command(subcommand)]
+    Backlog(backlog::BacklogCommand),
     Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -199,6 +202,7 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
         }
         Command::Plan(args) => plan::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,
+        Command::Backlog(command) => backlog::run(&command, global).await,
         Command::Doctor(args) => doctor::run(&args, global).await,
         Command::Ledger(command) => ledger::run(&command, global).await,
         Command::Config(command) => config::run(&command, global),

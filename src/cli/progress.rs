@@ -31,16 +31,16 @@ pub(super) struct Shown {
     pub(super) board: Arc<Board>,
     pub(super) clock: Arc<dyn Clock>,
     /// The argument of `--sessions`; the lines of a plain file are counted, for an estimate of the end.
-    pub(super) source: String,
+    pub(super) source: Option<String>,
 }
 
 impl Shown {
-    pub(super) fn of(worker: &Worker, source: &str) -> Self {
+    pub(super) fn of(worker: &Worker, source: Option<&str>) -> Self {
         Self {
             meter: Arc::clone(&worker.meter),
             board: Arc::clone(&worker.board),
             clock: Arc::clone(&worker.clock),
-            source: source.to_owned(),
+            source: source.map(str::to_owned),
         }
     }
 }
@@ -100,7 +100,7 @@ async fn bar(shown: Shown, done: CancellationToken) {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let counting = tokio::task::spawn_blocking({
         let source = shown.source.clone();
-        move || count_lines(&source)
+        move || count_lines(source.as_deref()?)
     });
     let total = counting.await.ok().flatten();
     if let Some(total) = total {

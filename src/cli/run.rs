@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{open_source, open_store};
+use super::connect::{Holder, open_file, open_leased, open_store};
 use super::output::print;
 use super::progress::{self, Shown};
 use super::signals;
@@ -18,6 +18,7 @@ use super::source::SourceArgs;
 use super::summary::{next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use crate::archive::{Archiver, Integration};
+use crate::backlog::BacklogView;
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreSettings, parse_duration, parse_size};
@@ -54,6 +55,8 @@ Examples:
   veriff-archive run --sessions ids.txt --store file:///var/lib/veriff-archive/store
   veriff-archive run --sessions s3://exports/sessions.csv --store s3://archive/veriff --max-duration 4h
   veriff-archive run --sessions results.ndjson --only unfinished --results results.ndjson
+  veriff-archive run --backlog --max-duration 6h
+  veriff-archive run --queue https://sqs.eu-central-1.amazonaws.com/123456789012/sessions --idle-exit 0s
 
 Repeating the identical command is always safe: what is archived is recognised and not fetched again.";
 
@@ -73,8 +76,8 @@ pub struct RunArgs {
     /// Go on when the first sessions of an integration are all absent upstream
     #[arg(long)]
     pub expect_absent: bool,
-    /// Check everything and say what would be done, writing nothing
-    #[arg(long)]
+    /// Check everything and say what would be done, writing nothing; a queue cannot be looked into, see `plan --queue`
+    #[arg(long, conflicts_with = "queue")]
     pub dry_run: bool,
     /// Stop after this many sessions
     #[arg(long, value_name = "N", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
@@ -134,7 +137,7 @@ pub(super) async fn run(
     if !args.dry_run {
         write_start(&worker, &*source, started_at, &config).await?;
     }
-    let shown = Shown::of(&worker, &args.source.sessions);
+    let shown = Shown::of(&worker, args.source.sessions.as_deref());
     let progress = progress::show(args.progress, shown);
     let tally = Box::pin(worker.run(source)).await;
     progress.finish().await;
@@ -161,16 +164,29 @@ async fn prepare(
     let meter = Arc::new(Meter::starting(clock.instant()));
     let settings = config.require_store()?;
     let integrations = connect(config, args, clock, &meter).await?;
-    let source = open_source(&args.source, config, clock).await?;
+    let file = match &args.source.sessions {
+        Some(sessions) => Some(open_file(sessions, &args.source.format, config, clock).await?),
+        None => None,
+    };
     let store = reach_store(settings, config, clock, &meter).await?;
     let ledger = ledger::open(if args.dry_run { "sqlite::memory:" } else { &config.ledger_url }).await?;
+    let run_id = RunId::new(clock.now());
+    let source: Box<dyn Source> = match file {
+        Some(file) => file,
+        // A dry run takes no lease: it only looks at what the real ledger has.
+        None if args.dry_run => Box::new(BacklogView::new(ledger::open(&config.ledger_url).await?)),
+        None => {
+            let holder = Holder { ledger: Arc::clone(&ledger), run_id: run_id.clone() };
+            open_leased(&args.source, config, clock, holder).await?
+        }
+    };
     let archiver = Archiver {
         identity: Identity::find(&*store, Arc::clone(&ledger)).await?,
         keeper: Keeper::new(store, config.retention.clone(), kms_key(settings)),
         budget: Budget::of_memory(config.limits.memory_bytes),
         max_media_size_bytes: config.limits.max_media_size_bytes,
         meter: Arc::clone(&meter),
-        run_id: RunId::new(clock.now()),
+        run_id,
         abandon: CancellationToken::new(),
     };
     let results = match &args.results {
@@ -193,6 +209,7 @@ async fn prepare(
         stop: stop.clone(),
         tally: Tally::default(),
         records: 0,
+        source_keeps: false,
         stopped: None,
     };
     Ok((worker, source))

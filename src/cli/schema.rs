@@ -7,6 +7,7 @@ use schemars::{Schema, schema_for};
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::backlog::{BacklogAccept, BacklogAdd, BacklogList, BacklogRetry};
 use super::config::{ConfigCheck, ConfigShow};
 use super::doctor::Doctor;
 use super::ledger::LedgerMigrate;
@@ -32,6 +33,10 @@ const SCHEMAS: &[Published] = &[
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),
     ("status", "the answer of status", || schema_for!(Status)),
+    ("backlog-add", "the answer of backlog add", || schema_for!(BacklogAdd)),
+    ("backlog-list", "the answer of backlog list", || schema_for!(BacklogList)),
+    ("backlog-retry", "the answer of backlog retry", || schema_for!(BacklogRetry)),
+    ("backlog-accept", "the answer of backlog accept", || schema_for!(BacklogAccept)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),
     ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
     ("config", "the configuration file", config_schema),

@@ -1,14 +1,16 @@
 //! The arguments that name a source of sessions; `run` and `plan` share them.
 
 use std::path::Path;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
+use crate::config::{format_duration, parse_duration};
 use crate::source::file::Format;
 
 /// Where the sessions come from.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Source")]
+#[command(next_help_heading = "Source", group = ArgGroup::new("source").required(true).args(["sessions", "queue", "backlog"]))]
 pub struct SourceArgs {
     /// The file, `-`, or the object.
     #[arg(
@@ -16,19 +18,36 @@ pub struct SourceArgs {
         value_name = "PATH",
         help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
     )]
-    pub sessions: String,
-    /// Form of the records [default: detected]
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<FormatArg>,
-    /// Take only the lines of a results file that are not done
-    #[arg(long, value_name = "WHICH")]
-    pub only: Option<OnlyArg>,
+    pub sessions: Option<String>,
+    /// The address of an SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
+    #[arg(long, value_name = "URL")]
+    pub queue: Option<String>,
+    /// The ledger's own queue, filled by `backlog add`
+    #[arg(long)]
+    pub backlog: bool,
+    /// End after nothing came for this long; 0s: never [default: a queue: queue.idle_exit; the backlog: at once]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "sessions")]
+    pub idle_exit: Option<Duration>,
+    /// How a file is read.
+    #[command(flatten)]
+    pub format: FormatArgs,
     /// Do not look again at sessions that the ledger knows as settled
     #[arg(long)]
     pub skip_settled: bool,
     /// Integration of records that name none
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,
+}
+
+/// How a file of sessions is read.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FormatArgs {
+    /// Form of the records [default: detected]
+    #[arg(long, value_name = "FORMAT", requires = "sessions")]
+    pub format: Option<FormatArg>,
+    /// Take only the lines of a results file that are not done
+    #[arg(long, value_name = "WHICH", requires = "sessions")]
+    pub only: Option<OnlyArg>,
 }
 
 impl SourceArgs {
@@ -39,11 +58,18 @@ impl SourceArgs {
             words.extend(value.map(|value| format!("{flag} {}", quoted(value))));
         };
         add("--config", config.and_then(Path::to_str));
-        add("--sessions", Some(&self.sessions));
-        add("--format", self.format.map(|format| Format::from(format).as_str()));
-        add("--only", self.only.map(|OnlyArg::Unfinished| "unfinished"));
+        add("--sessions", self.sessions.as_deref());
+        add("--queue", self.queue.as_deref());
+        add("--format", self.format.format.map(|format| Format::from(format).as_str()));
+        add("--only", self.format.only.map(|OnlyArg::Unfinished| "unfinished"));
         add("--integration", self.integration.as_deref());
         add("--store", store);
+        if self.backlog {
+            words.push("--backlog".to_owned());
+        }
+        if let Some(idle_exit) = self.idle_exit {
+            words.push(format!("--idle-exit {}", format_duration(idle_exit)));
+        }
         if self.skip_settled {
             words.push("--skip-settled".to_owned());
         }
@@ -96,9 +122,11 @@ mod tests {
     #[test]
     fn arguments_are_told_as_one_would_type_them() {
         let args = SourceArgs {
-            sessions: "my ids.csv".to_owned(),
-            format: Some(FormatArg::Csv),
-            only: None,
+            sessions: Some("my ids.csv".to_owned()),
+            queue: None,
+            backlog: false,
+            idle_exit: None,
+            format: FormatArgs { format: Some(FormatArg::Csv), only: None },
             skip_settled: true,
             integration: Some("eu".to_owned()),
         };

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::env::Environment;
 use super::file::{
-    RawFile, RawIntegration, RawLimits, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _,
+    RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _,
 };
 use super::origin::{Layers, Origin};
 use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::secret::SecretSource;
+use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};
 use crate::veriff::settings::{IntegrationKind, IntegrationSettings, SignaturePolicy};
 
@@ -28,6 +29,9 @@ const DEFAULT_HORIZON: Duration = Duration::from_hours(90 * 24);
 const DEFAULT_SETTLE_AFTER: Duration = Duration::from_hours(24);
 const DEFAULT_REQUESTS_PER_SECOND: f64 = 5.0;
 const DEFAULT_CONCURRENCY: usize = 8;
+const DEFAULT_IDLE_EXIT: Duration = Duration::from_mins(1);
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+const LONGEST_LEASE: Duration = Duration::from_hours(11);
 /// What takes the place of a secret wherever it is shown.
 const REDACTED: &str = "[redacted]";
 
@@ -40,11 +44,21 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
     let retention = builder.retention(raw.retention, store.as_ref());
     builder.check_classes(&integrations, &retention);
     let ledger_url = builder.ledger_url(raw.ledger.and_then(|ledger| ledger.url));
+    let queue = builder.queue(raw.queue.unwrap_or_default());
     let limits = builder.limits(&raw.limits.unwrap_or_default());
     if !builder.reader.problems.is_empty() {
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
-    Ok(Config { integrations, store, retention, ledger_url, limits, warnings: builder.warnings, shown: builder.shown })
+    Ok(Config {
+        integrations,
+        store,
+        retention,
+        ledger_url,
+        queue,
+        limits,
+        warnings: builder.warnings,
+        shown: builder.shown,
+    })
 }
 
 struct Builder<'a> {
@@ -195,7 +209,7 @@ impl Builder<'_> {
     fn store(&mut self, raw: RawStore) -> Option<StoreSettings> {
         let url = raw.url.filter(|url| !url.is_empty());
         self.show("store.url", url.clone());
-        let endpoint_url = self.endpoint_url(raw.endpoint_url);
+        let endpoint_url = self.endpoint_url("store.endpoint_url", raw.endpoint_url);
         let region = self.optional("store.region", raw.region);
         let force_path_style = raw.force_path_style.unwrap_or(false);
         self.show("store.force_path_style", force_path_style);
@@ -237,24 +251,23 @@ impl Builder<'_> {
         text
     }
 
-    fn endpoint_url(&mut self, text: Option<String>) -> Option<String> {
-        const KEY: &str = "store.endpoint_url";
+    fn endpoint_url(&mut self, key: &str, text: Option<String>) -> Option<String> {
         let text = text.filter(|text| !text.is_empty());
         let Some(text) = text else {
-            self.show(KEY, Value::Null);
+            self.show(key, Value::Null);
             return None;
         };
         let url = Url::parse(&text)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && !has_userinfo(url));
         let Some(url) = url else {
-            self.report(KEY, "an address is http(s)://host or http(s)://host:port, without user or password");
+            self.report(key, "an address is http(s)://host or http(s)://host:port, without user or password");
             return None;
         };
         if url.scheme() == "http" && !is_loopback(&url) {
-            self.warnings.push(format!("{KEY}: plain HTTP to another machine: anyone between can read the media"));
+            self.warnings.push(format!("{key}: plain HTTP to another machine: anyone between can read what is sent"));
         }
-        self.show(KEY, text.as_str());
+        self.show(key, text.as_str());
         Some(text)
     }
 
@@ -357,6 +370,22 @@ impl Builder<'_> {
         url
     }
 
+    fn queue(&mut self, raw: RawQueue) -> QueueSettings {
+        let endpoint_url = self.endpoint_url("queue.endpoint_url", raw.endpoint_url);
+        let idle_exit = raw.idle_exit.map_or(DEFAULT_IDLE_EXIT, |text| text.0);
+        self.show("queue.idle_exit", format_duration(idle_exit));
+        QueueSettings { endpoint_url, idle_exit }
+    }
+
+    /// A lease that is renewed while its third has passed must outlast a short trouble with the ledger.
+    fn lease(&mut self, stated: Option<DurationText>, default: Duration) -> Duration {
+        let lease = self.duration("limits.lease", stated, default);
+        if !lease.is_zero() && !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
+            self.report("limits.lease", "must be between 3s and 11h, the longest that a queue can be asked for");
+        }
+        lease
+    }
+
     fn limits(&mut self, raw: &RawLimits) -> Limits {
         let default = Limits::default();
         let memory_bytes = match raw.memory {
@@ -390,6 +419,7 @@ impl Builder<'_> {
             max_media_size_bytes,
             tries,
             no_progress: self.duration("limits.no_progress", raw.no_progress, default.no_progress),
+            lease: self.lease(raw.lease, default.lease),
             horizon_alarm: self.duration("limits.horizon_alarm", raw.horizon_alarm, default.horizon_alarm),
         }
     }

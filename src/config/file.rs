@@ -43,6 +43,8 @@ sections! {
         section retention: RawRetention,
         /// Our record of what was archived.
         section ledger: RawLedger,
+        /// The queue of `run --queue`.
+        section queue: RawQueue,
         /// The bounds of one process.
         section limits: RawLimits,
     }
@@ -149,6 +151,14 @@ sections! {
         value url: String,
     }
 
+    /// The queue of `run --queue`.
+    RawQueue {
+        /// An SQS-compatible server; empty for AWS itself.
+        value endpoint_url: String,
+        /// An empty queue this long ends a run; `0s`: never.
+        value idle_exit: DurationText,
+    }
+
     /// The bounds of one process.
     RawLimits {
         /// Memory that may be used: a size, or `auto` for the limit of the control group, else 256 MiB.
@@ -161,6 +171,8 @@ sections! {
         value tries: u32,
         /// A run ends after this long without a good answer.
         value no_progress: DurationText,
+        /// How long a worker may hold a session of a queue or the backlog without renewing.
+        value lease: DurationText,
         /// A pending session this near to its horizon raises the alarm.
         value horizon_alarm: DurationText,
     }

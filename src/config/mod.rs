@@ -25,6 +25,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::error::Code;
 use crate::model::retention::RetentionPolicy;
 use crate::secret::SecretSource;
+use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, StoreUrl};
 use crate::veriff::settings::IntegrationSettings;
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub retention: RetentionPolicy,
     /// Where the ledger is.
     pub ledger_url: String,
+    /// How a queue is asked.
+    pub queue: QueueSettings,
     /// The bounds of this process.
     pub limits: Limits,
     /// What is allowed, and worth a second look.
@@ -91,6 +94,8 @@ pub struct Limits {
     pub tries: u32,
     /// A run ends after this long without a good answer.
     pub no_progress: Duration,
+    /// How long a session of a queue or the backlog may be held without renewing.
+    pub lease: Duration,
     /// A pending session this near to its horizon raises the alarm.
     pub horizon_alarm: Duration,
 }
@@ -103,6 +108,7 @@ impl Default for Limits {
             max_media_size_bytes: 2 << 30,
             tries: 6,
             no_progress: Duration::from_mins(15),
+            lease: Duration::from_mins(5),
             horizon_alarm: Duration::from_hours(7 * 24),
         }
     }

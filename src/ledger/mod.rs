@@ -5,6 +5,7 @@
 //! seam, its words, and the legal moves between states as a pure function; each engine writes its own SQL, and one
 //! contract suite holds them to the same behaviour.
 
+mod backlog;
 mod location;
 mod overview;
 mod rows;
@@ -20,6 +21,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use backlog::{
+    Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn, Waiting, Which,
+};
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use state::{Move, Standing, State};
 
@@ -83,6 +87,66 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         after: Option<&SessionId>,
         limit: u32,
     ) -> Result<Vec<SessionRecord>, LedgerError>;
+
+    /// Puts sessions into the backlog, in one transaction. Repeating it changes nothing; of a session that is known, what
+    /// a record adds is taken over, and an earlier deadline.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError>;
+
+    /// Hands out sessions under leases. No session is leased to two holders at once.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// Renews leases until a time, and returns the sessions whose lease this holder still has.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn renew(
+        &self,
+        holder: &RunId,
+        sessions: &[SessionId],
+        until: Timestamp,
+    ) -> Result<Vec<SessionId>, LedgerError>;
+
+    /// Ends a lease: the session leaves the backlog, or comes again.
+    /// Returns whether the holder still had it; if not, nothing changes.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn end_lease(
+        &self,
+        holder: &RunId,
+        session: &SessionId,
+        comes_again: Option<Comeback>,
+    ) -> Result<bool, LedgerError>;
+
+    /// Lists sessions by deadline, unknown ones first: at most `limit` of those behind a place.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError>;
+
+    /// Makes sessions pending again and puts them into the backlog, due at once; returns how many. Leased ones are left.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Closes sessions that cannot be saved, with the reason a person gave; they leave the backlog. Returns how many.
+    /// Archived ones have nothing to be accepted and are left.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError>;
 
     /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
     /// safe.
@@ -149,6 +213,9 @@ pub struct SessionEntry {
     pub run_id: RunId,
     /// When the visit ended.
     pub at: Timestamp,
+    /// The session may still change: it goes into the backlog, or back into it, to come again at this time. Ends the lease
+    /// that whoever commits may have on it.
+    pub look_again_at: Option<Timestamp>,
 }
 
 /// Where a manifest stands.
@@ -214,10 +281,12 @@ pub struct SessionRow {
     pub visits: u64,
     /// The run of the last visit.
     pub run_id: RunId,
-    /// When it was first visited.
+    /// When it was first visited, or added to the backlog.
     pub first_visited_at: Timestamp,
     /// When it was last visited.
     pub last_visited_at: Timestamp,
+    /// Why a person closed it, if one did.
+    pub accepted_reason: Option<String>,
 }
 
 /// A run that begins.

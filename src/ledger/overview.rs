@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{RunCounts, State};
+use super::{BacklogCounts, RunCounts, State};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::RunId;
@@ -58,6 +58,8 @@ pub struct Overview {
     pub past_horizon: u64,
     /// Those whose deadline comes within the alarm.
     pub within_alarm: u64,
+    /// The backlog: sessions that are due, due later, or worked on.
+    pub backlog: BacklogCounts,
     /// Media items known to be archived.
     pub media: u64,
     /// Their bytes.
@@ -108,7 +110,7 @@ impl Group {
         match self.state {
             State::Pending => true,
             State::Failed => self.code.as_deref().and_then(Code::parse).is_none_or(Code::is_retryable),
-            State::Archived | State::Absent => false,
+            State::Archived | State::Absent | State::Accepted => false,
         }
     }
 }

@@ -177,6 +177,7 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
         run_id: columns.run_id()?,
         first_visited_at: columns.time("first_visited_at")?,
         last_visited_at: columns.time("last_visited_at")?,
+        accepted_reason: columns.get("accepted_reason")?,
     })
 }
 

@@ -19,11 +19,13 @@ pub enum State {
     Absent,
     /// Its last visit ended with a code.
     Failed,
+    /// It cannot be saved, and a person said so.
+    Accepted,
 }
 
 impl State {
     /// Every state there is.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Archived, Self::Absent, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Archived, Self::Absent, Self::Failed, Self::Accepted];
 
     /// Returns the text that stands in the ledger.
     #[must_use]
@@ -33,6 +35,7 @@ impl State {
             Self::Archived => "archived",
             Self::Absent => "absent",
             Self::Failed => "failed",
+            Self::Accepted => "accepted",
         }
     }
 
@@ -72,7 +75,8 @@ pub struct Move {
 impl Standing {
     /// Says what an entry with this state and manifest changes. Every engine asks here, inside its transaction.
     ///
-    /// Anything may become archived. What stands archived never goes back to pending or absent: a visit that was
+    /// Anything may become archived. What a person accepted as lost stays so unless it is archived after all; opening it
+    /// again is a command of its own. What stands archived never goes back to pending or absent: a visit that was
     /// stopped, or found the session gone upstream, takes nothing from the evidence. A visit that failed is always told. An
     /// entry that knows an older manifest than what stands comes from a slower worker: it changes no manifest field,
     /// and of the state only that something failed.
@@ -82,11 +86,13 @@ impl Standing {
             return Move { state: asked, takes_cause: true, takes_manifest: sequence.is_some() };
         };
         let is_behind = sequence < standing.sequence;
+        let is_accepted = standing.state == State::Accepted;
         let is_kept = match asked {
-            State::Failed => false,
+            State::Failed => is_accepted,
+            State::Accepted => standing.state == State::Archived,
             State::Archived => is_behind,
-            State::Absent => is_behind || standing.state == State::Archived,
-            State::Pending => is_behind && sequence.is_some() || standing.state == State::Archived,
+            State::Absent => is_behind || is_accepted || standing.state == State::Archived,
+            State::Pending => is_behind && sequence.is_some() || is_accepted || standing.state == State::Archived,
         };
         Move {
             state: if is_kept { standing.state } else { asked },
@@ -125,7 +131,12 @@ mod tests {
         }
 
         #[test]
-        fn a_failure_is_always_told(state in states(), sequence in sequences(), new in sequences()) {
+        fn a_failure_is_told_unless_it_was_accepted(state in states(), sequence in sequences(), new in sequences()) {
+            if state == State::Accepted {
+                let made = Standing::after(Some(Standing { state, sequence }), State::Failed, new);
+                prop_assert_eq!(made.state, State::Accepted);
+                return Ok(());
+            }
             let made = Standing::after(Some(Standing { state, sequence }), State::Failed, new);
             prop_assert_eq!(made.state, State::Failed);
             prop_assert!(made.takes_cause);

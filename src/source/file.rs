@@ -6,14 +6,13 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
 use super::lines::{Line, Lines, MAX_LINE_BYTES};
 use super::parse::{CsvFault, CsvFields, CsvHeader, Parsed, parse_ndjson, parse_plain};
-use super::{BadRecord, Checks, Delivery, Place, Source, SourceError, Tally};
+use super::{BadRecord, Checks, Delivery, Place, Release, Source, SourceError, Tally};
 use crate::model::SessionId;
 
 /// How records are written down.
@@ -234,17 +233,13 @@ impl fmt::Debug for OpenRecord {
 
 fn delivery(number: u64, parsed: Parsed) -> Delivery {
     match parsed {
-        Ok((record, is_finished)) => Delivery { place: Place::Line(number), record: Ok(record), is_finished },
+        Ok((record, is_finished)) => Delivery { is_finished, ..Delivery::of(Place::Line(number), Ok(record)) },
         Err((session_id, reason)) => bad(number, session_id, reason),
     }
 }
 
 fn bad(number: u64, session_id: Option<SessionId>, reason: impl Into<String>) -> Delivery {
-    Delivery {
-        place: Place::Line(number),
-        record: Err(BadRecord { session_id, reason: reason.into() }),
-        is_finished: false,
-    }
+    Delivery::of(Place::Line(number), Err(BadRecord { session_id, reason: reason.into() }))
 }
 
 #[async_trait]
@@ -269,7 +264,7 @@ impl Source for FileSource {
         Ok(())
     }
 
-    async fn release(&mut self, _: &Delivery, _: Duration) -> Result<(), SourceError> {
+    async fn release(&mut self, _: &Delivery, _: Release) -> Result<(), SourceError> {
         Ok(())
     }
 
@@ -299,7 +294,7 @@ mod tests {
         runtime.block_on(async {
             let mut places = Vec::new();
             while let Some(delivery) = source.receive().await? {
-                let Place::Line(number) = delivery.place;
+                let Place::Line(number) = delivery.place else { unreachable!("a file has lines") };
                 places.push(number);
             }
             assert_eq!(source.tally().records, places.len() as u64);

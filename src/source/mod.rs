@@ -44,14 +44,54 @@ pub trait Source: Send + fmt::Debug {
     /// Retryable: the source cannot be reached; the delivery may come again.
     async fn acknowledge(&mut self, delivery: &Delivery) -> Result<(), SourceError>;
 
-    /// Gives a delivery back, to come again after a delay.
+    /// Gives a delivery back.
     ///
     /// # Errors
     /// As [`Source::acknowledge`].
-    async fn release(&mut self, delivery: &Delivery, delay: Duration) -> Result<(), SourceError>;
+    async fn release(&mut self, delivery: &Delivery, how: Release) -> Result<(), SourceError>;
+
+    /// Renews the leases of deliveries that are in hand, where it is time to, and returns the sessions whose lease is
+    /// lost. Asked often; cheap when there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`Source::acknowledge`]; then the leases last as long as they were given.
+    async fn extend(&mut self, in_hand: &[&Delivery]) -> Result<Vec<SessionId>, SourceError> {
+        let _ = in_hand;
+        Ok(Vec::new())
+    }
+
+    /// Gives back what was taken and never handed out. Asked once, when no more is wanted.
+    ///
+    /// # Errors
+    /// As [`Source::acknowledge`]; then it comes again once its lease has lapsed.
+    async fn close(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Turns to what this run gave back to come again later, to hand each out once more without waiting. Says whether the
+    /// source can do that.
+    fn turn_back(&mut self) -> bool {
+        false
+    }
+
+    /// Tells whether what is released comes again by itself. Then a session that may work later is pending, else failed.
+    fn keeps(&self) -> bool {
+        false
+    }
 
     /// Tells what was read so far.
     fn tally(&self) -> Tally;
+}
+
+/// How a delivery is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// It was not worked on: any worker may take it at once.
+    AtOnce,
+    /// It failed in a way that may pass: it comes again after a wait that grows each time.
+    Later,
+    /// It failed, and trying again changes nothing: it is left to whoever looks after what failed.
+    ForGood,
 }
 
 /// One record as a source hands it out.
@@ -63,19 +103,37 @@ pub struct Delivery {
     pub record: Result<SessionRecord, BadRecord>,
     /// The record comes from a results file and tells of an outcome that needs no more work.
     pub is_finished: bool,
+    /// What the source needs to know it again; nothing for one that hands out without a lease.
+    pub receipt: Option<String>,
+    /// How often it was handed out before, as far as the source counts.
+    pub tries: u32,
+}
+
+impl Delivery {
+    /// Makes a delivery of a source that has no leases.
+    #[must_use]
+    pub const fn of(place: Place, record: Result<SessionRecord, BadRecord>) -> Self {
+        Self { place, record, is_finished: false, receipt: None, tries: 0 }
+    }
 }
 
 /// Where a record stands, for people: the one thing that is said about a line that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// The number of its first line, from 1.
     Line(u64),
+    /// A message of a queue, by the id the queue gave it.
+    Message(String),
+    /// The backlog.
+    Backlog,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
+            Self::Message(id) => write!(f, "message {id}"),
+            Self::Backlog => f.write_str("the backlog"),
         }
     }
 }
@@ -98,6 +156,15 @@ pub struct Tally {
     pub records: u64,
     /// The digest of all bytes, once the end was reached.
     pub sha256: Option<Sha256Digest>,
+}
+
+/// How a queue is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// An SQS-compatible server; AWS itself if none.
+    pub endpoint_url: Option<String>,
+    /// An empty queue this long ends the source; zero: never.
+    pub idle_exit: Duration,
 }
 
 /// What the fields of a record are checked against.
@@ -159,6 +226,16 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A queue or the ledger's backlog does not answer, or refuses.
+    #[error("cannot {action}")]
+    Unanswered {
+        /// What was asked.
+        action: &'static str,
+        /// What it means.
+        code: Code,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What had been set aside from the source cannot be read or written; see `unfinished`.
     #[error("cannot set lines aside")]
     SetAside(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -171,6 +248,7 @@ impl SourceError {
         match self {
             Self::Open { .. } | Self::Read { .. } | Self::SetAside(_) => Code::InputUnreadable,
             Self::Header { .. } => Code::InputInvalid,
+            Self::Unanswered { code, .. } => *code,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::archive::Integration;
 use crate::gate::Gate;
 use crate::metrics::SessionMeter;
 use crate::model::record::SessionRecord;
+use crate::source::Delivery;
 use crate::veriff::{Call, VeriffError};
 
 /// One integration in a run.
@@ -28,6 +29,10 @@ pub(super) struct Held(Box<Done>);
 impl Held {
     pub(super) fn of(done: Done) -> Self {
         Self(Box::new(done))
+    }
+
+    pub(super) const fn delivery(&self) -> &Delivery {
+        &self.0.taken.delivery
     }
 
     pub(super) fn into_done(self) -> Done {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::{Cost, Done, Taken};
 use crate::error::Code;
@@ -19,6 +19,7 @@ pub(super) type Finished = (Result<Visit, VisitError>, Cost);
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     tasks: JoinSet<Finished>,
+    handles: HashMap<Id, AbortHandle>,
     taken: HashMap<Id, Taken>,
     busy: HashSet<SessionId>,
 }
@@ -30,6 +31,8 @@ pub(super) enum Landing {
     Ended(Done),
     /// The task panicked: a defect of this program; the session was not done.
     Panicked(Done),
+    /// It was given up because another worker has the session by now.
+    Lost(Done),
 }
 
 impl Flight {
@@ -51,21 +54,41 @@ impl Flight {
         self.busy.insert(taken.record.session_id.clone());
         let task = self.tasks.spawn(visit);
         self.taken.insert(task.id(), taken);
+        self.handles.insert(task.id(), task);
+    }
+
+    /// Lists the deliveries under way.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        self.taken.values().map(|taken| &taken.delivery)
+    }
+
+    /// Gives up one session, whose lease is lost. It lands like any other.
+    pub(super) fn abandon(&mut self, session: &SessionId) {
+        let found = self.taken.iter().find(|(_, taken)| taken.record.session_id == *session);
+        if let Some(handle) = found.and_then(|(id, _)| self.handles.get(id)) {
+            handle.abort();
+        }
     }
 
     /// Waits for the next session to end; nothing if there is none. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Landing> {
         loop {
             let (id, finished) = match self.tasks.join_next_with_id().await? {
-                Ok((id, finished)) => (id, Some(finished)),
-                Err(error) => (error.id(), None),
+                Ok((id, finished)) => (id, Ok(finished)),
+                Err(error) => (error.id(), Err(error)),
             };
+            self.handles.remove(&id);
             // Every task has its session; one that has not was never begun here.
             let Some(taken) = self.taken.remove(&id) else { continue };
             self.busy.remove(&taken.record.session_id);
             return Some(match finished {
-                Some((visit, cost)) => Landing::Ended(Done { taken, visit, cost }),
-                None => Landing::Panicked(not_done(taken, Code::InternalError, "the program failed on this session")),
+                Ok((visit, cost)) => Landing::Ended(Done { taken, visit, cost }),
+                Err(error) if error.is_cancelled() => Landing::Lost(not_done(
+                    taken,
+                    Code::LeaseLost,
+                    "the lease was not renewed in time; another worker may have the session",
+                )),
+                Err(_) => Landing::Panicked(not_done(taken, Code::InternalError, "the program failed on this session")),
             });
         }
     }
@@ -74,6 +97,7 @@ impl Flight {
     pub(super) async fn give_up(&mut self) -> Vec<Done> {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+        self.handles.clear();
         self.busy.clear();
         let given_up =
             self.taken.drain().map(|(_, taken)| not_done(taken, Code::RunStopped, "the run was told to stop"));

@@ -16,9 +16,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::desk::Desk;
+use self::desk::Held;
 use self::flight::{Finished, Flight, Landing, not_done};
 use self::second::SecondTry;
-use self::settle::RELEASE_DELAY;
 use crate::archive::{Archiver, Integration};
 use crate::clock::Clock;
 use crate::error::Code;
@@ -28,7 +28,7 @@ use crate::metrics::{Board, Meter, SessionMeter};
 use crate::model::record::SessionRecord;
 use crate::model::retention::Mode;
 use crate::results::{Outcome, ResultLine, ResultsFile};
-use crate::source::{Delivery, Source, SourceError};
+use crate::source::{Delivery, Release, Source, SourceError};
 use crate::stop::Stop;
 use crate::summary::{Stopped, Tally};
 use crate::veriff::settings::IntegrationKind;
@@ -94,6 +94,8 @@ pub struct Worker {
     pub tally: Tally,
     /// Records received.
     pub records: u64,
+    /// The source hands out again what is released, see [`Source::keeps`].
+    pub source_keeps: bool,
     /// Why the run stopped early, if it did.
     pub stopped: Option<Stopped>,
 }
@@ -132,20 +134,31 @@ struct End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
+    /// What the source hands out.
     First,
+    /// What was set aside, tried once more.
     Second,
+    /// What was set aside and not tried again: it is only told of.
+    Telling,
 }
 
 impl Worker {
     /// Works until the source ends or the run is told to stop. Returns the source's own tally.
     pub async fn run(&mut self, mut source: Box<dyn Source>) -> crate::source::Tally {
+        self.source_keeps = source.keeps();
         Box::pin(self.work(source.as_mut(), Pass::First)).await;
         self.settle_held(source.as_mut()).await;
         let deferred = self.board.deferred.get();
         if deferred > 0 {
             let before = self.tally.sessions();
+            if self.stopped.is_none() && source.turn_back() {
+                Box::pin(self.work(source.as_mut(), Pass::Second)).await;
+                self.settle_held(source.as_mut()).await;
+            }
+            // What a source keeps is with it again, and is only told of.
+            let pass = if self.source_keeps { Pass::Telling } else { Pass::Second };
             let mut second = SecondTry::of(Arc::clone(&self.ledger), self.archiver.run_id.clone());
-            Box::pin(self.work(&mut second, Pass::Second)).await;
+            Box::pin(self.work(&mut second, pass)).await;
             self.settle_held(&mut second).await;
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
             if matches!(self.stopped, Some(Stopped::Fatal(_))) {
@@ -154,6 +167,9 @@ impl Worker {
             } else {
                 self.tally.repeated += rest;
             }
+        }
+        if let Err(error) = source.close().await {
+            tracing::warn!(error.code = %error.code(), "sessions that were taken and not begun come again only when their lease lapses: {error}");
         }
         if let Some(results) = self.results.take()
             && let Err(error) = results.finish().await
@@ -172,7 +188,7 @@ impl Worker {
         let stop = self.stop.clone();
         loop {
             if let Some(delivery) = waiting.take_if(|delivery| !flight.has(delivery)) {
-                self.take(delivery, source, &mut flight).await;
+                self.take(delivery, source, &mut flight, pass).await;
             }
             if self.stopped.is_some() {
                 self.drain(source, &mut flight).await;
@@ -187,15 +203,18 @@ impl Worker {
                 biased;
                 stopped = stop.requested(), if self.stopped.is_none() => self.stopped = Some(stopped),
                 Some(landing) = flight.next(), if !flight.is_empty() => self.landed(landing, source, pass).await,
-                _ = watch.tick() => self.watch(!flight.is_empty()),
+                _ = watch.tick() => {
+                    self.watch(!flight.is_empty());
+                    self.renew(source, &mut flight, waiting.as_ref()).await;
+                }
                 received = source.receive(), if has_room => match received {
-                    Ok(Some(delivery)) if self.is_over_limit(pass) => drop(delivery),
+                    Ok(Some(delivery)) if self.is_over_limit(pass) => self.hand_back(&delivery, source, Release::AtOnce).await,
                     Ok(Some(delivery)) => {
                         self.records += u64::from(pass == Pass::First);
                         if flight.has(&delivery) {
                             waiting = Some(delivery);
                         } else {
-                            self.take(delivery, source, &mut flight).await;
+                            self.take(delivery, source, &mut flight, pass).await;
                         }
                     }
                     Ok(None) => ended = true,
@@ -219,7 +238,7 @@ impl Worker {
     }
 
     /// Begins a session, or settles a delivery that cannot be begun.
-    async fn take(&mut self, delivery: Delivery, source: &mut dyn Source, flight: &mut Flight) {
+    async fn take(&mut self, delivery: Delivery, source: &mut dyn Source, flight: &mut Flight, pass: Pass) {
         let (record, desk) = match self.admit(&delivery) {
             Ok(admitted) => admitted,
             Err(reason) => {
@@ -235,7 +254,7 @@ impl Worker {
         if let Some(reason) = stopped {
             return self.give_back(delivery, source, code_of(reason), reason.as_str()).await;
         }
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || pass == Pass::Telling {
             return self.give_back_deferred(delivery, source).await;
         }
         let skip_settled = match self.skip_settled(&record).await {
@@ -288,6 +307,24 @@ impl Worker {
                 self.stopped = Some(Stopped::Fatal(Code::InternalError));
                 self.write_down_pending(done, source).await;
             }
+            Landing::Lost(done) => self.tell_of_lost(&done).await,
+        }
+    }
+
+    /// Renews the leases of all that is in hand. What is lost is given up: another worker has it, and two do no harm but
+    /// do the work twice.
+    async fn renew(&mut self, source: &mut dyn Source, flight: &mut Flight, waiting: Option<&Delivery>) {
+        let held = self.desks.values().flat_map(|desk| desk.held.iter().map(Held::delivery));
+        let in_hand: Vec<&Delivery> = flight.deliveries().chain(held).chain(waiting).collect();
+        match source.extend(&in_hand).await {
+            Ok(lost) => {
+                for session in lost {
+                    tracing::warn!(session.id = %session, error.code = %Code::LeaseLost, "the lease was not renewed in time");
+                    flight.abandon(&session);
+                }
+            }
+            // They last for a while yet, and are renewed at the next look.
+            Err(error) => tracing::warn!(error.code = %error.code(), "leases could not be renewed: {error}"),
         }
     }
 
@@ -307,7 +344,12 @@ impl Worker {
             line.message = Some(reason.to_owned());
             self.tell(&line).await;
         }
-        if let Err(error) = source.release(&delivery, RELEASE_DELAY).await {
+        self.hand_back(&delivery, source, Release::Later).await;
+    }
+
+    /// Gives a delivery back to its source.
+    async fn hand_back(&mut self, delivery: &Delivery, source: &mut dyn Source, how: Release) {
+        if let Err(error) = source.release(delivery, how).await {
             self.source_failed(&error);
         }
     }
@@ -382,7 +424,7 @@ impl Worker {
     /// Tells whether another session would be one too many. Asked when there is one, so that a run which ends exactly
     /// at its limit has not been stopped by it.
     fn is_over_limit(&mut self, pass: Pass) -> bool {
-        if pass == Pass::Second {
+        if pass != Pass::First {
             return false;
         }
         let reached = |limit: Option<u64>, number: u64| limit.is_some_and(|limit| number >= limit);

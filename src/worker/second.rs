@@ -2,19 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::ledger::Ledger;
 use crate::model::record::SessionRecord;
 use crate::model::{RunId, SessionId};
-use crate::source::{Delivery, Place, Source, SourceError, Tally};
+use crate::source::{Delivery, Place, Release, Source, SourceError, Tally};
 
 /// How many sessions are read back at once.
 const PAGE: u32 = 256;
 
-/// The sessions that a run set aside.
+/// The sessions that a run set aside and that are still as it left them.
 #[derive(Debug)]
 pub(super) struct SecondTry {
     ledger: Arc<dyn Ledger>,
@@ -42,14 +41,14 @@ impl Source for SecondTry {
             return Ok(None);
         };
         self.records += 1;
-        Ok(Some(Delivery { place: Place::Line(self.records), record: Ok(record), is_finished: false }))
+        Ok(Some(Delivery::of(Place::Line(self.records), Ok(record))))
     }
 
     async fn acknowledge(&mut self, _: &Delivery) -> Result<(), SourceError> {
         Ok(())
     }
 
-    async fn release(&mut self, _: &Delivery, _: Duration) -> Result<(), SourceError> {
+    async fn release(&mut self, _: &Delivery, _: Release) -> Result<(), SourceError> {
         Ok(())
     }
 

@@ -14,16 +14,16 @@ use crate::ledger::{LedgerError, SessionEntry, State};
 use crate::model::SessionId;
 use crate::results::{Outcome, ResultLine, ResultsError};
 use crate::retry::Backoff;
-use crate::source::Source;
+use crate::source::{Release, Source};
 use crate::summary::Stopped;
 use crate::veriff::VeriffError;
 use crate::visit::VisitError;
 
 /// How often a ledger commit is tried before the run ends.
-const COMMIT_TRIES: u32 = 4;
+const COMMIT_TRIES: u32 = 8;
 
-/// How long a source is asked to keep a session that was given back.
-pub(super) const RELEASE_DELAY: Duration = Duration::from_mins(5);
+/// A session that may still change is not looked at again sooner, however short `settle_after` is.
+const SHORTEST_LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// Decides what becomes of a session whose visit has ended.
@@ -163,7 +163,7 @@ impl Worker {
             && !self.dry_run
             && let Some(code) = passing(&done, &end)
         {
-            return self.defer(done, End { code: Some(code), ..end }).await;
+            return self.defer(done, End { code: Some(code), ..end }, source).await;
         }
         self.write_down(done, end, source).await;
     }
@@ -188,7 +188,8 @@ impl Worker {
     }
 
     /// Sets a session aside for another try at the end. The ledger keeps it, so that memory does not grow.
-    async fn defer(&mut self, done: Done, end: End) {
+    /// A source that keeps it hands it out again, to whichever worker asks.
+    async fn defer(&mut self, done: Done, end: End, source: &mut dyn Source) {
         let session = done.taken.record.session_id.clone();
         if self.commit(&done, &end).await {
             tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for another try at the end of the run");
@@ -197,6 +198,7 @@ impl Worker {
                 self.tally.note(visit.new, &visit.anomalies);
                 self.board.media.add(visit.new.0);
             }
+            self.hand_back(&done.taken.delivery, source, Release::Later).await;
         } else {
             self.tally.count(Outcome::Pending, end.code);
         }
@@ -204,6 +206,9 @@ impl Worker {
 
     /// Writes a session's end into ledger and results, and tells the source, in that order.
     pub(super) async fn write_down(&mut self, done: Done, mut end: End, source: &mut dyn Source) {
+        if self.source_keeps && end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable) {
+            end.outcome = Outcome::Pending;
+        }
         if !self.commit(&done, &end).await {
             end = End { outcome: Outcome::Pending, code: Some(Code::LedgerUnavailable), message: end.message };
         }
@@ -219,13 +224,25 @@ impl Worker {
         }
         let line = line(&done, &end);
         self.tell(&line).await;
-        let told = match end.outcome {
-            Outcome::Failed | Outcome::Pending => source.release(&done.taken.delivery, RELEASE_DELAY).await,
-            _ => source.acknowledge(&done.taken.delivery).await,
+        let told = match release_of(&end) {
+            Some(how) => source.release(&done.taken.delivery, how).await,
+            None => source.acknowledge(&done.taken.delivery).await,
         };
         if let Err(error) = told {
             self.source_failed(&error);
         }
+    }
+
+    /// Tells of a session that another worker has by now: nothing is written down, because that is for the other to do.
+    pub(super) async fn tell_of_lost(&mut self, done: &Done) {
+        let told = done.visit.as_ref().ok();
+        let message = told.and_then(|visit| visit.message.clone());
+        let end = End { outcome: Outcome::Pending, code: Some(Code::LeaseLost), message };
+        self.log(done, &end);
+        self.tally.count(end.outcome, end.code);
+        self.board.sessions.increment();
+        let line = line(done, &end);
+        self.tell(&line).await;
     }
 
     /// Commits a session to the ledger; false if the ledger is out of reach, which ends the run.
@@ -289,7 +306,29 @@ impl Worker {
             media: visit.map(|visit| visit.media.clone()).unwrap_or_default(),
             run_id: self.archiver.run_id.clone(),
             at: self.clock.now(),
+            look_again_at: self.look_again_at(done, end, created_at, decided_at),
         }
+    }
+
+    /// Says when a session that may still change is to be looked at again: after `settle_after`, until it is settled or
+    /// Veriff may have deleted it.
+    fn look_again_at(
+        &self,
+        done: &Done,
+        end: &End,
+        created_at: Option<Timestamp>,
+        decided_at: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let visit = done.visit.as_ref().ok()?;
+        let is_open = matches!(end.outcome, Outcome::Archived | Outcome::Unchanged) && !visit.settled;
+        if !self.source_keeps || !is_open {
+            return None;
+        }
+        let settings = self.desks.get(&done.taken.desk)?.integration.client.settings();
+        let known = self.deadline(&done.taken.desk, created_at, decided_at);
+        let gone_at = known.or_else(|| Some(visit.first_visit_at?.plus(settings.horizon)))?;
+        let look_again_at = self.clock.now().plus(settings.settle_after.max(SHORTEST_LOOK_AGAIN));
+        (look_again_at < gone_at).then_some(look_again_at)
     }
 
     /// Returns when Veriff may delete the media: the earliest time known of the session plus the horizon.
@@ -334,6 +373,16 @@ impl Worker {
         tracing::error!(error.code = %error.code(), "results can no longer be written: {error}");
         self.stopped.get_or_insert(Stopped::Fatal(error.code()));
         self.results = None;
+    }
+}
+
+/// Says how a session that ended is given back to its source; nothing if it is done.
+fn release_of(end: &End) -> Option<Release> {
+    match end.outcome {
+        Outcome::Archived | Outcome::Unchanged | Outcome::Absent => None,
+        Outcome::Failed => Some(Release::ForGood),
+        Outcome::Pending if end.code == Some(Code::RunStopped) => Some(Release::AtOnce),
+        Outcome::Pending => Some(Release::Later),
     }
 }
 

@@ -69,6 +69,8 @@ struct PlanSessions {
     failed: u64,
     /// Not at Veriff when last asked.
     absent: u64,
+    /// Closed by a person, and looked at all the same.
+    accepted: u64,
     /// Left out with `--skip-settled`.
     skipped: u64,
 }
@@ -154,6 +156,7 @@ impl Plan {
             pending: counts.pending,
             failed: counts.failed,
             absent: counts.absent,
+            accepted: counts.accepted,
             skipped: counts.skipped,
         };
         let deadlines = PlanDeadlines {
@@ -196,7 +199,14 @@ impl Plan {
 
 impl PlanSessions {
     const fn sum(&self) -> u64 {
-        self.new + self.settled + self.unsettled + self.pending + self.failed + self.absent + self.skipped
+        self.new
+            + self.settled
+            + self.unsettled
+            + self.pending
+            + self.failed
+            + self.absent
+            + self.accepted
+            + self.skipped
     }
 }
 
@@ -236,13 +246,14 @@ impl Answer for Plan {
         )?;
         writeln!(
             out,
-            "sessions   {} new, {} pending, {} failed before, {} archived and unsettled, {} settled, {} absent, {} skipped",
+            "sessions   {} new, {} pending, {} failed before, {} archived and unsettled, {} settled, {} absent, {} accepted, {} skipped",
             sessions.new,
             sessions.pending,
             sessions.failed,
             sessions.unsettled,
             sessions.settled,
             sessions.absent,
+            sessions.accepted,
             sessions.skipped
         )?;
         let gib = ratio(work.bytes, 1 << 30);

@@ -16,10 +16,11 @@ pub(super) use document::Plan;
 
 use self::estimate::{Estimate, Sample};
 use self::tally::Tally;
-use super::connect::open_source;
+use super::connect::open_file;
 use super::output::print;
 use super::source::SourceArgs;
 use super::{GlobalArgs, StoreArgs};
+use crate::backlog::BacklogView;
 use crate::catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -92,7 +93,7 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
                     tracing::warn!("{}: {}", delivery.place, bad.reason);
                 }
             }
-            Ok(_) if delivery.is_finished && args.source.only.is_some() => tally.finished_records += 1,
+            Ok(_) if delivery.is_finished && args.source.format.only.is_some() => tally.finished_records += 1,
             Ok(record) => {
                 let integration = integration_of(&record, args, &config)?;
                 let row = match &ledger {
@@ -114,6 +115,14 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
     );
     print(&plan, global.format())?;
     Ok(plan.exit())
+}
+
+/// Opens the source to be looked at; nothing of a backlog is leased.
+async fn open_source(args: &SourceArgs, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Box<dyn Source>> {
+    match &args.sessions {
+        Some(sessions) => open_file(sessions, &args.format, config, clock).await,
+        None => Ok(Box::new(BacklogView::new(ledger::open(&config.ledger_url).await?))),
+    }
 }
 
 fn integration_of<'a>(

@@ -36,6 +36,7 @@ pub(super) struct Counts {
     pub(super) pending: u64,
     pub(super) failed: u64,
     pub(super) absent: u64,
+    pub(super) accepted: u64,
     pub(super) skipped: u64,
 }
 
@@ -109,6 +110,10 @@ impl<'a> Tally<'a> {
             Some((State::Archived, settled)) => {
                 let counter = if settled { &mut self.sessions.settled } else { &mut self.sessions.unsettled };
                 *counter += 1;
+                (false, self.estimate.list_requests)
+            }
+            Some((State::Accepted, _)) => {
+                self.sessions.accepted += 1;
                 (false, self.estimate.list_requests)
             }
             Some((State::Absent, _)) => {

@@ -4,6 +4,8 @@
 //! read, so that a look at the numbers never waits for a run, nor a run for the look. Other processes may use the same
 //! file on the same machine; they wait for one another.
 
+mod backlog;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -14,6 +16,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
+use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::location::Location;
 use super::overview::Group;
 use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
@@ -36,13 +39,13 @@ const READERS: u32 = 2;
 
 /// Every migration; a released one is never edited, see `migrations/README.md`.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        Cow::Borrowed("sessions media runs"),
-        MigrationType::Simple,
-        include_str!("../../migrations/sqlite/0001_sessions_media_runs.sql").into_sql_str(),
-        false,
-    )])
+    let migration = |version, description, sql: &'static str| {
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
+        migration(2, "backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
+    ])
 });
 
 /// A ledger in an SQLite file.
@@ -270,6 +273,7 @@ impl Ledger for SqliteLedger {
             .execute(&mut *transaction)
             .await
             .map_err(failed())?;
+        backlog::follow_commit(&mut transaction, entry).await.map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
         Ok(made.state)
     }
@@ -290,7 +294,7 @@ impl Ledger for SqliteLedger {
         after: Option<&SessionId>,
         limit: u32,
     ) -> Result<Vec<SessionRecord>, LedgerError> {
-        let codes: Vec<Code> = Code::ALL.iter().copied().filter(|code| code.is_retryable()).collect();
+        let codes = backlog::retryable_codes();
         sqlx::query(LEFT_BY_RUN)
             .bind(run_id.as_str())
             .bind(after.map_or("", SessionId::as_str))
@@ -302,6 +306,49 @@ impl Ledger for SqliteLedger {
             .iter()
             .map(|row| record_of(&Columns(row)))
             .collect()
+    }
+
+    async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError> {
+        self.add_to_backlog(entries, run_id, at).await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, LedgerError> {
+        self.claim_from_backlog(claim).await
+    }
+
+    async fn renew(
+        &self,
+        holder: &RunId,
+        sessions: &[SessionId],
+        until: Timestamp,
+    ) -> Result<Vec<SessionId>, LedgerError> {
+        self.renew_leases(holder, sessions, until).await
+    }
+
+    async fn end_lease(
+        &self,
+        holder: &RunId,
+        session: &SessionId,
+        comes_again: Option<Comeback>,
+    ) -> Result<bool, LedgerError> {
+        self.end_one_lease(holder, session, comes_again).await
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError> {
+        self.list_sessions(filter, after, limit).await
+    }
+
+    async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
+        self.retry_sessions(filter, at).await
+    }
+
+    async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
+        self.accept_sessions(filter, reason, at).await
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
@@ -325,6 +372,7 @@ impl Ledger for SqliteLedger {
         Ok(Overview {
             oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
             runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
+            backlog: self.count_backlog(&mut snapshot).await?,
             ..Overview::of(&groups)
         })
     }
@@ -402,6 +450,7 @@ mod tests {
             (GROUPS, "USING COVERING INDEX sessions_overview"),
             (OLDEST_PENDING, "USING COVERING INDEX sessions_oldest_pending"),
             (LEFT_BY_RUN, "USING INDEX sessions_left_by_run (run_id=? AND session_id>?)"),
+            (backlog::NEXT, "USING COVERING INDEX backlog_next (integration=?)"),
         ] {
             let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
                 .fetch_all(&ledger.writer)
@@ -447,6 +496,7 @@ mod tests {
                 media: Vec::new(),
                 run_id: RunId::parse("r").unwrap(),
                 at: Timestamp::from_unix_seconds(0),
+                look_again_at: None,
             })
             .await
             .unwrap_err();
