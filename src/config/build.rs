@@ -366,7 +366,7 @@ impl Builder<'_> {
             let text = error.to_string();
             self.report("ledger.url", text.strip_prefix("ledger.url ").unwrap_or(&text));
         }
-        self.show("ledger.url", url.as_str());
+        self.show("ledger.url", crate::ledger::shown_url(&url));
         url
     }
 

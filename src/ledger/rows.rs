@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
+use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
 use super::{LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
@@ -122,12 +123,16 @@ impl<'r> Columns<'r> {
         self.get(column).map(Timestamp::from_unix_millis)
     }
 
-    fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
+    pub(super) fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
         Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_unix_millis))
     }
 
     fn run_id(&self) -> Result<RunId, LedgerError> {
         RunId::parse(self.get("run_id")?).map_err(|_| LedgerError::Damaged("run_id"))
+    }
+
+    fn turn(&self) -> Result<Turn, LedgerError> {
+        Turn::parse(self.get("turn")?).ok_or(LedgerError::Damaged("turn"))
     }
 
     fn state(&self) -> Result<State, LedgerError> {
@@ -216,4 +221,31 @@ pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
             bytes: columns.count("bytes")?,
         },
     })
+}
+
+pub(super) fn listed_of(columns: &Columns<'_>) -> Result<ListedSession, LedgerError> {
+    let waiting = match columns.get::<Option<&str>>("turn")? {
+        None => None,
+        Some(_) => Some(Waiting {
+            turn: columns.turn()?,
+            due_at: columns.time("due_at")?,
+            leased_by: columns
+                .get::<Option<&str>>("leased_by")?
+                .map(|id| RunId::parse(id).map_err(|_| LedgerError::Damaged("leased_by")))
+                .transpose()?,
+            tries: columns.get("tries")?,
+        }),
+    };
+    Ok(ListedSession { row: session_of(columns)?, waiting })
+}
+
+/// Takes over how many sessions are in the turn of a row.
+pub(super) fn count_turn(counts: &mut BacklogCounts, columns: &Columns<'_>) -> Result<(), LedgerError> {
+    let sessions = columns.count("sessions")?;
+    match columns.turn()? {
+        Turn::Ready => counts.ready = sessions,
+        Turn::Waiting => counts.waiting = sessions,
+        Turn::Leased => counts.leased = sessions,
+    }
+    Ok(())
 }

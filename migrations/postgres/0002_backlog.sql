@@ -1,0 +1,32 @@
+-- Why a person closed a session that cannot be saved, and when.
+ALTER TABLE sessions ADD COLUMN accepted_reason TEXT;
+ALTER TABLE sessions ADD COLUMN accepted_at BIGINT;
+
+-- Sessions still to do: ready to be handed out, waiting until due_at, or leased until due_at. A session that is done has no
+-- row, so the table stays as long as the work that is left, however many sessions are archived.
+--
+-- Every hand-out leaves a dead row and dead index entries at the head of the queue, so the table is vacuumed by how many
+-- have died, not by what share of it, and without pauses: it is small, and everyone waits behind it.
+CREATE TABLE backlog (
+    session_id  TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES sessions (session_id),
+    integration TEXT COLLATE "C" NOT NULL,
+    deadline_at BIGINT,
+    turn        TEXT COLLATE "C" NOT NULL CHECK (turn IN ('ready', 'waiting', 'leased')),
+    due_at      BIGINT NOT NULL,
+    leased_by   TEXT COLLATE "C",
+    tries       BIGINT NOT NULL DEFAULT 0,
+    CHECK ((turn = 'leased') = (leased_by IS NOT NULL))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- What is handed out next; unknown deadlines sort first.
+CREATE INDEX backlog_next ON backlog (integration, deadline_at NULLS FIRST, session_id) WHERE turn = 'ready';
+
+-- What becomes ready next: waits that are over and leases that have lapsed.
+CREATE INDEX backlog_due ON backlog (due_at) WHERE turn <> 'ready';
+
+-- What `backlog list` shows, by deadline.
+CREATE INDEX sessions_by_deadline ON sessions (deadline_at NULLS FIRST, session_id);
