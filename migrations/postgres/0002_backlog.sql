@@ -28,5 +28,5 @@ CREATE INDEX backlog_next ON backlog (integration, deadline_at NULLS FIRST, sess
 -- What becomes ready next: waits that are over and leases that have lapsed.
 CREATE INDEX backlog_due ON backlog (due_at) WHERE turn <> 'ready';
 
--- What `backlog list` shows, by deadline.
-CREATE INDEX sessions_by_deadline ON sessions (deadline_at NULLS FIRST, session_id);
+-- What `backlog list` shows; unknown deadlines sort first. A pair is compared as one value, which a null would spoil.
+CREATE INDEX backlog_by_deadline ON backlog (coalesce(deadline_at, -1), session_id);

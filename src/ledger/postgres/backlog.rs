@@ -227,7 +227,7 @@ impl PostgresLedger {
             .execute(&mut *open)
             .await?
             .rows_affected();
-        let mut ended = 0;
+        let mut ended: i64 = 0;
         if added < ids.len() as u64 {
             sqlx::query(ADVANCE).bind(&ids).execute(&mut *open).await?;
             ended = sqlx::query_scalar(COUNT_ENDED).bind(&ids).fetch_one(&mut *open).await?;
