@@ -65,8 +65,9 @@ CREATE INDEX sessions_overview ON sessions (state, code) INCLUDE (deadline_at, c
 -- The session that waits longest.
 CREATE INDEX sessions_oldest_pending ON sessions (first_visited_at) WHERE state = 'pending';
 
--- What a run left for one more try.
-CREATE INDEX sessions_left_by_run ON sessions (run_id, session_id) WHERE state IN ('failed', 'pending');
+-- What a run left for one more try; whatever is left has a code.
+CREATE INDEX sessions_left_by_run ON sessions (run_id, session_id)
+    WHERE state IN ('failed', 'pending') AND code IS NOT NULL;
 
 CREATE TABLE media (
     session_id TEXT COLLATE "C" NOT NULL REFERENCES sessions (session_id),

@@ -3,6 +3,7 @@
 //! Reasons never repeat the text, because a URL of a database server may hold a password.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use url::Url;
@@ -142,9 +143,41 @@ fn refused<T>(reason: &str) -> Result<T, LedgerError> {
     Err(LedgerError::Url(reason.to_owned()))
 }
 
+/// `ledger.url`, which may hold a password and prints without it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LedgerUrl(String);
+
+impl LedgerUrl {
+    /// Takes the text as it is; [`super::check_url`] says whether it names a ledger.
+    #[must_use]
+    pub const fn of(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Returns the text as anyone may see it: `[redacted]` in place of a password.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        shown(&self.0)
+    }
+}
+
+/// The whole text, for whoever opens the ledger.
+impl Deref for LedgerUrl {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LedgerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
 /// Returns `ledger.url` as anyone may see it: `[redacted]` in place of a password.
-#[must_use]
-pub fn shown(url: &str) -> String {
+fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
@@ -237,7 +270,9 @@ mod tests {
         ] {
             assert_eq!(shown(url), seen);
         }
-        let location = Location::parse("postgres://ledger:hunter2@db/x").unwrap();
+        let url = LedgerUrl::of("postgres://ledger:hunter2@db/x".to_owned());
+        assert_eq!(format!("{url:?}"), "\"postgres://ledger:[redacted]@db/x\"");
+        let location = Location::parse(&url).unwrap();
         assert_eq!(format!("{location:?}"), "Server(postgres://ledger:[redacted]@db/x)");
     }
 }

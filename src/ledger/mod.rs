@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use backlog::{
     Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn, Waiting, Which,
 };
-pub use location::shown as shown_url;
+pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};

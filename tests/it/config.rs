@@ -78,7 +78,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         [queue]
         idle_exit = "60s"
         [ledger]
-        url = "postgres://user:hunter2@db/ledger"
+        url = "postgres://user:hunter2@db/ledger?sslmode=never"
         "#,
     );
     for problem in [

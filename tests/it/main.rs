@@ -12,6 +12,7 @@ mod docs;
 mod faults;
 mod floors;
 mod formats;
+mod ledger_server;
 mod limits;
 mod program;
 mod support;

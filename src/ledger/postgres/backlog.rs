@@ -4,8 +4,9 @@
 //! next is read from an index that holds nothing but sessions that are ready. Whoever locks rows of both tables locks the
 //! session first.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{MutexGuard, PoisonError};
 
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
@@ -23,6 +24,56 @@ use crate::model::{RunId, SessionId};
 /// How many waits that are over and leases that have lapsed one claim makes ready: enough to keep up with any number of
 /// workers, few enough for one short statement.
 const WAKE_LIMIT: i64 = 1000;
+
+/// How many claims go on where the one before ended until one looks at the whole queue again. A session that became due in
+/// the meantime, or was added with an earlier deadline, waits no longer than this. In between, a claim does not walk over
+/// what the index still holds of all sessions handed out since the last vacuum, which no short queue would notice, but one
+/// of a million does.
+const CLAIMS_ON_END: u32 = 32;
+
+/// Where the index sorts an unknown deadline.
+const UNKNOWN: i64 = -1;
+
+/// A place in the queue: the deadline, then the id.
+type Place = (i64, String);
+
+/// Before every other place.
+const HEAD: Place = (i64::MIN, String::new());
+
+/// Where this process is in the queue of each integration. Only a hint: nothing is lost with it.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    claims: u32,
+    places: HashMap<String, Place>,
+}
+
+impl Queue {
+    /// Returns where the queues of these integrations go on; every so often that is their head.
+    fn places(&mut self, integrations: &[String]) -> Vec<Place> {
+        self.claims += 1;
+        if self.claims >= CLAIMS_ON_END {
+            self.reset();
+        }
+        let place = |name| self.places.get(name).cloned().unwrap_or(HEAD);
+        integrations.iter().map(place).collect()
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    fn go_on_behind(&mut self, found: &[(Place, Claimed)]) {
+        for (place, claimed) in found {
+            match self.places.get_mut(&claimed.integration) {
+                Some(known) if *known >= *place => {}
+                Some(known) => known.clone_from(place),
+                None => {
+                    self.places.insert(claimed.integration.clone(), place.clone());
+                }
+            }
+        }
+    }
+}
 
 const ADD_SESSIONS: &str = "
     INSERT INTO sessions (session_id, asked_integration, decided_at, retention_class, reference, integration, deadline_at,
@@ -80,22 +131,26 @@ macro_rules! lease {
     };
 }
 
-/// Each integration's next ones, and of these the earliest; the others are free again when the statement ends.
+/// Each integration's next ones from a place on, and of these the earliest; the others are free again when the statement
+/// ends.
 const CLAIM_DUE: &str = concat!(
     "WITH next AS MATERIALIZED (
-        SELECT one.session_id, one.deadline_at
-        FROM unnest($3::text[]) AS asked (integration) CROSS JOIN LATERAL (
-            SELECT session_id, deadline_at FROM backlog
-            WHERE turn = 'ready' AND integration = asked.integration
-            ORDER BY deadline_at NULLS FIRST, session_id LIMIT $4 FOR UPDATE SKIP LOCKED) AS one),
-    chosen AS (SELECT session_id FROM next ORDER BY deadline_at NULLS FIRST, session_id LIMIT $4)",
+        SELECT one.session_id, one.deadline
+        FROM unnest($3::text[], $5::bigint[], $6::text[]) AS asked (integration, deadline, session_id)
+        CROSS JOIN LATERAL (
+            SELECT backlog.session_id, coalesce(backlog.deadline_at, -1) AS deadline FROM backlog
+            WHERE turn = 'ready' AND backlog.integration = asked.integration
+                AND (coalesce(backlog.deadline_at, -1), backlog.session_id) >= (asked.deadline, asked.session_id)
+            ORDER BY coalesce(backlog.deadline_at, -1), backlog.session_id LIMIT $4 FOR UPDATE SKIP LOCKED) AS one),
+    chosen AS (SELECT session_id FROM next ORDER BY deadline, session_id LIMIT $4)",
     lease!()
 );
 
 const CLAIM_LEFT: &str = concat!(
     "WITH chosen AS MATERIALIZED (
         SELECT backlog.session_id FROM sessions JOIN backlog USING (session_id)
-        WHERE sessions.run_id = $1 AND sessions.state = 'failed' AND sessions.code = ANY($5)
+        WHERE sessions.run_id = $1 AND sessions.state = 'failed'
+            AND sessions.code IS NOT NULL AND sessions.code = ANY($5)
             AND backlog.integration = ANY($3) AND backlog.turn <> 'leased'
         ORDER BY sessions.session_id LIMIT $4 FOR UPDATE OF backlog SKIP LOCKED)",
     lease!()
@@ -233,34 +288,61 @@ impl PostgresLedger {
             ended = sqlx::query_scalar(COUNT_ENDED).bind(&ids).fetch_one(&mut *open).await?;
         }
         open.commit().await?;
+        self.queue().reset();
         let ended = u64::try_from(ended).unwrap_or(0);
         Ok(Added { added, ended, waiting: (entries.len() as u64).saturating_sub(added + ended) })
     }
 
     pub(super) async fn claim_once(&self, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
-        let statement = match claim.which {
-            Which::Due => {
-                let wake = sqlx::query(WAKE).bind(claim.now.unix_millis()).bind(WAKE_LIMIT);
-                wake.execute(&self.pool).await?;
-                CLAIM_DUE
+        match claim.which {
+            Which::Due => self.claim_due(claim).await,
+            Which::LeftByHolder => {
+                let rows = lease(CLAIM_LEFT, claim, claim.limit).bind(code_texts()).fetch_all(&self.pool).await?;
+                Ok(rows.iter().map(|row| claimed_of(row).map(|(_, claimed)| claimed)).collect::<Result<_, _>>()?)
             }
-            Which::LeftByHolder => CLAIM_LEFT,
-        };
-        let query = sqlx::query(statement)
-            .bind(claim.holder.as_str())
-            .bind(claim.now.plus(claim.lease).unix_millis())
-            .bind(claim.integrations.iter().map(|name| plain(name)).collect::<Vec<_>>())
-            .bind(i64::from(claim.limit));
-        let query = match claim.which {
-            Which::Due => query,
-            Which::LeftByHolder => query.bind(code_texts()),
-        };
-        let rows = query.fetch_all(&self.pool).await?;
-        let mut claimed = rows.iter().map(claimed_of).collect::<Result<Vec<_>, _>>()?;
+        }
+    }
+
+    /// Goes on where the last claim ended, and looks at the whole queue now and then and whenever that is not enough.
+    async fn claim_due(&self, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
+        let mut found = Vec::new();
+        let places = self.queue().places(&claim.integrations);
+        let is_whole = places.iter().all(|place| *place == HEAD);
+        if !is_whole {
+            self.lease_due(claim, &places, &mut found).await?;
+        }
+        if is_whole || found.len() < claim.limit as usize {
+            sqlx::query(WAKE).bind(claim.now.unix_millis()).bind(WAKE_LIMIT).execute(&self.pool).await?;
+            self.queue().reset();
+            let heads = vec![HEAD; claim.integrations.len()];
+            self.lease_due(claim, &heads, &mut found).await?;
+        }
         // An update returns rows in no order of ours.
-        claimed
-            .sort_unstable_by(|(a, one), (b, other)| (a, &one.record.session_id).cmp(&(b, &other.record.session_id)));
-        Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(found.into_iter().map(|(_, claimed)| claimed).collect())
+    }
+
+    /// Takes what is still missing, from these places on.
+    async fn lease_due(
+        &self,
+        claim: &Claim,
+        places: &[Place],
+        found: &mut Vec<(Place, Claimed)>,
+    ) -> Result<(), Failure> {
+        let missing = claim.limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        let rows = lease(CLAIM_DUE, claim, missing)
+            .bind(places.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>())
+            .bind(places.iter().map(|(_, session)| session.as_str()).collect::<Vec<_>>())
+            .fetch_all(&self.pool)
+            .await?;
+        let rows = rows.iter().map(claimed_of).collect::<Result<Vec<_>, _>>()?;
+        self.queue().go_on_behind(&rows);
+        found.extend(rows);
+        Ok(())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn renew_once(
@@ -301,7 +383,7 @@ impl PostgresLedger {
     ) -> Result<Vec<ListedSession>, Failure> {
         let (deadline_at, session) = match after {
             None => (i64::MIN, ""),
-            Some(place) => (place.deadline_at.map_or(-1, Timestamp::unix_millis), place.session_id.as_str()),
+            Some(place) => (place.deadline_at.map_or(UNKNOWN, Timestamp::unix_millis), place.session_id.as_str()),
         };
         let rows = filtered(if filter.in_backlog { LIST_BACKLOG } else { LIST_ALL }, filter)
             .bind(deadline_at)
@@ -314,6 +396,7 @@ impl PostgresLedger {
 
     pub(super) async fn retry_once(&self, filter: &Filter, at: Timestamp) -> Result<u64, Failure> {
         let row = filtered(RETRY, filter).bind(filter.in_backlog).bind(at.unix_millis()).fetch_one(&self.pool).await?;
+        self.queue().reset();
         Ok(Columns(&row).count("sessions")?)
     }
 
@@ -396,14 +479,24 @@ fn filtered<'q>(statement: &'static str, filter: &'q Filter) -> sqlx::query::Que
         .bind(sessions)
 }
 
-fn claimed_of(row: &PgRow) -> Result<(Option<Timestamp>, Claimed), LedgerError> {
+/// Binds the values 1 to 4 of a statement that leases.
+fn lease<'q>(statement: &'static str, claim: &'q Claim, limit: u32) -> sqlx::query::Query<'q, Postgres, PgArguments> {
+    sqlx::query(statement)
+        .bind(claim.holder.as_str())
+        .bind(claim.now.plus(claim.lease).unix_millis())
+        .bind(claim.integrations.iter().map(|name| plain(name)).collect::<Vec<_>>())
+        .bind(i64::from(limit))
+}
+
+fn claimed_of(row: &PgRow) -> Result<(Place, Claimed), LedgerError> {
     let columns = Columns(row);
     let claimed = Claimed {
         record: record_of(&columns)?,
         integration: columns.get("integration")?,
         tries: columns.get("tries")?,
     };
-    Ok((columns.time_if_known("deadline_at")?, claimed))
+    let deadline = columns.get::<Option<i64>>("deadline_at")?.unwrap_or(UNKNOWN);
+    Ok(((deadline, claimed.record.session_id.as_str().to_owned()), claimed))
 }
 
 fn listed(row: &PgRow) -> Result<ListedSession, LedgerError> {

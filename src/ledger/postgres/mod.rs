@@ -9,7 +9,7 @@ pub(super) mod connect;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,6 +47,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 #[derive(Debug)]
 pub(super) struct PostgresLedger {
     pool: PgPool,
+    queue: Mutex<backlog::Queue>,
 }
 
 impl PostgresLedger {
@@ -57,7 +58,7 @@ impl PostgresLedger {
         let applied = applied(&mut connection).await.map_err(|failure| failure.told("be opened"))?;
         schema::check(&MIGRATIONS, &applied)?;
         let _ = connection.close().await;
-        Ok(Self { pool: connect::pool(options) })
+        Ok(Self { pool: connect::pool(options), queue: Mutex::default() })
     }
 }
 
@@ -171,7 +172,8 @@ const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHE
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
     FROM sessions
-    WHERE run_id = $1 AND session_id > $2 AND state IN ('failed', 'pending') AND code = ANY($3)
+    WHERE run_id = $1 AND session_id > $2 AND state IN ('failed', 'pending')
+        AND code IS NOT NULL AND code = ANY($3)
     ORDER BY session_id LIMIT $4";
 
 const GROUPS: &str = "

@@ -348,7 +348,7 @@ async fn claims_commits_and_numbers_are_answered_by_indexes() {
         ("DELETE FROM backlog", "using backlog_pkey on backlog"),
         ("UPDATE sessions SET", "using sessions_pkey on sessions"),
         ("UPDATE sessions SET", "media_pkey on media"),
-        ("WHERE run_id = $1 AND session_id > $2", "using sessions_left_by_run on sessions"),
+        ("WHERE run_id = $1 AND session_id > $2", "sessions_left_by_run"),
         ("queue_deadline_at", "using backlog_by_deadline on backlog"),
         ("FROM sessions GROUP BY state, code", "Index Only Scan using sessions_overview on sessions"),
         ("min(first_visited_at)", "Index Only Scan using sessions_oldest_pending on sessions"),
