@@ -28,6 +28,22 @@ async fn postgres_keeps_the_contract_of_the_ledger() {
     suite(engine).await;
 }
 
+#[tokio::test]
+async fn every_engine_has_every_migration_under_the_same_name() {
+    let names = |engine: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
+        let files = std::fs::read_dir(folder).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names("postgres"), names("sqlite"));
+    let file = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}/ledger.db", file.path().display());
+    for url in [sqlite, postgres().await.create_database().await] {
+        let migrated = ledger::migrate(&url).await.unwrap();
+        assert_eq!(usize::try_from(migrated.to).unwrap(), names("sqlite").len());
+    }
+}
+
 async fn execute(url: &str, statements: &str) {
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
