@@ -29,6 +29,7 @@ const FLOW: &[&str] = &[
     "catalog",
     "gate",
     "budget",
+    "backlog",
     "unfinished",
     "results",
 ];
@@ -51,17 +52,23 @@ const HOMES: &[(&str, &[&str])] = &[
     ("globset", &["model/"]),
     ("hmac", &["veriff/"]),
     ("http_body", &["store/s3/"]),
+    ("http_body_util", &["telemetry/"]),
+    ("hyper", &["telemetry/"]),
+    ("hyper_util", &["telemetry/"]),
     ("indicatif", &["cli/"]),
     ("mimalloc", &["main.rs"]),
     ("jiff", &["clock.rs", "model/"]),
+    ("opentelemetry_proto", &["telemetry/"]),
+    ("prometheus_client", &["telemetry/"]),
+    ("prost", &["telemetry/"]),
     ("rand", &["retry.rs"]),
-    ("reqwest", &["veriff/"]),
+    ("reqwest", &["telemetry/", "veriff/"]),
     ("rustix", &["store/"]),
     ("serde_json_canonicalizer", &["catalog.rs"]),
     ("sqlx", &["ledger/"]),
     ("strsim", &["config/"]),
     ("toml", &["config/"]),
-    ("tracing_subscriber", &["telemetry.rs"]),
+    ("tracing_subscriber", &["telemetry/"]),
 ];
 
 /// One source file: its path below src, its top module, its code without comments and without its tests.

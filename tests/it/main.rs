@@ -3,16 +3,19 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod archive_s3;
+mod backlog;
 mod bad_input;
 mod cli;
 mod config;
 mod contracts;
 mod crash;
+mod deploy;
 mod docs;
 mod faults;
 mod floors;
 mod formats;
 mod ledger_server;
 mod limits;
+mod metrics;
 mod program;
 mod support;

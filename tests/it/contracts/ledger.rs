@@ -408,9 +408,6 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
     let mut expected = Vec::new();
     for number in 0..25 {
         let mut entry = failed(&format!("s{number:02}"), Code::VeriffUnavailable);
-        if number % 3 == 0 {
-            entry.state = State::Pending;
-        }
         entry.record.reference = Some(format!("order {number}"));
         entry.record.decided_at = Some(at(number));
         ledger.commit(&entry).await.unwrap();
@@ -419,6 +416,7 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
     for entry in [
         failed("s00x", Code::MediaMissing),
         pending("s01x"),
+        SessionEntry { state: State::Pending, ..failed("s04x", Code::RunStopped) },
         archived("s02x", 1, 1),
         SessionEntry { run_id: run("run-2"), ..failed("s03x", Code::VeriffUnavailable) },
     ] {

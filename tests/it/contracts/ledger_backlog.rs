@@ -176,6 +176,7 @@ async fn what_is_given_back_comes_again_in_its_time(ledger: &dyn Ledger) {
     assert!(ledger.end_lease(&run("one"), &id("tried"), Some(later)).await.unwrap());
     let at_once = Comeback { due_at: at(0), was_tried: false };
     assert!(ledger.end_lease(&run("one"), &id("untouched"), Some(at_once)).await.unwrap());
+    assert_eq!(counts(ledger).await, (1, 1, 0));
     let found = ledger.claim(&claim("two", 0, 2)).await.unwrap();
     assert_eq!((names(&found), found[0].tries), (vec!["untouched".to_owned()], 0));
     assert_eq!(counts(ledger).await, (0, 1, 1));
