@@ -191,10 +191,11 @@ fn tell(times: &mut [Duration]) {
         let at = (times.len() * per_mille / 1000).min(times.len().saturating_sub(1));
         times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
     };
-    let mean = times.iter().sum::<Duration>().as_secs_f64() * 1000.0 / times.len().max(1) as f64;
+    let mean = times.iter().sum::<Duration>() / u32::try_from(times.len().max(1)).unwrap_or(u32::MAX);
     println!(
-        "{:>7} calls, ms: mean {mean:.2}, median {:.2}, p99 {:.2}, most {:.2}",
+        "{:>7} calls, ms: mean {:.2}, median {:.2}, p99 {:.2}, most {:.2}",
         times.len(),
+        mean.as_secs_f64() * 1000.0,
         millis(500),
         millis(990),
         millis(1000)

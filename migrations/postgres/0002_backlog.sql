@@ -31,5 +31,6 @@ CREATE INDEX backlog_next ON backlog (integration, coalesce(deadline_at, -1), se
 -- What becomes ready next: waits that are over and leases that have lapsed.
 CREATE INDEX backlog_due ON backlog (due_at) WHERE turn <> 'ready';
 
--- What `backlog list` shows.
-CREATE INDEX backlog_by_deadline ON backlog (coalesce(deadline_at, -1), session_id);
+-- What `backlog list` shows. Not the expression of backlog_next, on purpose: a claim must never be planned over this index,
+-- which holds whatever is leased or waiting, and all integrations.
+CREATE INDEX backlog_by_deadline ON backlog (coalesce(deadline_at, 0), session_id);

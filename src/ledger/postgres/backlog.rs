@@ -31,8 +31,11 @@ const WAKE_LIMIT: i64 = 1000;
 /// of a million does.
 const CLAIMS_ON_END: u32 = 32;
 
-/// Where the index sorts an unknown deadline.
+/// Where the index of the queue sorts an unknown deadline, as the statements of claims say.
 const UNKNOWN: i64 = -1;
+
+/// Where a listing sorts it. Another number, so that neither is ever planned over the index of the other.
+const UNKNOWN_LISTED: i64 = 0;
 
 /// A place in the queue: the deadline, then the id.
 type Place = (i64, String);
@@ -201,9 +204,9 @@ const LIST_BACKLOG: &str = concat!(
     session_columns!(),
     ", backlog.deadline_at AS queue_deadline_at, backlog.turn, backlog.due_at, backlog.leased_by, backlog.tries
     FROM backlog JOIN sessions USING (session_id)
-    WHERE (coalesce(backlog.deadline_at, -1), backlog.session_id) > ($6, $7) AND",
+    WHERE (coalesce(backlog.deadline_at, 0), backlog.session_id) > ($6, $7) AND",
     filter!(),
-    " ORDER BY coalesce(backlog.deadline_at, -1), backlog.session_id LIMIT $8"
+    " ORDER BY coalesce(backlog.deadline_at, 0), backlog.session_id LIMIT $8"
 );
 
 const LIST_ALL: &str = concat!(
@@ -211,9 +214,9 @@ const LIST_ALL: &str = concat!(
     session_columns!(),
     ", sessions.deadline_at AS queue_deadline_at, backlog.turn, backlog.due_at, backlog.leased_by, backlog.tries
     FROM sessions LEFT JOIN backlog USING (session_id)
-    WHERE (coalesce(sessions.deadline_at, -1), sessions.session_id) > ($6, $7) AND",
+    WHERE (coalesce(sessions.deadline_at, 0), sessions.session_id) > ($6, $7) AND",
     filter!(),
-    " ORDER BY coalesce(sessions.deadline_at, -1), sessions.session_id LIMIT $8"
+    " ORDER BY coalesce(sessions.deadline_at, 0), sessions.session_id LIMIT $8"
 );
 
 /// An archived session is looked at again, and stays archived.
@@ -383,7 +386,9 @@ impl PostgresLedger {
     ) -> Result<Vec<ListedSession>, Failure> {
         let (deadline_at, session) = match after {
             None => (i64::MIN, ""),
-            Some(place) => (place.deadline_at.map_or(UNKNOWN, Timestamp::unix_millis), place.session_id.as_str()),
+            Some(place) => {
+                (place.deadline_at.map_or(UNKNOWN_LISTED, Timestamp::unix_millis), place.session_id.as_str())
+            }
         };
         let rows = filtered(if filter.in_backlog { LIST_BACKLOG } else { LIST_ALL }, filter)
             .bind(deadline_at)

@@ -51,7 +51,7 @@ pub(crate) struct PostgresServer {
     /// Its end closes the supervisor's input, and with it the server.
     supervisor: Mutex<Option<Child>>,
     /// Removed with the server, where the supervisor does not do it.
-    _kept: Option<TempDir>,
+    kept: Option<TempDir>,
 }
 
 /// The programs, and the user who may run them.
@@ -60,6 +60,8 @@ struct Installation {
     user: Option<User>,
     /// Where that user can read what we put there.
     folder: PathBuf,
+    /// Removes that folder when the tests end, if it is not below the target folder.
+    _supervisor: Option<Child>,
 }
 
 #[derive(Clone, Copy)]
@@ -94,24 +96,18 @@ impl PostgresServer {
     }
 
     async fn of_its_own(speaks_tls: bool) -> Self {
-        let start = move || {
-            let kept = tempfile::Builder::new().prefix("postgres-").tempdir_in(&installation().folder);
-            Self::start_new(Some(kept.expect("a folder for the server")), speaks_tls)
-        };
+        let start = move || Self::start_new(Some(new_folder()), speaks_tls);
         tokio::task::spawn_blocking(start).await.expect("a server starts")
     }
 
     fn start_new(kept: Option<TempDir>, speaks_tls: bool) -> Self {
         let folder = match &kept {
             Some(kept) => kept.path().to_path_buf(),
-            None => {
-                let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in(&installation().folder);
-                folder.expect("a folder for the server").keep()
-            }
+            None => new_folder().keep(),
         };
         let password = uuid::Uuid::new_v4().simple().to_string();
         initialise(&folder, &password, speaks_tls);
-        let mut server = Self { folder, port: 0, password, supervisor: Mutex::new(None), _kept: kept };
+        let mut server = Self { folder, port: 0, password, supervisor: Mutex::new(None), kept };
         for _ in 0..STARTS {
             server.port = free_port();
             if server.try_start() {
@@ -125,13 +121,12 @@ impl PostgresServer {
         let installation = installation();
         let log = File::options().create(true).append(true).open(self.folder.join("log")).expect("a log file");
         // The shared server leaves nothing behind; one of its own is stopped and started over the same data.
-        let removed = match self._kept {
+        let removed = match self.kept {
             Some(_) => self.folder.join("nothing"),
             None => self.folder.clone(),
         };
-        let mut command = Command::new(python::programs().join("python"));
+        let mut command = supervise(&self.folder);
         command
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/supervise.py"))
             .arg("--quit")
             .arg(removed)
             .args(installation.as_user("postgres"))
@@ -147,13 +142,8 @@ impl PostgresServer {
             }
             command.args(["-c", "ssl=on"]);
         }
-        let mut supervisor = command
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a log file"))
-            .stderr(log)
-            .spawn()
-            .expect("the supervisor starts");
+        let mut supervisor =
+            command.stdout(log.try_clone().expect("a log file")).stderr(log).spawn().expect("the supervisor starts");
         let is_ready = self.is_ready(&mut supervisor);
         *self.supervisor.lock().expect("nobody panicked with it") = Some(supervisor);
         if !is_ready {
@@ -246,6 +236,14 @@ impl Installation {
     }
 }
 
+/// Prepares the supervisor in a folder; its words are still to be said.
+fn supervise(folder: &Path) -> Command {
+    let mut command = Command::new(python::programs().join("python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/supervise.py"));
+    command.current_dir(folder).stdin(Stdio::piped());
+    command
+}
+
 fn as_user(user: Option<User>, program: &Path) -> Vec<String> {
     let mut words = match user {
         None => Vec::new(),
@@ -266,7 +264,7 @@ fn installation() -> &'static Installation {
         let bin = PathBuf::from(printed.trim());
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let Some(user) = other_user() else {
-            return Installation { bin, user: None, folder: target };
+            return Installation { bin, user: None, folder: target, _supervisor: None };
         };
         let works = |bin: &Path| {
             let words = as_user(Some(user), &bin.join("postgres"));
@@ -275,17 +273,17 @@ fn installation() -> &'static Installation {
             command.output().is_ok_and(|output| output.status.success())
         };
         if works(&bin) {
-            return Installation { bin, user: Some(user), folder: target };
+            return Installation { bin, user: Some(user), folder: target, _supervisor: None };
         }
-        let folder = std::env::temp_dir().join(format!("veriff-archive-postgres-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        let folder = tempfile::tempdir().expect("the temporary folder can be written").keep();
+        let supervisor = supervise(&folder).arg(&folder).args(["sleep", "infinity"]).spawn();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it can be opened to others");
         let from = bin.parent().expect("the programs lie in a folder");
         run(Command::new("cp").arg("-R").arg(from).arg(folder.join("installation")));
         run(Command::new("chmod").args(["-R", "a+rX"]).arg(folder.join("installation")));
         let bin = folder.join("installation/bin");
         assert!(works(&bin), "no other user can run PostgreSQL, not even from {}", bin.display());
-        Installation { bin, user: Some(user), folder }
+        Installation { bin, user: Some(user), folder, _supervisor: Some(supervisor.expect("the supervisor starts")) }
     })
 }
 
@@ -301,6 +299,11 @@ fn other_user() -> Option<User> {
         };
         USERS.iter().find_map(find).expect("the machine has another user than root")
     })
+}
+
+fn new_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in(&installation().folder);
+    folder.expect("a folder for the server")
 }
 
 fn initialise(folder: &Path, password: &str, speaks_tls: bool) {
