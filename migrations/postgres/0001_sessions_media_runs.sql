@@ -59,7 +59,7 @@ CREATE TABLE sessions (
     CHECK (state <> 'archived' OR manifest_key IS NOT NULL)
 );
 
--- Covers the overview, which then never reads the table.
+-- Covers the overview, which then need not read the table.
 CREATE INDEX sessions_overview ON sessions (state, code) INCLUDE (deadline_at, complete, settled, media, bytes);
 
 -- The session that waits longest.
