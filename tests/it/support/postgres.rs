@@ -266,11 +266,13 @@ fn installation() -> &'static Installation {
         let Some(user) = other_user() else {
             return Installation { bin, user: None, folder: target, _supervisor: None };
         };
+        // By way of a shell: what `setpriv` itself starts is still found with the rights of root.
         let works = |bin: &Path| {
-            let words = as_user(Some(user), &bin.join("postgres"));
+            let words = as_user(Some(user), Path::new("/bin/sh"));
             let mut command = Command::new(&words[0]);
-            command.args(&words[1..]).arg("--version").current_dir("/").stdin(Stdio::null());
-            command.output().is_ok_and(|output| output.status.success())
+            command.args(&words[1..]).args(["-c", "exec \"$0\" --version"]).arg(bin.join("postgres"));
+            let output = command.current_dir("/").stdin(Stdio::null()).output();
+            output.is_ok_and(|output| output.status.success())
         };
         if works(&bin) {
             return Installation { bin, user: Some(user), folder: target, _supervisor: None };
