@@ -165,7 +165,8 @@ const RENEW: &str = "
 const DONE: &str = "DELETE FROM backlog WHERE session_id = $1 AND leased_by = $2";
 
 const COMES_AGAIN: &str = "
-    UPDATE backlog SET turn = 'waiting', leased_by = NULL, due_at = $3, tries = tries + $4
+    UPDATE backlog SET turn = CASE WHEN $4 = 1 THEN 'waiting' ELSE 'ready' END, leased_by = NULL, due_at = $3,
+        tries = tries + $4
     WHERE session_id = $1 AND leased_by = $2";
 
 /// Whoever else holds the session will say what becomes of it.

@@ -169,10 +169,11 @@ use session_columns;
 
 const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session_id = $1");
 
+/// Says in two parts which sessions failed, because the index is of the first and nothing is planned over the second.
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
     FROM sessions
-    WHERE run_id = $1 AND session_id > $2 AND state IN ('failed', 'pending')
+    WHERE run_id = $1 AND session_id > $2 AND state IN ('failed', 'pending') AND state <> 'pending'
         AND code IS NOT NULL AND code = ANY($3)
     ORDER BY session_id LIMIT $4";
 
