@@ -189,6 +189,10 @@ impl Source for BacklogSource {
         Ok(())
     }
 
+    fn park(&mut self, integration: &str) {
+        self.claim.integrations.retain(|name| name != integration);
+    }
+
     fn turn_back(&mut self) -> bool {
         self.claim.which = Which::LeftByHolder;
         true

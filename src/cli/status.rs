@@ -10,7 +10,7 @@ use super::output::{Answer, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::format_duration;
 use crate::error::{Code, Exit};
-use crate::ledger::{self, Overview, State};
+use crate::ledger::{self, BacklogCounts, Overview, State};
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/status/v1";
@@ -93,10 +93,12 @@ impl Status {
         let failed = self.in_state(State::Failed);
         if !self.ledger_exists || self.overview.sessions == 0 {
             "veriff-archive run --sessions FILE --store URL"
+        } else if self.overview.backlog.ready > 0 {
+            "veriff-archive run --backlog"
         } else if self.in_state(State::Pending) > 0 || failed > self.failed_for_good() {
             "repeat the last run: what is archived is not fetched again"
         } else if failed > 0 {
-            "look up the codes in docs/runbook.md"
+            "look up the codes in docs/runbook.md; then veriff-archive backlog retry or accept"
         } else {
             "nothing"
         }
@@ -118,6 +120,8 @@ impl Answer for Status {
         for count in &self.overview.codes {
             writeln!(out, "  {:<9}{:<26}{}", count.state, count.code, count.sessions)?;
         }
+        let BacklogCounts { ready, waiting, leased } = self.overview.backlog;
+        writeln!(out, "backlog    {ready} ready, {waiting} waiting, {leased} worked on")?;
         if let Some(at) = self.overview.oldest_pending_at {
             writeln!(out, "oldest pending since {at}")?;
         }

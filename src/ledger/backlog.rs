@@ -74,9 +74,9 @@ pub struct Claimed {
 /// When a session whose lease ends comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comeback {
-    /// Not before this time; at once if it has passed.
+    /// Not before this time.
     pub due_at: Timestamp,
-    /// It was tried, and the number of its tries grows; else it was merely given back.
+    /// It was tried, and the number of its tries grows; else it was merely given back and is ready at once.
     pub was_tried: bool,
 }
 

@@ -76,8 +76,8 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::archive_id`].
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError>;
 
-    /// Returns sessions that this run left pending or failed with a retryable code, in the order of their ids: at most
-    /// `limit` of those after `after`.
+    /// Returns sessions that this run left failed with a retryable code, in the order of their ids: at most `limit` of
+    /// those after `after`.
     ///
     /// # Errors
     /// As [`Ledger::archive_id`].

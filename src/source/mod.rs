@@ -82,6 +82,11 @@ pub trait Source: Send + fmt::Debug {
         Ok(())
     }
 
+    /// Asks for no more sessions of an integration that was stopped. A source that cannot choose goes on handing them out.
+    fn park(&mut self, integration: &str) {
+        let _ = integration;
+    }
+
     /// Turns to what this run gave back to come again later, to hand each out once more without waiting. Says whether the
     /// source can do that.
     fn turn_back(&mut self) -> bool {

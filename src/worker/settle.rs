@@ -85,6 +85,7 @@ impl Worker {
             if let Some(desk) = self.desks.get_mut(&name) {
                 desk.was_told = true;
             }
+            source.park(&name);
         }
         for done in held.into_iter().map(Held::into_done).chain([done]) {
             let end = End {

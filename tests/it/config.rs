@@ -74,9 +74,11 @@ fn everything_that_is_wrong_is_told_at_once() {
         horizon = "90 days"
         [limits]
         tries = 0
-        lease = "5m"
+        lease = "5d"
         [queue]
-        idle_exit = "60s"
+        idle_exit = "soon"
+        [signing]
+        group = "default"
         [ledger]
         url = "postgres://user:hunter2@db/ledger"
         "#,
@@ -91,8 +93,9 @@ fn everything_that_is_wrong_is_told_at_once() {
         "integrations.us.max_concurrency: must be at least 1",
         "integrations.us.horizon: a duration is",
         "limits.tries: must be at least 1",
-        "limits.lease: unknown key",
-        "queue: unknown key",
+        "limits.lease: must be between 3s and 11h",
+        "queue.idle_exit: a duration is",
+        "signing: unknown key",
         "ledger.url: ",
     ] {
         assert!(text.contains(problem), "{problem} is not in {text}");

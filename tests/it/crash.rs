@@ -12,9 +12,7 @@ use veriff_sim::{Attempt, Effect, Endpoint, Fault, Session, Simulator, World, id
 use crate::support::evidence::{Evidence, listed, media_of, sha256, small_world};
 use crate::support::program::{Deployment, ended, results};
 use crate::support::s3::{Bucket, WRITER, s3};
-
-/// How long anything that must come about may take on a slow machine.
-const DEADLINE: Duration = Duration::from_mins(1);
+use crate::support::{DEADLINE, until};
 
 /// How often the program is killed.
 const KILLS: u32 = 25;
@@ -76,15 +74,6 @@ impl Scene {
             Some(bucket) => bucket.remove(&format!("archive/{key}")).await,
             None => std::fs::remove_file(self.deployment.store().join(key)).unwrap(),
         }
-    }
-}
-
-/// Waits until something is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never came about: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

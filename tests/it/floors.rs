@@ -29,6 +29,7 @@ const FLOW: &[&str] = &[
     "catalog",
     "gate",
     "budget",
+    "backlog",
     "unfinished",
     "results",
 ];

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod archive_s3;
+mod backlog;
 mod bad_input;
 mod cli;
 mod config;

@@ -107,7 +107,7 @@ const RENEW: &str = "
 const DONE: &str = "DELETE FROM backlog WHERE session_id = ?1 AND leased_by = ?2";
 
 const COMES_AGAIN: &str = "
-    UPDATE backlog SET turn = 'waiting', leased_by = NULL, due_at = ?3, tries = tries + ?4
+    UPDATE backlog SET turn = iif(?4, 'waiting', 'ready'), leased_by = NULL, due_at = ?3, tries = tries + ?4
     WHERE session_id = ?1 AND leased_by = ?2";
 
 /// Whoever else holds the session will say what becomes of it.

@@ -169,7 +169,7 @@ const UPDATE_SESSION: &str = "
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
     FROM sessions INDEXED BY sessions_left_by_run
-    WHERE run_id = ?1 AND session_id > ?2 AND state IN ('failed', 'pending')
+    WHERE run_id = ?1 AND session_id > ?2 AND state IN ('failed', 'pending') AND state = 'failed'
         AND code IN (SELECT value FROM json_each(?3))
     ORDER BY session_id LIMIT ?4";
 

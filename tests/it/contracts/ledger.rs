@@ -16,7 +16,7 @@ use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-const ALARM: Duration = Duration::from_hours(7 * 24);
+pub(super) const ALARM: Duration = Duration::from_hours(7 * 24);
 
 /// An engine under test.
 struct Engine<Fresh, Upgrade> {
@@ -42,6 +42,8 @@ async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(&str)>) {
     the_overview_counts_everything(&*open().await).await;
     what_a_run_left_is_read_in_pages(&*open().await).await;
     text_of_any_kind_reads_back(&*open().await).await;
+
+    super::ledger_backlog::suite(&engine.fresh).await;
 
     opened_many_times_at_once_it_is_made_once(&(engine.fresh)().await).await;
     two_workers_never_take_a_manifest_back(&(engine.fresh)().await).await;
@@ -114,19 +116,19 @@ async fn asking_whether_there_is_a_ledger_makes_none() {
     assert!(ledger::exists(&url).await.unwrap());
 }
 
-fn id(text: &str) -> SessionId {
+pub(super) fn id(text: &str) -> SessionId {
     SessionId::parse(text).unwrap()
 }
 
-fn run(text: &str) -> RunId {
+pub(super) fn run(text: &str) -> RunId {
     RunId::parse(text).unwrap()
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_seconds(1_700_000_000 + seconds)
 }
 
-fn pending(session: &str) -> SessionEntry {
+pub(super) fn pending(session: &str) -> SessionEntry {
     SessionEntry {
         record: SessionRecord::of(id(session)),
         integration: "default".into(),
@@ -141,10 +143,11 @@ fn pending(session: &str) -> SessionEntry {
         media: Vec::new(),
         run_id: run("run-1"),
         at: at(0),
+        look_again_at: None,
     }
 }
 
-fn failed(session: &str, code: Code) -> SessionEntry {
+pub(super) fn failed(session: &str, code: Code) -> SessionEntry {
     SessionEntry { state: State::Failed, code: Some(code), message: Some(format!("it was {code}")), ..pending(session) }
 }
 
@@ -158,7 +161,7 @@ fn manifest(session: &str, sequence: u32) -> ManifestRef {
 }
 
 /// An archived session whose manifest holds items 0 to `items`, of 10 bytes each.
-fn archived(session: &str, sequence: u32, items: u32) -> SessionEntry {
+pub(super) fn archived(session: &str, sequence: u32, items: u32) -> SessionEntry {
     let attempt_id = AttemptId::parse("a").unwrap();
     let media = (0..items).map(|item| {
         let media_id = MediaId::parse(&format!("m{item}")).unwrap();
@@ -405,9 +408,6 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
     let mut expected = Vec::new();
     for number in 0..25 {
         let mut entry = failed(&format!("s{number:02}"), Code::VeriffUnavailable);
-        if number % 3 == 0 {
-            entry.state = State::Pending;
-        }
         entry.record.reference = Some(format!("order {number}"));
         entry.record.decided_at = Some(at(number));
         ledger.commit(&entry).await.unwrap();
@@ -416,6 +416,7 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
     for entry in [
         failed("s00x", Code::MediaMissing),
         pending("s01x"),
+        SessionEntry { state: State::Pending, ..failed("s04x", Code::RunStopped) },
         archived("s02x", 1, 1),
         SessionEntry { run_id: run("run-2"), ..failed("s03x", Code::VeriffUnavailable) },
     ] {

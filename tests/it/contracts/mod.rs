@@ -1,6 +1,7 @@
 //! One suite for each trait, run by every implementation.
 
 mod ledger;
+mod ledger_backlog;
 mod source;
 mod store;
 mod store_bucket;

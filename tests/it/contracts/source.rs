@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use veriff_archive::clock::{ManualClock, Timestamp};
 use veriff_archive::error::Code;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::source::file::{FileSource, Format};
-use veriff_archive::source::{Checks, Delivery, Place, Source, SourceError};
+use veriff_archive::source::{Checks, Delivery, Place, Release, Source, SourceError};
 use veriff_archive::unfinished::UnfinishedSource;
 
 async fn suite(open: impl AsyncFn(&'static str) -> Box<dyn Source>) {
@@ -99,7 +98,7 @@ async fn next(source: &mut dyn Source) -> Option<Delivery> {
 async fn drain(source: &mut dyn Source) -> Vec<(u64, Result<String, String>)> {
     let mut found = Vec::new();
     while let Some(delivery) = next(source).await {
-        let Place::Line(number) = delivery.place;
+        let Place::Line(number) = delivery.place else { unreachable!("lines have numbers") };
         let read = match delivery.record {
             Ok(record) => Ok(record.session_id.to_string()),
             Err(bad) => Err(bad.reason),
@@ -151,7 +150,7 @@ async fn what_is_done_or_given_back_goes_on(mut source: Box<dyn Source>) {
     let first = next(&mut *source).await.unwrap();
     let second = next(&mut *source).await.unwrap();
     source.acknowledge(&second).await.unwrap();
-    source.release(&first, Duration::from_secs(1)).await.unwrap();
+    source.release(&first, Release::Later).await.unwrap();
     assert_eq!(next(&mut *source).await, None);
 }
 

@@ -7,3 +7,17 @@ pub(crate) mod python;
 pub(crate) mod s3;
 pub(crate) mod scene;
 pub(crate) mod stored;
+
+use std::time::Duration;
+
+/// How long anything that must come about may take on a slow machine.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "never came about: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
