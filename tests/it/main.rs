@@ -15,4 +15,5 @@ mod floors;
 mod formats;
 mod limits;
 mod program;
+mod queue;
 mod support;

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use aws_credential_types::Credentials;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use self::error::Fault;
 use self::queue::{Message, Queue};
@@ -80,15 +82,37 @@ impl SqsSource {
     /// # Errors
     /// Fatal (configuration): no address of a queue, or no region is known.
     pub async fn open(url: &str, settings: &QueueSettings, terms: Terms, checks: Checks) -> Result<Self, SourceError> {
-        let queue = Queue::connect(url, settings).await?;
+        Ok(Self::over(Queue::connect(url, settings, None).await?, settings.idle_exit, terms, checks))
+    }
+
+    /// Opens a queue with a fixed key instead of the default credential chain, for tests and tools that
+    /// act as several identities in one process.
+    ///
+    /// # Errors
+    /// As [`SqsSource::open`].
+    pub async fn open_as(
+        url: &str,
+        settings: &QueueSettings,
+        terms: Terms,
+        checks: Checks,
+        access_key_id: &str,
+        secret_access_key: &SecretString,
+    ) -> Result<Self, SourceError> {
+        let secret = secret_access_key.expose_secret();
+        let credentials = Credentials::new(access_key_id, secret, None, None, "fixed access key");
+        let queue = Queue::connect(url, settings, Some(credentials)).await?;
+        Ok(Self::over(queue, settings.idle_exit, terms, checks))
+    }
+
+    fn over(queue: Queue, idle_exit: Duration, terms: Terms, checks: Checks) -> Self {
         let clock = Arc::clone(&checks.clock);
         // Few, so that none waits long in one worker while others are idle.
         let batch = (terms.sessions_in_flight / 4).clamp(1, MAX_BATCH);
-        Ok(Self {
+        Self {
             queue,
             lease: terms.lease,
             batch: i32::try_from(batch).unwrap_or(1),
-            idle_exit: settings.idle_exit,
+            idle_exit,
             receiving: None,
             in_stock: VecDeque::new(),
             received_at: HashMap::new(),
@@ -98,7 +122,7 @@ impl SqsSource {
             records: 0,
             clock,
             checks,
-        })
+        }
     }
 
     /// Begins a request for messages. It waits no longer than the queue may still be empty before that is the end.
@@ -307,7 +331,11 @@ impl Source for SqsSource {
 
 impl fmt::Debug for SqsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqsSource").field("lease", &self.lease).field("records", &self.records).finish_non_exhaustive()
+        f.debug_struct("SqsSource")
+            .field("lease", &self.lease)
+            .field("in_stock", &self.in_stock.len())
+            .field("records", &self.records)
+            .finish_non_exhaustive()
     }
 }
 
@@ -316,7 +344,7 @@ impl fmt::Debug for SqsSource {
 /// # Errors
 /// Retryable: it does not answer. Fatal: it refuses, does not exist, or its address is none.
 pub async fn inspect(url: &str, settings: &QueueSettings) -> Result<QueueReport, SourceError> {
-    Queue::connect(url, settings).await?.report().await
+    Queue::connect(url, settings, None).await?.report().await
 }
 
 fn is_among(delivery: &Delivery, receipts: &HashSet<String>) -> bool {

@@ -12,6 +12,7 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::config::http::HttpResponse;
@@ -96,7 +97,11 @@ impl QueueReport {
 }
 
 impl Queue {
-    pub(super) async fn connect(url: &str, settings: &QueueSettings) -> Result<Self, SourceError> {
+    pub(super) async fn connect(
+        url: &str,
+        settings: &QueueSettings,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, SourceError> {
         let invalid = |reason: &str| SourceError::Queue {
             action: "use the queue",
             code: Code::ConfigInvalid,
@@ -117,6 +122,9 @@ impl Queue {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
+        }
+        if let Some(credentials) = credentials {
+            loader = loader.credentials_provider(credentials);
         }
         Ok(Self { client: Client::new(&loader.load().await), url: url.to_owned() })
     }

@@ -3,6 +3,7 @@
 mod ledger;
 mod ledger_backlog;
 mod source;
+mod source_queue;
 mod store;
 mod store_bucket;
 mod store_wire;
