@@ -42,8 +42,12 @@ Exit codes:
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Look at this SQS queue as well: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
-    #[arg(long, value_name = "URL")]
+    /// The queue.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Look at this SQS queue as well: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+    )]
     queue: Option<String>,
 }
 
@@ -399,7 +403,7 @@ impl Doctor {
                 format!("set maxReceiveCount to {FEWEST_RECEIVES} or more"),
             ),
             Some(redrive) => {
-                self.ok(NAME, format!("to {} after {} receives", redrive.target_arn, redrive.max_receives))
+                self.ok(NAME, format!("to {} after {} receives", redrive.target_arn, redrive.max_receives));
             }
         }
     }

@@ -64,7 +64,7 @@ fn parse_object(mut object: Map<String, Value>, checks: &Checks, envelopes: u32)
     raw.check(checks)
 }
 
-/// Takes what an SNS or EventBridge envelope holds; nothing if it is none.
+/// Takes what an SNS or `EventBridge` envelope holds; nothing if it is none.
 fn take_enveloped(object: &mut Map<String, Value>) -> Result<Option<Value>, Refused> {
     let is_sns = object.get("Type").is_some_and(Value::is_string) && object.contains_key("TopicArn");
     if is_sns || object.get("Type").and_then(Value::as_str) == Some("Notification") {

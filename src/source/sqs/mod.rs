@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_credential_types::Credentials;
-use futures_util::FutureExt as _;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -33,7 +33,7 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 const LONGEST_HOLD: Duration = Duration::from_hours(11);
 
 /// How long after it was received a message can be hidden at the most; SQS counts to 12 hours, and its clock is not ours.
-const LONGEST_HIDDEN: Duration = Duration::from_secs(12 * 3600 - 60);
+const LONGEST_HIDDEN: Duration = Duration::from_mins(12 * 60 - 1);
 
 /// The most messages that are asked for at once, as many as SQS gives.
 const MAX_BATCH: usize = 10;
@@ -161,7 +161,7 @@ impl SqsSource {
 
     /// Looks whether the request under way was answered while nobody waited for it: from then on the leases run.
     fn look_at_request(&mut self) {
-        if let Some(received) = self.receiving.as_mut().and_then(|receiving| receiving.now_or_never()) {
+        if let Some(received) = self.receiving.as_mut().and_then(FutureExt::now_or_never) {
             self.receiving = None;
             if let Err(error) = self.take_in(received) {
                 // Whoever asks next asks anew.
@@ -181,11 +181,11 @@ impl SqsSource {
         let is_long = |at: &Instant| now.saturating_duration_since(*at) >= LONGEST_HOLD;
         let ended: HashSet<String> =
             self.received_at.iter().filter(|(_, at)| is_long(at)).map(|(receipt, _)| receipt.clone()).collect();
-        for receipt in &ended {
-            self.received_at.remove(receipt);
-            if let Err(fault) = self.queue.hide(receipt, Duration::ZERO).await {
-                tracing::warn!("a message was held for too long and comes again when its lease lapses: {fault:?}");
-            }
+        self.received_at.retain(|receipt, _| !ended.contains(receipt));
+        let messages: Vec<_> = ended.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
+        if let Err(fault) = self.queue.hide_all(&messages, 1).await {
+            let error = fault.into_error("give messages back");
+            tracing::warn!(error.code = %error.code(), "held for eleven hours, they come again when their lease lapses: {error}");
         }
         self.in_stock.retain(|delivery| !is_among(delivery, &ended));
         ended

@@ -4,6 +4,8 @@ Usage: queue_server.py PORT_FILE
 
 moto answers each request on a thread of its own, and these change the same lists without a lock: two deletes at once
 bring a message back, two receives hand it out twice. Tests of what workers do to a queue need one that holds.
+
+Beyond SQS it answers GET /let-time-pass/NAME: every hidden message of that queue is visible, as if its time were over.
 """
 
 import functools
@@ -28,6 +30,27 @@ def locked(method):
     return hold
 
 
+def let_time_pass(name):
+    for regions in models.sqs_backends.values():
+        for region in regions.values():
+            if name in region.queues:
+                with LOCK:
+                    for message in region.queues[name]._messages:
+                        message.visible_at = 0
+
+
+def with_passing_time(app):
+    def answer(environ, start_response):
+        _, _, name = environ["PATH_INFO"].partition("/let-time-pass/")
+        if not name:
+            return app(environ, start_response)
+        let_time_pass(name)
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    return answer
+
+
 def main():
     backend = models.SQSBackend
     for name in ("send_message", "send_message_batch", "receive_message", "delete_message", "delete_message_batch"):
@@ -46,7 +69,8 @@ def main():
     models.Queue.__init__ = make_queue_with_the_lock
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+    app = with_passing_time(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     draft = sys.argv[1] + ".draft"
     with open(draft, "w") as file:
         file.write(str(server.port))

@@ -169,7 +169,21 @@ impl Queue {
         depth(&self.client, &self.url).await
     }
 
-    /// Waits for a message as another worker would, for so many seconds, and returns how often each was received.
+    /// Makes every hidden message visible, as if its time were over.
+    pub(crate) async fn let_time_pass(&self) {
+        let name = self.url.rsplit('/').next().expect("a name");
+        let asked = reqwest::get(format!("{}/let-time-pass/{name}", self.endpoint)).await.expect("the server answers");
+        assert!(asked.status().is_success(), "{asked:?}");
+    }
+
+    /// Takes messages as another worker would, without hiding them from anyone.
+    pub(crate) async fn touch(&self) -> usize {
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+        let answer = request.visibility_timeout(0).send().await.expect("messages are received");
+        answer.messages.unwrap_or_default().len()
+    }
+
+    /// Waits for messages as another worker would, for so many seconds, and returns how often each was received.
     pub(crate) async fn receive_elsewhere(&self, seconds: i32) -> Vec<(String, u32)> {
         let request = self.client.receive_message().queue_url(&self.url).wait_time_seconds(seconds);
         let request = request
