@@ -37,6 +37,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome there is.
+    pub const ALL: [Self; 5] = [Self::Archived, Self::Unchanged, Self::Absent, Self::Failed, Self::Pending];
+
     /// Returns the text that stands in result lines and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -189,8 +189,7 @@ impl<'a> Transfer<'a> {
                     size_bytes = length;
                 }
                 Ok(Step::Odd(fetched, turn)) => {
-                    self.lane.session_meter.retried();
-                    self.lane.meter.retries.increment();
+                    self.lane.client.note_retry(self.lane.session_meter);
                     self.odd = Some((fetched, turn));
                     kept_room = Some(room);
                 }

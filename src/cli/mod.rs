@@ -36,7 +36,7 @@ use crate::ledger::LedgerError;
 use crate::results::ResultsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
-use crate::telemetry::{self, LogFormat, LogLevel};
+use crate::telemetry::{self, ListenError, LogFormat, LogLevel};
 use crate::veriff::{ClientError, VeriffError};
 
 const AFTER_HELP: &str = "\
@@ -219,6 +219,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ConfigError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<ListenError>() {
         return Some(Exit::of_fatal(error.code()));
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {

@@ -26,8 +26,8 @@ use crate::error::Exit;
 use crate::fetch::Habits;
 use crate::identity::Identity;
 use crate::keep::Keeper;
-use crate::ledger::{self, Ledger, RunFinish, RunStart};
-use crate::metrics::{Board, Meter};
+use crate::ledger::{self, Ledger, Overview, RunFinish, RunStart};
+use crate::metrics::Meter;
 use crate::model::RunId;
 use crate::results::ResultsFile;
 use crate::retry::Backoff;
@@ -35,8 +35,9 @@ use crate::source::Source;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::policy::demand;
-use crate::store::retrying::RetryingStore;
+use crate::store::retrying::{Event, RetryingStore};
 use crate::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
+use crate::telemetry::{Telemetry, Watched};
 use crate::veriff::VeriffClient;
 use crate::worker::{self, Desk, Worker};
 
@@ -125,24 +126,62 @@ pub(super) async fn run(
     config: Config,
     typed: &[OsString],
 ) -> anyhow::Result<Exit> {
+    let watched = watched(&config);
+    let telemetry = Telemetry::start(&config.telemetry, watched.clone()).await?;
+    let ended = Box::pin(archive(&args, global, &config, typed, &watched, &telemetry)).await;
+    let exit = ended.as_ref().map_or_else(super::exit_of, |exit| *exit);
+    telemetry.finish(exit.code()).await;
+    ended
+}
+
+/// Begins the run for whoever watches it.
+fn watched(config: &Config) -> Watched {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.now();
+    Watched {
+        run_id: RunId::new(started_at),
+        started_at,
+        meter: Arc::new(Meter::starting(clock.instant())),
+        board: Arc::default(),
+        integrations: config.integrations.keys().cloned().collect(),
+        no_progress: config.limits.no_progress,
+        clock,
+    }
+}
+
+/// Archives, from signals to summary.
+async fn archive(
+    args: &RunArgs,
+    global: &GlobalArgs,
+    config: &Config,
+    typed: &[OsString],
+    watched: &Watched,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Exit> {
     let stop = Stop::default();
     signals::listen(stop.clone()).context("cannot listen for signals")?;
     let prepared = tokio::select! {
-        prepared = Box::pin(prepare(&args, &config, &clock, &stop)) => prepared?,
+        prepared = Box::pin(prepare(args, config, watched, &stop)) => prepared?,
         stopped = stop.requested() => return Ok(exit_of(&Tally::default(), Some(stopped), false, HorizonSummary::default(), 0)),
     };
     let (mut worker, source) = prepared;
+    let started_at = watched.started_at;
     if !args.dry_run {
-        write_start(&worker, &*source, started_at, &config).await?;
+        write_start(&worker, &*source, started_at, config).await?;
     }
     let shown = Shown::of(&worker, args.source.sessions.as_deref());
     let progress = progress::show(args.progress, shown);
+    // The ledger of a dry run is empty and would be told as such.
+    let watch =
+        (!args.dry_run).then(|| telemetry.watch_ledger(Arc::clone(&worker.ledger), config.limits.horizon_alarm));
     let tally = Box::pin(worker.run(source)).await;
     progress.finish().await;
 
-    let horizon = horizon(&*worker.ledger, &config, &*clock).await;
+    let overview = overview(&*worker.ledger, config, &*worker.clock).await;
+    if let Some(watch) = watch {
+        watch.finish(overview.as_ref()).await;
+    }
+    let horizon = horizon(overview.as_ref(), worker.clock.now());
     let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
     let exit = exit_of(&worker.tally, worker.stopped, is_any_stopped, horizon, args.limit_exit_code);
     let summary = summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed));
@@ -158,25 +197,24 @@ pub(super) async fn run(
 async fn prepare(
     args: &RunArgs,
     config: &Config,
-    clock: &Arc<dyn Clock>,
+    watched: &Watched,
     stop: &Stop,
 ) -> anyhow::Result<(Worker, Box<dyn Source>)> {
-    let meter = Arc::new(Meter::starting(clock.instant()));
+    let Watched { clock, meter, .. } = watched;
     let settings = config.require_store()?;
-    let integrations = connect(config, args, clock, &meter).await?;
+    let integrations = connect(config, args, clock, meter).await?;
     let file = match &args.source.sessions {
         Some(sessions) => Some(open_file(sessions, &args.source.format, config, clock).await?),
         None => None,
     };
-    let store = reach_store(settings, config, clock, &meter).await?;
+    let store = reach_store(settings, config, clock, meter).await?;
     let ledger = ledger::open(if args.dry_run { "sqlite::memory:" } else { &config.ledger_url }).await?;
-    let run_id = RunId::new(clock.now());
     let source: Box<dyn Source> = match file {
         Some(file) => file,
         // A dry run takes no lease: it only looks at what the real ledger has.
         None if args.dry_run => Box::new(BacklogView::new(ledger::open(&config.ledger_url).await?)),
         None => {
-            let holder = Holder { ledger: Arc::clone(&ledger), run_id: run_id.clone() };
+            let holder = Holder { ledger: Arc::clone(&ledger), run_id: watched.run_id.clone() };
             open_leased(&args.source, config, clock, holder).await?
         }
     };
@@ -185,8 +223,8 @@ async fn prepare(
         keeper: Keeper::new(store, config.retention.clone(), kms_key(settings)),
         budget: Budget::of_memory(config.limits.memory_bytes),
         max_media_size_bytes: config.limits.max_media_size_bytes,
-        meter: Arc::clone(&meter),
-        run_id,
+        meter: Arc::clone(meter),
+        run_id: watched.run_id.clone(),
         abandon: CancellationToken::new(),
     };
     let results = match &args.results {
@@ -204,8 +242,8 @@ async fn prepare(
         skip_settled: args.source.skip_settled,
         dry_run: args.dry_run,
         clock: Arc::clone(clock),
-        meter,
-        board: Arc::new(Board::default()),
+        meter: Arc::clone(meter),
+        board: Arc::clone(&watched.board),
         stop: stop.clone(),
         tally: Tally::default(),
         records: 0,
@@ -271,11 +309,14 @@ async fn reach_store(
     clock: &Arc<dyn Clock>,
     meter: &Arc<Meter>,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    let progress_meter = Arc::clone(meter);
+    let (told_clock, told_meter) = (Arc::clone(clock), Arc::clone(meter));
     let store = RetryingStore::new(
         open_store(settings, clock).await?,
         Backoff::of_tries(config.limits.tries),
-        Arc::new(move || progress_meter.store.succeeded()),
+        Arc::new(move |event| match event {
+            Event::Succeeded => told_meter.store.succeeded(told_clock.instant()),
+            Event::Retried => told_meter.store_retries.increment(),
+        }),
     );
     let report = store.check().await?;
     demand(&report, config.retention.demands_locks() && settings.url().can_lock())?;
@@ -301,19 +342,17 @@ const fn limits(args: &RunArgs, config: &Config) -> worker::Limits {
     }
 }
 
-/// Asks the ledger for deadlines. A ledger that does not answer has already decided how the run ends.
-async fn horizon(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> HorizonSummary {
-    let now = clock.now();
-    match ledger.overview(now, config.limits.horizon_alarm).await {
-        Ok(overview) => HorizonSummary {
-            nearest_days_left: overview.nearest_deadline_at.map(|deadline| days_until(deadline, now)),
-            unknown: overview.unknown_deadlines,
-            within_alarm: overview.within_alarm,
-            past: overview.past_horizon,
-        },
-        Err(error) => {
-            tracing::warn!(error.code = %error.code(), "deadlines are not known: {error}");
-            HorizonSummary::default()
-        }
-    }
+/// Asks the ledger for its sums. A ledger that does not answer has already decided how the run ends.
+async fn overview(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> Option<Overview> {
+    let overview = ledger.overview(clock.now(), config.limits.horizon_alarm).await;
+    overview.map_err(|error| tracing::warn!(error.code = %error.code(), "deadlines are not known: {error}")).ok()
+}
+
+fn horizon(overview: Option<&Overview>, now: Timestamp) -> HorizonSummary {
+    overview.map_or_else(HorizonSummary::default, |overview| HorizonSummary {
+        nearest_days_left: overview.nearest_deadline_at.map(|deadline| days_until(deadline, now)),
+        unknown: overview.unknown_deadlines,
+        within_alarm: overview.within_alarm,
+        past: overview.past_horizon,
+    })
 }

@@ -1,6 +1,7 @@
 //! Build: raw values checked one by one and against one another, and filled into settings.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -9,7 +10,8 @@ use url::Url;
 
 use super::env::Environment;
 use super::file::{
-    RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawStore, RawWhen, Reader, SecretText, Section as _,
+    RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawStore, RawTelemetry, RawWhen, Reader, SecretText,
+    Section as _,
 };
 use super::origin::{Layers, Origin};
 use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
@@ -21,6 +23,7 @@ use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule,
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};
+use crate::telemetry::TelemetrySettings;
 use crate::veriff::settings::{IntegrationKind, IntegrationSettings, SignaturePolicy};
 
 const DEFAULT_LEDGER_URL: &str = "sqlite:ledger.db";
@@ -46,19 +49,12 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
     let ledger_url = builder.ledger_url(raw.ledger.and_then(|ledger| ledger.url));
     let queue = builder.queue(raw.queue.unwrap_or_default());
     let limits = builder.limits(&raw.limits.unwrap_or_default());
+    let telemetry = builder.telemetry(raw.telemetry.unwrap_or_default());
     if !builder.reader.problems.is_empty() {
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
-    Ok(Config {
-        integrations,
-        store,
-        retention,
-        ledger_url,
-        queue,
-        limits,
-        warnings: builder.warnings,
-        shown: builder.shown,
-    })
+    let (warnings, shown) = (builder.warnings, builder.shown);
+    Ok(Config { integrations, store, retention, ledger_url, queue, limits, telemetry, warnings, shown })
 }
 
 struct Builder<'a> {
@@ -209,7 +205,7 @@ impl Builder<'_> {
     fn store(&mut self, raw: RawStore) -> Option<StoreSettings> {
         let url = raw.url.filter(|url| !url.is_empty());
         self.show("store.url", url.clone());
-        let endpoint_url = self.endpoint_url("store.endpoint_url", raw.endpoint_url);
+        let endpoint_url = self.endpoint_url("store.endpoint_url", raw.endpoint_url, "the media");
         let region = self.optional("store.region", raw.region);
         let force_path_style = raw.force_path_style.unwrap_or(false);
         self.show("store.force_path_style", force_path_style);
@@ -251,7 +247,12 @@ impl Builder<'_> {
         text
     }
 
-    fn endpoint_url(&mut self, key: &str, text: Option<String>) -> Option<String> {
+    fn endpoint_url(&mut self, key: &str, text: Option<String>, readable: &str) -> Option<String> {
+        self.address(key, text, readable).map(|(text, _)| text)
+    }
+
+    /// Reads an address of another service. Plain HTTP is taken with a warning of what anyone between can read.
+    fn address(&mut self, key: &str, text: Option<String>, readable: &str) -> Option<(String, Url)> {
         let text = text.filter(|text| !text.is_empty());
         let Some(text) = text else {
             self.show(key, Value::Null);
@@ -265,10 +266,10 @@ impl Builder<'_> {
             return None;
         };
         if url.scheme() == "http" && !is_loopback(&url) {
-            self.warnings.push(format!("{key}: plain HTTP to another machine: anyone between can read what is sent"));
+            self.warnings.push(format!("{key}: plain HTTP to another machine: anyone between can read {readable}"));
         }
         self.show(key, text.as_str());
-        Some(text)
+        Some((text, url))
     }
 
     fn retention(&mut self, raw: Option<RawRetention>, store: Option<&StoreSettings>) -> RetentionPolicy {
@@ -371,7 +372,7 @@ impl Builder<'_> {
     }
 
     fn queue(&mut self, raw: RawQueue) -> QueueSettings {
-        let endpoint_url = self.endpoint_url("queue.endpoint_url", raw.endpoint_url);
+        let endpoint_url = self.endpoint_url("queue.endpoint_url", raw.endpoint_url, "session ids");
         let idle_exit = raw.idle_exit.map_or(DEFAULT_IDLE_EXIT, |text| text.0);
         self.show("queue.idle_exit", format_duration(idle_exit));
         QueueSettings { endpoint_url, idle_exit }
@@ -422,6 +423,29 @@ impl Builder<'_> {
             lease: self.lease(raw.lease, default.lease),
             horizon_alarm: self.duration("limits.horizon_alarm", raw.horizon_alarm, default.horizon_alarm),
         }
+    }
+
+    fn telemetry(&mut self, raw: RawTelemetry) -> TelemetrySettings {
+        const ENDPOINT: &str = "telemetry.otlp_endpoint";
+        let default = TelemetrySettings::default();
+        let otlp_endpoint = self.address(ENDPOINT, raw.otlp_endpoint, "the metrics").map(|(_, url)| url);
+        if otlp_endpoint.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
+            self.report(ENDPOINT, "must not hold a query or a fragment");
+        }
+        TelemetrySettings {
+            otlp_endpoint,
+            otlp_interval: self.duration("telemetry.otlp_interval", raw.otlp_interval, default.otlp_interval),
+            prometheus_listen: self.listen_address("telemetry.prometheus_listen", raw.prometheus_listen),
+        }
+    }
+
+    fn listen_address(&mut self, key: &str, text: Option<String>) -> Option<SocketAddr> {
+        let text = self.optional(key, text)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.report(key, "an address to listen on is an IP address and a port, such as 0.0.0.0:9464 or [::]:9464");
+        }
+        address
     }
 
     fn count(&mut self, key: &str, stated: Option<usize>, default: usize) -> usize {

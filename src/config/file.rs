@@ -47,6 +47,8 @@ sections! {
         section queue: RawQueue,
         /// The bounds of one process.
         section limits: RawLimits,
+        /// Where the numbers of a run go.
+        section telemetry: RawTelemetry,
     }
 
     /// One Veriff integration.
@@ -175,6 +177,16 @@ sections! {
         value lease: DurationText,
         /// A pending session this near to its horizon raises the alarm.
         value horizon_alarm: DurationText,
+    }
+
+    /// Where the numbers of a run go.
+    RawTelemetry {
+        /// The OpenTelemetry collector that metrics are pushed to.
+        value otlp_endpoint: String,
+        /// How often they are pushed.
+        value otlp_interval: DurationText,
+        /// The address and port where Prometheus finds them.
+        value prometheus_listen: String,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::model::retention::RetentionPolicy;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, StoreUrl};
+use crate::telemetry::TelemetrySettings;
 use crate::veriff::settings::IntegrationSettings;
 
 /// The name of the integration that needs no file: three variables make it.
@@ -56,6 +57,8 @@ pub struct Config {
     pub queue: QueueSettings,
     /// The bounds of this process.
     pub limits: Limits,
+    /// Where the numbers of a run go.
+    pub telemetry: TelemetrySettings,
     /// What is allowed, and worth a second look.
     pub warnings: Vec<String>,
     shown: Vec<ShownValue>,

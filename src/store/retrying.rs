@@ -1,8 +1,8 @@
 //! Retrying: a store that tries again.
 //!
 //! Wraps any store. What may work the next moment is tried again with growing, jittered waits inside a budget of tries;
-//! when the store asks for fewer requests, everyone waits, not only the one who was told. A success is reported to
-//! the watchdog of the run. A body that breaks off while it is read is the caller's business.
+//! when the store asks for fewer requests, everyone waits, not only the one who was told. Successes and further tries
+//! are reported to whoever counts them. A body that breaks off while it is read is the caller's business.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +21,17 @@ use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
 use crate::retry::Backoff;
 
-/// Told of every success.
-pub type Progress = Arc<dyn Fn() + Send + Sync>;
+/// What is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The store gave a good answer.
+    Succeeded,
+    /// Something is tried again.
+    Retried,
+}
+
+/// Told of every success and every further try.
+pub type Progress = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// A store that tries again.
 #[derive(Debug, Clone)]
@@ -85,6 +94,7 @@ impl Pace {
             return Err(error);
         };
         self.retries.fetch_add(1, Ordering::Relaxed);
+        (self.progress)(Event::Retried);
         tracing::debug!(error = %error, failed, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "store: trying again");
         if slow_down {
             self.pause(wait);
@@ -113,7 +123,7 @@ macro_rules! tried {
             $pace.pass().await;
             match $work.await {
                 Ok(done) => {
-                    ($pace.progress)();
+                    ($pace.progress)(Event::Succeeded);
                     break Ok(done);
                 }
                 Err(error) => {
@@ -265,8 +275,8 @@ mod tests {
         let failing = Arc::new(Failing { inner, error, left: AtomicU32::new(times), calls: AtomicU32::new(0) });
         let successes = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&successes);
-        let progress: Progress = Arc::new(move || {
-            counted.fetch_add(1, Ordering::SeqCst);
+        let progress: Progress = Arc::new(move |event| {
+            counted.fetch_add(u32::from(event == Event::Succeeded), Ordering::SeqCst);
         });
         Fixture {
             store: RetryingStore::new(Arc::clone(&failing) as Arc<dyn Store>, Backoff::of_tries(4), progress),

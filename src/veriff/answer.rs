@@ -9,9 +9,9 @@ use reqwest::header::{self, HeaderMap};
 
 use super::pace::Pass;
 use super::signing::Signer;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Code;
-use crate::metrics::Meter;
+use crate::metrics::UpstreamMeter;
 use crate::model::manifest::Listing;
 use crate::model::sidecar::SignatureCheck;
 
@@ -77,7 +77,8 @@ pub struct MediaAnswer {
     pub(super) checks: bool,
     pub(super) response: reqwest::Response,
     pub(super) pass: Pass,
-    pub(super) meter: Arc<Meter>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: UpstreamMeter,
 }
 
 impl MediaAnswer {
@@ -92,8 +93,8 @@ impl MediaAnswer {
                 if let Some(signer) = &mut self.signer {
                     signer.update(bytes);
                 }
-                self.meter.bytes_received.add(bytes.len() as u64);
-                self.meter.upstream.succeeded();
+                self.meter.received(bytes.len() as u64);
+                self.meter.succeeded(self.clock.instant());
             }
             None => self.pass.succeeded(),
         }

@@ -26,7 +26,7 @@ use self::pace::{Pace, Pass};
 use self::settings::{IntegrationSettings, RecordKind, SignaturePolicy};
 use self::signing::{Signer, sign_id};
 use crate::clock::Clock;
-use crate::metrics::{Meter, SessionMeter};
+use crate::metrics::{Meter, SessionMeter, UpstreamMeter};
 use crate::model::sidecar::SignatureCheck;
 use crate::model::{AttemptId, MediaId, SessionId};
 use crate::retry::Backoff;
@@ -96,7 +96,7 @@ pub struct VeriffClient {
     was_answered: AtomicBool,
     backoff: Backoff,
     clock: Arc<dyn Clock>,
-    meter: Arc<Meter>,
+    meter: UpstreamMeter,
 }
 
 /// Why a client could not be made.
@@ -159,7 +159,7 @@ impl VeriffClient {
             pace,
             backoff: Backoff::of_tries(tries),
             clock,
-            meter,
+            meter: meter.upstream_of(&settings.name),
             settings,
         })
     }
@@ -180,6 +180,12 @@ impl VeriffClient {
     #[must_use]
     pub fn was_answered(&self) -> bool {
         self.was_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something was tried again.
+    pub fn note_retry(&self, meter: &SessionMeter) {
+        meter.retried();
+        self.meter.retried();
     }
 
     /// Starts a budget of tries for one thing.
@@ -236,7 +242,7 @@ impl VeriffClient {
         let status = response.status().as_u16();
         if status == 404 || status == 410 {
             pass.succeeded();
-            self.meter.upstream.succeeded();
+            self.meter.succeeded(self.clock.instant());
             return Err(VeriffError::Missing { http_status: status });
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
@@ -261,7 +267,8 @@ impl VeriffClient {
             checks,
             response,
             pass,
-            meter: Arc::clone(&self.meter),
+            clock: Arc::clone(&self.clock),
+            meter: self.meter.clone(),
         })
     }
 
@@ -293,7 +300,7 @@ impl VeriffClient {
         let body = read_body(&mut response).await.map_err(cut_short)?;
         let body = decoded(response.headers(), body)?;
         pass.succeeded();
-        self.meter.upstream.succeeded();
+        self.meter.succeeded(self.clock.instant());
         self.was_answered.fetch_or(http_status == 200, Ordering::Relaxed);
         let signature_value = signature_of(response.headers());
         let signature = match (self.settings.response_signature, &signature_value) {
@@ -342,7 +349,7 @@ impl VeriffClient {
         meter: &SessionMeter,
     ) -> Result<(reqwest::Response, Pass), VeriffError> {
         let pass = self.pace.enter().await;
-        self.meter.requests.increment();
+        self.meter.requested();
         meter.requested();
         let mut signature = HeaderValue::from_str(&sign_id(keys.shared_secret.expose_secret(), call.signed_id()))
             .unwrap_or_else(|_| unreachable!("hex stands in any header"));
@@ -365,7 +372,7 @@ impl VeriffClient {
         if matches!(status, 429 | 503) {
             pass.refused(wait);
             if status == 429 {
-                self.meter.throttled.increment();
+                self.meter.throttled();
             }
         }
         let code = read_body(&mut response).await.ok().and_then(|body| wire::ErrorBody::code_of(&body));
@@ -398,7 +405,7 @@ impl Tries<'_> {
         if !error.may_try_again() {
             return Err(error);
         }
-        self.client.meter.upstream.failed(self.client.clock.instant());
+        self.client.meter.failed(self.client.clock.instant());
         let asked = error.wait();
         let wait = if matches!(error, VeriffError::Throttled { .. }) && !self.client.pace.others_succeed() {
             self.free += 1;
@@ -410,8 +417,7 @@ impl Tries<'_> {
                 None => return Err(error),
             }
         };
-        meter.retried();
-        self.client.meter.retries.increment();
+        self.client.note_retry(meter);
         tracing::debug!(error.code = %error.code(), wait_ms = wait.as_millis(), "trying again: {error}");
         tokio::time::sleep(wait).await;
         Ok(())

@@ -163,7 +163,7 @@ impl Worker {
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
             if matches!(self.stopped, Some(Stopped::Fatal(_))) {
                 // The ledger, which has them, could not be read to its end.
-                (0..rest).for_each(|_| self.tally.count(Outcome::Pending, Some(Code::LedgerUnavailable)));
+                (0..rest).for_each(|_| self.count("", Outcome::Pending, Some(Code::LedgerUnavailable)));
             } else {
                 self.tally.repeated += rest;
             }
@@ -226,6 +226,8 @@ impl Worker {
             }
             self.board.in_flight.store(u32::try_from(flight.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
         }
+        // A run that was told to stop leaves the loop from its drain.
+        self.board.in_flight.store(0, Ordering::Relaxed);
         if let Some(delivery) = waiting {
             self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
         }
@@ -331,7 +333,7 @@ impl Worker {
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
     async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
         tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
-        self.tally.count(Outcome::Failed, Some(Code::InputInvalid));
+        self.count("", Outcome::Failed, Some(Code::InputInvalid));
         self.board.sessions.increment();
         self.board.failed.increment();
         let session = match &delivery.record {

@@ -81,6 +81,7 @@ impl Worker {
         let held = self.desks.get_mut(&name).map(|desk| std::mem::take(&mut desk.held)).unwrap_or_default();
         let was_told = self.desks.get(&name).is_some_and(|desk| desk.was_told);
         if !was_told {
+            self.meter.integration_stopped(&name);
             tracing::error!(integration = %name, error.code = %code_of(reason), "integration stopped: {}", reason.as_str());
             if let Some(desk) = self.desks.get_mut(&name) {
                 desk.was_told = true;
@@ -201,8 +202,14 @@ impl Worker {
             }
             self.hand_back(&done.taken.delivery, source, Release::Later).await;
         } else {
-            self.tally.count(Outcome::Pending, end.code);
+            self.count(&done.taken.desk, Outcome::Pending, end.code);
         }
+    }
+
+    /// Counts a session once and for all, in the summary and in the metrics.
+    pub(super) fn count(&mut self, integration: &str, outcome: Outcome, code: Option<Code>) {
+        self.tally.count(outcome, code);
+        self.meter.session_ended(integration, outcome.as_str(), code);
     }
 
     /// Writes a session's end into ledger and results, and tells the source, in that order.
@@ -214,7 +221,7 @@ impl Worker {
             end = End { outcome: Outcome::Pending, code: Some(Code::LedgerUnavailable), message: end.message };
         }
         self.log(&done, &end);
-        self.tally.count(end.outcome, end.code);
+        self.count(&done.taken.desk, end.outcome, end.code);
         self.board.sessions.increment();
         if end.outcome == Outcome::Failed {
             self.board.failed.increment();
@@ -240,7 +247,8 @@ impl Worker {
         let message = told.and_then(|visit| visit.message.clone());
         let end = End { outcome: Outcome::Pending, code: Some(Code::LeaseLost), message };
         self.log(done, &end);
-        self.tally.count(end.outcome, end.code);
+        self.meter.leases_lost.increment();
+        self.count(&done.taken.desk, end.outcome, end.code);
         self.board.sessions.increment();
         let line = line(done, &end);
         self.tell(&line).await;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use veriff_archive::config::{Config, ConfigError, Environment, Sources, StoreSettings, config_schema};
 use veriff_archive::model::retention::Mode;
 use veriff_archive::secret::SecretSource;
+use veriff_archive::telemetry::TelemetrySettings;
 
 use crate::program::run;
 
@@ -273,6 +274,33 @@ fn plain_http_to_another_machine_is_allowed_with_a_warning() {
     assert_eq!(with("http://127.0.0.1:9000"), Vec::<String>::new());
     assert_eq!(with("https://s3.example.com"), Vec::<String>::new());
     assert!(with("http://s3.example.com")[0].contains("plain HTTP"));
+    let metrics = "[telemetry]\notlp_endpoint = \"http://collector:4318\"\n";
+    let warnings = load(metrics, &ZERO, None).unwrap().warnings;
+    assert!(warnings[0].contains("telemetry.otlp_endpoint: plain HTTP"), "{warnings:?}");
+}
+
+#[test]
+fn numbers_go_nowhere_until_told_where() {
+    let config = load("", &ZERO, None).unwrap();
+    assert_eq!(config.telemetry, TelemetrySettings::default());
+    assert_eq!(shown(&config, "telemetry.otlp_interval"), ("30s".into(), "default".to_owned()));
+    let with = |line: &str| load(&format!("[telemetry]\n{line}\n"), &ZERO, None);
+    let config = with("prometheus_listen = \"0.0.0.0:9464\"\notlp_endpoint = \"https://collector.example:4318/otlp/\"");
+    let telemetry = config.unwrap().telemetry;
+    assert_eq!(telemetry.prometheus_listen.unwrap().port(), 9464);
+    assert_eq!(telemetry.otlp_endpoint.unwrap().as_str(), "https://collector.example:4318/otlp/");
+    for (line, reason) in [
+        ("prometheus_listen = \"9464\"", "telemetry.prometheus_listen: an address to listen on"),
+        ("prometheus_listen = \"localhost\"", "telemetry.prometheus_listen: an address to listen on"),
+        ("otlp_endpoint = \"collector:4318\"", "telemetry.otlp_endpoint: an address is http(s)://host"),
+        ("otlp_endpoint = \"https://user:hunter2@collector\"", "without user or password"),
+        ("otlp_endpoint = \"https://collector?token=hunter2\"", "must not hold a query"),
+        ("otlp_interval = \"0s\"", "telemetry.otlp_interval: must be more than 0"),
+        ("otlp_intervall = \"1s\"", "did you mean `otlp_interval`?"),
+    ] {
+        let refused = with(line).unwrap_err().to_string();
+        assert!(refused.contains(reason) && !refused.contains("hunter2"), "{refused}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::Value;
 use veriff_archive::cli::Cli;
 use veriff_archive::config::{Config, Environment, Sources};
 use veriff_archive::error::Code;
+use veriff_archive::metrics;
 use veriff_archive::model::sidecar::anomaly;
 
 /// The codes of anomalies, which a sidecar may name.
@@ -274,6 +275,33 @@ fn the_formats_tell_of_every_field() {
         for field in fields {
             assert!(told.contains(field.as_str()), "docs/formats.md does not tell of {field}");
         }
+    }
+}
+
+#[test]
+fn the_list_of_metrics_is_told_as_it_is() {
+    let document = read("docs/metrics.md");
+    let told: Vec<&str> = document.lines().filter(|line| line.starts_with("| `veriff_archive_")).collect();
+    let in_ticks = |text: &&str| format!("`{text}`");
+    let or_none = |text: String| if text.is_empty() { "–".to_owned() } else { text };
+    let listed = metrics::ALL.iter().map(|metric| {
+        let labels = or_none(metric.labels.iter().map(in_ticks).collect::<Vec<_>>().join(", "));
+        let unit = or_none(Some(metric.unit).filter(|unit| !unit.is_empty()).iter().map(in_ticks).collect());
+        let metrics::Metric { name, kind, otlp, meaning, .. } = metric;
+        format!("| `{name}` | {kind} | {labels} | {meaning} | `{otlp}` | {unit} |")
+    });
+    assert_eq!(told, listed.collect::<Vec<_>>());
+}
+
+#[test]
+fn metrics_that_are_mentioned_exist() {
+    let known: BTreeSet<&str> = metrics::ALL.iter().map(|metric| metric.name).collect();
+    let document = read("docs/metrics.md");
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for name in document.split(|c| !word(c)).filter(|name| name.starts_with("veriff_archive_")) {
+        // A prefix of several ends with an underscore.
+        let is_known = known.contains(name) || name.ends_with('_') && known.iter().any(|one| one.starts_with(name));
+        assert!(is_known, "docs/metrics.md mentions {name}, which is no metric");
     }
 }
 

@@ -335,7 +335,7 @@ async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
 /// Tries again at once.
 fn retrying(store: Arc<dyn Store>) -> RetryingStore {
     let backoff = Backoff { tries: 3, base: Duration::ZERO, cap: Duration::ZERO };
-    RetryingStore::new(store, backoff, Arc::new(|| ()))
+    RetryingStore::new(store, backoff, Arc::new(|_| ()))
 }
 
 /// Fails the first call of each verb.

@@ -1,4 +1,4 @@
-//! Telemetry: log lines on standard error, for people or for machines.
+//! Logs: lines on standard error, for people or for machines.
 //!
 //! Other crates never speak below `warn`, whatever level is asked for: the AWS SDK and the HTTP client print signatures,
 //! credentials and whole addresses at `debug` and `trace`, and none of these may ever stand in a log.
