@@ -106,7 +106,9 @@ async fn messages_of_every_form_are_archived_and_deleted() {
     let run = desk.work_off(&["--results", "results.ndjson"]).await.expect(3);
     assert_eq!((run.count("archived"), run.count("absent")), (10, 1), "{}", run.stdout);
     assert_eq!(run.json()["source"], json!({"kind": "sqs", "records": 11, "sha256": null}));
-    sessions.iter().for_each(|session| desk.scene.assert_whole(&session.id));
+    for session in &sessions {
+        desk.scene.assert_whole(&session.id);
+    }
     assert_eq!(desk.queue.depth().await, (0, 0));
     let lines = results(&desk.scene.deployment.path("results.ndjson"));
     let line = |session: &str| lines.iter().find(|line| line["session_id"] == session).unwrap();

@@ -9,12 +9,13 @@ mod queue;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_credential_types::Credentials;
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -56,6 +57,48 @@ pub struct Terms {
 /// What came of a request for messages, and when.
 type Received = Result<(Vec<Message>, Instant), SourceError>;
 
+/// The request for messages that is under way. It outlives its caller, so that no message is lost.
+#[derive(Default)]
+struct Request {
+    under_way: Option<BoxFuture<'static, Received>>,
+    /// What it brought, until it is taken in.
+    received: Option<Received>,
+}
+
+impl Request {
+    const fn is_none(&self) -> bool {
+        self.under_way.is_none() && self.received.is_none()
+    }
+
+    /// Waits for what it brings; for ever if there is none.
+    async fn answer(&mut self) -> Received {
+        if let Some(received) = self.received.take() {
+            return received;
+        }
+        match &mut self.under_way {
+            None => std::future::pending().await,
+            Some(under_way) => {
+                let received = under_way.await;
+                self.under_way = None;
+                received
+            }
+        }
+    }
+
+    /// Does something else at the queue and lets the request go on meanwhile. Standing still it could hold what both
+    /// need: it may be the one that renews the credentials.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return done,
+                received = self.answer(), if self.under_way.is_some() => self.received = Some(received),
+            }
+        }
+    }
+}
+
 /// Messages of a queue.
 pub struct SqsSource {
     queue: Queue,
@@ -64,8 +107,7 @@ pub struct SqsSource {
     lease: Duration,
     batch: i32,
     idle_exit: Duration,
-    /// Kept, so that messages are not lost when the caller stops waiting for them.
-    receiving: Option<BoxFuture<'static, Received>>,
+    request: Request,
     in_stock: VecDeque<Delivery>,
     /// When each message in hand or in stock was received, by its receipt.
     received_at: HashMap<String, Instant>,
@@ -113,7 +155,7 @@ impl SqsSource {
             lease: terms.lease,
             batch: i32::try_from(batch).unwrap_or(1),
             idle_exit,
-            receiving: None,
+            request: Request::default(),
             in_stock: VecDeque::new(),
             received_at: HashMap::new(),
             renewed_at: clock.instant(),
@@ -133,7 +175,7 @@ impl SqsSource {
         let wait = if self.idle_exit.is_zero() { LONG_POLL } else { left.clamp(Duration::from_secs(1), LONG_POLL) };
         let (queue, clock) = (self.queue.clone(), Arc::clone(&self.clock));
         let (batch, lease) = (self.batch, self.lease);
-        self.receiving = Some(Box::pin(async move {
+        self.request.under_way = Some(Box::pin(async move {
             let messages = queue.receive(batch, wait, lease).await?;
             Ok((messages, clock.instant()))
         }));
@@ -161,8 +203,7 @@ impl SqsSource {
 
     /// Looks whether the request under way was answered while nobody waited for it: from then on the leases run.
     fn look_at_request(&mut self) {
-        if let Some(received) = self.receiving.as_mut().and_then(FutureExt::now_or_never) {
-            self.receiving = None;
+        if let Some(received) = self.request.answer().now_or_never() {
             if let Err(error) = self.take_in(received) {
                 // Whoever asks next asks anew.
                 tracing::debug!(error.code = %error.code(), "{error}");
@@ -183,7 +224,7 @@ impl SqsSource {
             self.received_at.iter().filter(|(_, at)| is_long(at)).map(|(receipt, _)| receipt.clone()).collect();
         self.received_at.retain(|receipt, _| !ended.contains(receipt));
         let messages: Vec<_> = ended.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
-        if let Err(fault) = self.queue.hide_all(&messages, 1).await {
+        if let Err(fault) = self.request.beside(self.queue.hide_all(&messages, 1)).await {
             let error = fault.into_error("give messages back");
             tracing::warn!(error.code = %error.code(), "held for eleven hours, they come again when their lease lapses: {error}");
         }
@@ -199,7 +240,7 @@ impl SqsSource {
             .iter()
             .map(|(receipt, at)| (receipt.as_str(), self.lease.min(self.hideable(*at))))
             .collect();
-        let renewed = self.queue.hide_all(&messages, 1).await;
+        let renewed = self.request.beside(self.queue.hide_all(&messages, 1)).await;
         let renewed = renewed.map_err(|fault| fault.into_error("renew leases"))?;
         let mut lost = HashSet::new();
         let mut is_whole = true;
@@ -233,21 +274,18 @@ impl Source for SqsSource {
             if self.is_over {
                 return Ok(None);
             }
-            if self.receiving.is_none() {
+            if self.request.is_none() {
                 self.begin();
             }
-            if let Some(receiving) = &mut self.receiving {
-                let received = receiving.await;
-                self.receiving = None;
-                self.take_in(received)?;
-            }
+            let received = self.request.answer().await;
+            self.take_in(received)?;
         }
     }
 
     async fn acknowledge(&mut self, delivery: &Delivery) -> Result<(), SourceError> {
         let Some(receipt) = &delivery.receipt else { return Ok(()) };
         self.received_at.remove(receipt);
-        match self.queue.delete(receipt).await {
+        match self.request.beside(self.queue.delete(receipt)).await {
             Ok(()) => Ok(()),
             Err(fault @ Fault::Denied(_)) => Err(fault.into_error("delete a message")),
             Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
@@ -269,7 +307,7 @@ impl Source for SqsSource {
             // Also what failed for good comes again, until the redrive policy sets it aside.
             Release::Later | Release::ForGood => comeback(delivery.tries + 1).min(self.hideable(received_at)),
         };
-        match self.queue.hide(&receipt, wait).await {
+        match self.request.beside(self.queue.hide(&receipt, wait)).await {
             Ok(()) => Ok(()),
             Err(fault @ Fault::Denied(_)) => Err(fault.into_error("give a message back")),
             Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
@@ -305,12 +343,13 @@ impl Source for SqsSource {
     }
 
     async fn close(&mut self) -> Result<(), SourceError> {
-        if let Some(receiving) = self.receiving.take()
-            && let Ok(received) = tokio::time::timeout(CLOSE_PATIENCE, receiving).await
+        if !self.request.is_none()
+            && let Ok(received) = tokio::time::timeout(CLOSE_PATIENCE, self.request.answer()).await
             && let Err(error) = self.take_in(received)
         {
             tracing::debug!(error.code = %error.code(), "{error}");
         }
+        self.request = Request::default();
         let in_stock = std::mem::take(&mut self.in_stock);
         let receipts: Vec<_> = in_stock.iter().filter_map(|delivery| delivery.receipt.as_deref()).collect();
         self.received_at.retain(|receipt, _| !receipts.contains(&receipt.as_str()));
@@ -349,4 +388,30 @@ pub async fn inspect(url: &str, settings: &QueueSettings) -> Result<QueueReport,
 
 fn is_among(delivery: &Delivery, receipts: &HashSet<String>) -> bool {
     delivery.receipt.as_ref().is_some_and(|receipt| receipts.contains(receipt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Mutex;
+
+    #[tokio::test]
+    async fn a_request_under_way_does_not_stand_still_with_what_others_need() {
+        let credentials = Arc::new(Mutex::new(()));
+        let shared = Arc::clone(&credentials);
+        let under_way = async move {
+            let _renewing = shared.lock().await;
+            tokio::task::yield_now().await;
+            Ok((Vec::new(), tokio::time::Instant::now().into_std()))
+        };
+        let mut request = Request { under_way: Some(Box::pin(under_way)), received: None };
+        // Begun, and left by its caller while it holds what both need.
+        assert!(request.answer().now_or_never().is_none());
+        assert!(credentials.try_lock().is_err());
+        request.beside(async { drop(credentials.lock().await) }).await;
+        // What it brought is not lost.
+        assert!(!request.is_none());
+        assert!(matches!(request.answer().await, Ok((messages, _)) if messages.is_empty()));
+        assert!(request.is_none());
+    }
 }

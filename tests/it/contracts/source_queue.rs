@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use veriff_archive::clock::{Clock, ManualClock, SystemClock};
 use veriff_archive::error::Code;
+use veriff_archive::model::SessionId;
 use veriff_archive::source::sqs::{SqsSource, Terms};
 use veriff_archive::source::{Checks, Delivery, Place, QueueSettings, Release, Source};
 
@@ -140,7 +141,7 @@ async fn after_eleven_hours_a_message_is_given_back_and_its_session_is_lost() {
     assert_eq!(queue.depth().await, (0, 2));
     clock.advance(Duration::from_secs(1));
     let lost = source.extend(&[&delivery]).await.unwrap();
-    assert_eq!(lost.iter().map(|session| session.as_str()).collect::<Vec<_>>(), [id(&delivery)]);
+    assert_eq!(lost.iter().map(SessionId::as_str).collect::<Vec<_>>(), [id(&delivery)]);
     assert_eq!(queue.depth().await, (2, 0));
     // It is not ours any more: what becomes of it here changes nothing there.
     source.release(&delivery, Release::Later).await.unwrap();
@@ -160,7 +161,7 @@ async fn a_message_that_another_worker_finished_is_reported_as_lost() {
     assert_eq!(source.extend(&[&one, &two]).await.unwrap(), []);
     clock.advance(LONG / 3);
     let lost = source.extend(&[&one, &two]).await.unwrap();
-    assert_eq!(lost.iter().map(|session| session.as_str()).collect::<Vec<_>>(), [id(&one)]);
+    assert_eq!(lost.iter().map(SessionId::as_str).collect::<Vec<_>>(), [id(&one)]);
     source.acknowledge(&two).await.unwrap();
     assert_eq!(queue.depth().await, (0, 0));
 }

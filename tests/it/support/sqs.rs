@@ -14,6 +14,8 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use secrecy::SecretString;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use veriff_archive::source::sqs::{SqsSource, Terms};
 use veriff_archive::source::{Checks, QueueSettings};
 
@@ -46,6 +48,7 @@ pub(crate) struct Queue {
     pub(crate) url: String,
     pub(crate) endpoint: String,
     dead_letters: Option<String>,
+    kind: Kind,
     client: Client,
 }
 
@@ -125,7 +128,7 @@ impl SqsServer {
             dead_letters = Some(url);
         }
         let url = make(format!("queue-{number}{ending}"), redrive).await;
-        Queue { url, endpoint: self.endpoint.clone(), dead_letters, client }
+        Queue { url, endpoint: self.endpoint.clone(), dead_letters, kind, client }
     }
 }
 
@@ -135,13 +138,13 @@ impl Queue {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let url = format!("{endpoint}/123456789012/queue");
-        Self { url, client: client(&endpoint), endpoint, dead_letters: None }
+        Self { url, client: client(&endpoint), endpoint, dead_letters: None, kind: Kind::Standard }
     }
 
     /// Sends messages. In a FIFO queue they are one group.
     pub(crate) async fn send<T: AsRef<str>>(&self, bodies: &[T]) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let is_fifo = self.url.ends_with(".fifo");
+        let is_fifo = self.kind == Kind::Fifo;
         for batch in bodies.chunks(10) {
             let entries = batch.iter().map(|body| {
                 let id = NUMBER.fetch_add(1, Ordering::Relaxed).to_string();
@@ -172,8 +175,13 @@ impl Queue {
     /// Makes every hidden message visible, as if its time were over.
     pub(crate) async fn let_time_pass(&self) {
         let name = self.url.rsplit('/').next().expect("a name");
-        let asked = reqwest::get(format!("{}/let-time-pass/{name}", self.endpoint)).await.expect("the server answers");
-        assert!(asked.status().is_success(), "{asked:?}");
+        let address = self.endpoint.strip_prefix("http://").expect("an address");
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
+        let request = format!("GET /let-time-pass/{name} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the server listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the server answers");
+        assert!(answer.contains(" 200 "), "{answer}");
     }
 
     /// Takes messages as another worker would, without hiding them from anyone.
