@@ -203,11 +203,11 @@ impl SqsSource {
 
     /// Looks whether the request under way was answered while nobody waited for it: from then on the leases run.
     fn look_at_request(&mut self) {
-        if let Some(received) = self.request.answer().now_or_never() {
-            if let Err(error) = self.take_in(received) {
-                // Whoever asks next asks anew.
-                tracing::debug!(error.code = %error.code(), "{error}");
-            }
+        if let Some(received) = self.request.answer().now_or_never()
+            && let Err(error) = self.take_in(received)
+        {
+            // Whoever asks next asks anew.
+            tracing::debug!(error.code = %error.code(), "{error}");
         }
     }
 
