@@ -77,8 +77,12 @@ impl Identity {
     /// # Errors
     /// Fatal: the two belong to different archives. Retryable: one of them does not answer.
     pub async fn find(store: &dyn Store, ledger: Arc<dyn Ledger>) -> Result<Self, IdentityError> {
-        let found = read(store).await?;
+        let mut found = read(store).await?;
         let known = ledger.archive_id().await?;
+        if found.is_none() && known.is_some() {
+            // Another worker may have made it between the two looks: it writes into the store first.
+            found = read(store).await?;
+        }
         match (&found, known) {
             (Some(found), Some(known)) if *found != known => {
                 return Err(IdentityError::Mismatch { known, found: found.clone() });

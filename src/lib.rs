@@ -17,7 +17,6 @@ pub mod config;
 pub mod telemetry;
 
 pub mod archive;
-pub mod backlog;
 pub mod budget;
 pub mod catalog;
 pub mod closing;

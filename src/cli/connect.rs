@@ -8,7 +8,6 @@ use futures_util::stream;
 use tokio_util::io::StreamReader;
 
 use super::source::{FormatArgs, OnlyArg, SourceArgs};
-use crate::backlog::BacklogSource;
 use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
 use crate::ledger::Ledger;
@@ -21,6 +20,7 @@ use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
 use crate::store::{ObjectBody, Store};
 use crate::unfinished::UnfinishedSource;
+use crate::worker::backlog::BacklogSource;
 
 /// Who a source of leases works for.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, ConfigError, StoreSettings, format_duration};
 use crate::error::Exit;
-use crate::ledger;
+use crate::ledger::{self, LedgerError};
 use crate::source::sqs::{self, Redrive};
 use crate::store::dir::DirStore;
 use crate::store::policy::{self, MAX_CLOCK_OFFSET_MS};
@@ -346,19 +346,41 @@ impl Doctor {
 
     async fn look_at_ledger(&mut self, config: &Config) {
         const NAME: &str = "ledger";
-        match ledger::exists(&config.ledger_url).await {
-            Ok(false) => return self.ok(NAME, "does not exist yet; the first run makes it"),
-            Ok(true) => {}
-            Err(error) => return self.note_ledger_error(&error),
+        let url = &config.ledger_url;
+        match ledger::exposure(url) {
+            Ok(Some(exposure)) => self.warn(
+                "ledger.tls",
+                exposure,
+                "write sslmode=verify-full, and sslrootcert=FILE with the CA of the server, into ledger.url",
+            ),
+            Ok(None) => {}
+            Err(error) => return self.note_ledger_error(error),
         }
-        let archive = match ledger::open(&config.ledger_url).await {
-            Ok(ledger) => ledger.archive_id().await,
+        match (ledger::exists(url).await, ledger::is_made_unasked(url)) {
+            (Ok(false), Ok(true)) => return self.ok(NAME, "does not exist yet; the first run makes it"),
+            (Ok(false), Ok(false)) => {
+                return self.fail(
+                    NAME,
+                    Exit::Config,
+                    "the database holds no ledger yet",
+                    "run `veriff-archive ledger migrate` with the same configuration",
+                );
+            }
+            (Ok(true), _) => {}
+            (Err(error), _) | (_, Err(error)) => return self.note_ledger_error(error),
+        }
+        let archive = match ledger::open(url).await {
+            Ok(ledger) => {
+                let archive = ledger.archive_id().await;
+                ledger.close().await;
+                archive
+            }
             Err(error) => Err(error),
         };
         match archive {
             Ok(Some(archive_id)) => self.ok(NAME, format!("readable; belongs to archive {archive_id}")),
             Ok(None) => self.ok(NAME, "readable; belongs to no archive yet"),
-            Err(error) => self.note_ledger_error(&error),
+            Err(error) => self.note_ledger_error(error),
         }
     }
 
@@ -408,9 +430,16 @@ impl Doctor {
         }
     }
 
-    fn note_ledger_error(&mut self, error: &ledger::LedgerError) {
+    fn note_ledger_error(&mut self, error: LedgerError) {
         let exit = Exit::of_fatal(error.code());
-        self.fail("ledger", exit, error.to_string(), "see docs/runbook.md under ledger.unavailable and ledger.schema");
+        let repair = match &error {
+            LedgerError::Url(_) => "correct ledger.url",
+            LedgerError::Schema(_) => "see docs/runbook.md under ledger.schema",
+            LedgerError::Unavailable { .. } | LedgerError::Damaged(_) => {
+                "check ledger.url, and the file or the server it names; see docs/runbook.md under ledger.unavailable"
+            }
+        };
+        self.fail("ledger", exit, format!("{:#}", anyhow::Error::from(error)), repair);
     }
 }
 

@@ -18,7 +18,6 @@ use super::source::SourceArgs;
 use super::summary::{next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use crate::archive::{Archiver, Integration};
-use crate::backlog::BacklogView;
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreSettings, parse_duration, parse_size};
@@ -39,6 +38,7 @@ use crate::store::retrying::{Event, RetryingStore};
 use crate::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
 use crate::telemetry::{Telemetry, Watched};
 use crate::veriff::VeriffClient;
+use crate::worker::backlog::BacklogView;
 use crate::worker::{self, Desk, Worker};
 
 const AFTER_HELP: &str = "\

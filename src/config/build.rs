@@ -19,6 +19,7 @@ use super::{
     API_KEY_VARIABLE, BASE_URL_VARIABLE, Config, ConfigError, DEFAULT_INTEGRATION, Limits, SHARED_SECRET_VARIABLE,
     ShownValue, StoreSettings,
 };
+use crate::ledger::LedgerUrl;
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
@@ -361,13 +362,13 @@ impl Builder<'_> {
         }
     }
 
-    fn ledger_url(&mut self, stated: Option<String>) -> String {
-        let url = stated.unwrap_or_else(|| DEFAULT_LEDGER_URL.to_owned());
+    fn ledger_url(&mut self, stated: Option<String>) -> LedgerUrl {
+        let url = LedgerUrl::of(stated.unwrap_or_else(|| DEFAULT_LEDGER_URL.to_owned()));
         if let Err(error) = crate::ledger::check_url(&url) {
             let text = error.to_string();
             self.report("ledger.url", text.strip_prefix("ledger.url ").unwrap_or(&text));
         }
-        self.show("ledger.url", url.as_str());
+        self.show("ledger.url", url.shown());
         url
     }
 

@@ -23,6 +23,7 @@ pub use origin::Origin;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 use crate::error::Code;
+use crate::ledger::LedgerUrl;
 use crate::model::retention::RetentionPolicy;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
@@ -52,7 +53,7 @@ pub struct Config {
     /// How long and how strictly it is kept.
     pub retention: RetentionPolicy,
     /// Where the ledger is.
-    pub ledger_url: String,
+    pub ledger_url: LedgerUrl,
     /// How a queue is asked.
     pub queue: QueueSettings,
     /// The bounds of this process.

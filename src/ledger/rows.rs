@@ -1,10 +1,12 @@
-//! Rows of the SQLite ledger as our own types.
+//! Rows of the ledger as our own types, whichever engine they come from.
 //!
 //! What does not parse is damage, never guessed around.
 
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
+use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
 use super::{LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
@@ -13,26 +15,115 @@ use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
 use crate::model::{RunId, SessionId};
 
+/// A row of an engine: the four kinds of values that the schema has, by the name of their column.
+pub(super) trait ReadRow {
+    fn text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error>;
+    fn number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error>;
+    fn bytes(&self, column: &'static str) -> Result<Option<&[u8]>, sqlx::Error>;
+    fn flag(&self, column: &'static str) -> Result<Option<bool>, sqlx::Error>;
+}
+
+macro_rules! read_row {
+    ($row:ty) => {
+        impl ReadRow for $row {
+            fn text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn bytes(&self, column: &'static str) -> Result<Option<&[u8]>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn flag(&self, column: &'static str) -> Result<Option<bool>, sqlx::Error> {
+                self.try_get(column)
+            }
+        }
+    };
+}
+
+read_row!(SqliteRow);
+read_row!(PgRow);
+
+/// A value that a column may hold; nothing where it is null or does not fit.
+pub(super) trait Value<'r>: Sized {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self>;
+}
+
+impl<'r> Value<'r> for Option<&'r str> {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()
+    }
+}
+
+impl<'r> Value<'r> for &'r str {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()?
+    }
+}
+
+impl Value<'_> for Option<String> {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        Some(row.text(column).ok()?.map(str::to_owned))
+    }
+}
+
+impl Value<'_> for String {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.text(column).ok()?.map(str::to_owned)
+    }
+}
+
+impl<'r> Value<'r> for &'r [u8] {
+    fn read(row: &'r dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.bytes(column).ok()?
+    }
+}
+
+impl Value<'_> for bool {
+    fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+        row.flag(column).ok()?
+    }
+}
+
+macro_rules! read_number {
+    ($($number:ty),+) => {$(
+        impl Value<'_> for Option<$number> {
+            fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+                row.number(column).ok()?.map(<$number>::try_from).transpose().ok()
+            }
+        }
+
+        impl Value<'_> for $number {
+            fn read(row: &dyn ReadRow, column: &'static str) -> Option<Self> {
+                row.number(column).ok()?.and_then(|number| <$number>::try_from(number).ok())
+            }
+        }
+    )+};
+}
+
+read_number!(i64, u64, u32, u8);
+
 /// Reads columns by name into our own types.
-pub(super) struct Columns<'r>(pub(super) &'r SqliteRow);
+pub(super) struct Columns<'r>(pub(super) &'r dyn ReadRow);
 
 impl<'r> Columns<'r> {
-    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, LedgerError>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        self.0.try_get(column).map_err(|_| LedgerError::Damaged(column))
+    pub(super) fn get<T: Value<'r>>(&self, column: &'static str) -> Result<T, LedgerError> {
+        T::read(self.0, column).ok_or(LedgerError::Damaged(column))
     }
 
     pub(super) fn count(&self, column: &'static str) -> Result<u64, LedgerError> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
+        self.get(column)
     }
 
     pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
         self.get(column).map(Timestamp::from_unix_millis)
     }
 
-    fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
+    pub(super) fn time_if_known(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
         Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_unix_millis))
     }
 
@@ -40,13 +131,16 @@ impl<'r> Columns<'r> {
         RunId::parse(self.get("run_id")?).map_err(|_| LedgerError::Damaged("run_id"))
     }
 
+    fn turn(&self) -> Result<Turn, LedgerError> {
+        Turn::parse(self.get("turn")?).ok_or(LedgerError::Damaged("turn"))
+    }
+
     fn state(&self) -> Result<State, LedgerError> {
         State::parse(self.get("state")?).ok_or(LedgerError::Damaged("state"))
     }
 }
 
-pub(super) fn standing_of(row: &SqliteRow) -> Result<Standing, LedgerError> {
-    let columns = Columns(row);
+pub(super) fn standing_of(columns: &Columns<'_>) -> Result<Standing, LedgerError> {
     Ok(Standing { state: columns.state()?, sequence: columns.get("manifest_sequence")? })
 }
 
@@ -127,4 +221,31 @@ pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
             bytes: columns.count("bytes")?,
         },
     })
+}
+
+pub(super) fn listed_of(columns: &Columns<'_>) -> Result<ListedSession, LedgerError> {
+    let waiting = match columns.get::<Option<&str>>("turn")? {
+        None => None,
+        Some(_) => Some(Waiting {
+            turn: columns.turn()?,
+            due_at: columns.time("due_at")?,
+            leased_by: columns
+                .get::<Option<&str>>("leased_by")?
+                .map(|id| RunId::parse(id).map_err(|_| LedgerError::Damaged("leased_by")))
+                .transpose()?,
+            tries: columns.get("tries")?,
+        }),
+    };
+    Ok(ListedSession { row: session_of(columns)?, waiting })
+}
+
+/// Takes over how many sessions are in the turn of a row.
+pub(super) fn count_turn(counts: &mut BacklogCounts, columns: &Columns<'_>) -> Result<(), LedgerError> {
+    let sessions = columns.count("sessions")?;
+    match columns.turn()? {
+        Turn::Ready => counts.ready = sessions,
+        Turn::Waiting => counts.waiting = sessions,
+        Turn::Leased => counts.leased = sessions,
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! manifest stands. What failed in a way that may pass is tried once more at the end. Every line that is received is
 //! counted once, whatever happens to it.
 
+pub mod backlog;
 mod desk;
 mod flight;
 mod second;

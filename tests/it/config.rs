@@ -81,7 +81,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         [signing]
         group = "default"
         [ledger]
-        url = "postgres://user:hunter2@db/ledger"
+        url = "postgres://user:hunter2@db/ledger?sslmode=never"
         "#,
     );
     for problem in [

@@ -29,7 +29,6 @@ const FLOW: &[&str] = &[
     "catalog",
     "gate",
     "budget",
-    "backlog",
     "unfinished",
     "results",
 ];

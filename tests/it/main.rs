@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod floors;
 mod formats;
+mod ledger_server;
 mod limits;
 mod metrics;
 mod program;

@@ -20,7 +20,6 @@ use super::connect::open_file;
 use super::output::print;
 use super::source::SourceArgs;
 use super::{GlobalArgs, StoreArgs};
-use crate::backlog::BacklogView;
 use crate::catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -30,6 +29,7 @@ use crate::metrics::{Meter, SessionMeter};
 use crate::model::record::SessionRecord;
 use crate::source::{Delivery, Source, sqs};
 use crate::veriff::{VeriffClient, VeriffError};
+use crate::worker::backlog::BacklogView;
 
 /// How many bad lines are told one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;

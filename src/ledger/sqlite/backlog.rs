@@ -8,12 +8,11 @@ use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::{SqliteLedger, json, unavailable};
 use crate::clock::Timestamp;
-use crate::error::Code;
 use crate::ledger::backlog::{
-    Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn, Waiting, Which,
+    Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Which,
 };
-use crate::ledger::rows::{Columns, record_of, session_of};
-use crate::ledger::{LedgerError, SessionEntry};
+use crate::ledger::rows::{Columns, count_turn, listed_of, record_of};
+use crate::ledger::{LedgerError, SessionEntry, retryable_codes};
 use crate::model::{RunId, SessionId};
 
 /// How many waits that are over and leases that have lapsed one claim makes ready: enough to keep up with any number of
@@ -234,8 +233,11 @@ impl SqliteLedger {
         rows.iter()
             .map(|row| {
                 let columns = Columns(row);
-                let tries = u32::try_from(columns.count("tries")?).unwrap_or(u32::MAX);
-                Ok(Claimed { record: record_of(&columns)?, integration: columns.get("integration")?, tries })
+                Ok(Claimed {
+                    record: record_of(&columns)?,
+                    integration: columns.get("integration")?,
+                    tries: columns.get("tries")?,
+                })
             })
             .collect()
     }
@@ -286,7 +288,7 @@ impl SqliteLedger {
             .await
             .map_err(unavailable("be read"))?
             .iter()
-            .map(|row| listed(&Columns(row)))
+            .map(|row| listed_of(&Columns(row)))
             .collect()
     }
 
@@ -329,13 +331,7 @@ impl SqliteLedger {
         let rows = sqlx::query(COUNTS).fetch_all(&mut **snapshot).await.map_err(unavailable("be read"))?;
         let mut counts = BacklogCounts::default();
         for row in &rows {
-            let columns = Columns(row);
-            let sessions = columns.count("sessions")?;
-            match Turn::parse(columns.get("turn")?).ok_or(LedgerError::Damaged("turn"))? {
-                Turn::Ready => counts.ready = sessions,
-                Turn::Waiting => counts.waiting = sessions,
-                Turn::Leased => counts.leased = sessions,
-            }
+            count_turn(&mut counts, &Columns(row))?;
         }
         Ok(counts)
     }
@@ -378,7 +374,7 @@ async fn choose_due(open: &mut Open, claim: &Claim) -> Result<Vec<String>, sqlx:
 async fn choose_left(open: &mut Open, claim: &Claim) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(LEFT_BY_HOLDER)
         .bind(claim.holder.as_str())
-        .bind(json(&retryable_codes()))
+        .bind(json(&retryable_codes().collect::<Vec<_>>()))
         .bind(json(&claim.integrations))
         .bind(claim.limit)
         .fetch_all(&mut **open)
@@ -388,11 +384,6 @@ async fn choose_left(open: &mut Open, claim: &Claim) -> Result<Vec<String>, sqlx
 
 fn place_of(row: &SqliteRow) -> Result<(Option<i64>, String), sqlx::Error> {
     Ok((row.try_get(0)?, row.try_get(1)?))
-}
-
-/// The codes of failures that may pass.
-pub(super) fn retryable_codes() -> Vec<Code> {
-    Code::ALL.iter().copied().filter(|code| code.is_retryable()).collect()
 }
 
 fn batch_json(entries: &[BacklogEntry]) -> String {
@@ -427,20 +418,4 @@ fn filtered<'q>(
         .bind(filter.before.map(Timestamp::unix_millis))
         .bind(filter.sessions.as_ref().map(json))
         .bind(filter.in_backlog)
-}
-
-fn listed(columns: &Columns<'_>) -> Result<ListedSession, LedgerError> {
-    let waiting = match columns.get::<Option<&str>>("turn")? {
-        None => None,
-        Some(turn) => Some(Waiting {
-            turn: Turn::parse(turn).ok_or(LedgerError::Damaged("turn"))?,
-            due_at: columns.time("due_at")?,
-            leased_by: columns
-                .get::<Option<&str>>("leased_by")?
-                .map(|id| RunId::parse(id).map_err(|_| LedgerError::Damaged("leased_by")))
-                .transpose()?,
-            tries: u32::try_from(columns.count("tries")?).unwrap_or(u32::MAX),
-        }),
-    };
-    Ok(ListedSession { row: session_of(columns)?, waiting })
 }

@@ -12,16 +12,17 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::ConnectOptions as _;
+use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
-use super::location::Location;
 use super::overview::Group;
 use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
+use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
     Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow, Standing, State,
+    retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -39,12 +40,9 @@ const READERS: u32 = 2;
 
 /// Every migration; a released one is never edited, see `migrations/README.md`.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
-    let migration = |version, description, sql: &'static str| {
-        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
-        migration(2, "backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
+    schema::migrations([
+        ("sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
+        ("backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
     ])
 });
 
@@ -56,11 +54,16 @@ pub(super) struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the file, creates it if need be, and brings its schema up to date.
-    pub(super) async fn open(location: &Location) -> Result<Self, LedgerError> {
-        let (path, action) = match location {
-            Location::File(path) => (path.as_path(), format!("be opened at {}", path.display())),
-            Location::Memory => (Path::new(":memory:"), "be opened in memory".to_owned()),
+    /// Opens the file, creates it if need be, and brings its schema up to date. Without a file it is in memory.
+    pub(super) async fn open(file: Option<&Path>) -> Result<Self, LedgerError> {
+        Self::open_migrated(file).await.map(|(ledger, _)| ledger)
+    }
+
+    /// Opens the file, and tells what was done to its schema.
+    pub(super) async fn open_migrated(file: Option<&Path>) -> Result<(Self, Migrated), LedgerError> {
+        let (path, action) = match file {
+            Some(path) => (path, format!("be opened at {}", path.display())),
+            None => (Path::new(":memory:"), "be opened in memory".to_owned()),
         };
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -82,33 +85,25 @@ impl SqliteLedger {
                 .test_before_acquire(false)
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(|error| unavailable(action)(error))?;
-        migrate(&writer).await?;
-        let readers = match location {
-            Location::File(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
-            Location::Memory => writer.clone(),
+        let migrated = migrate(&writer).await?;
+        let readers = match file {
+            Some(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
+            None => writer.clone(),
         };
-        Ok(Self { writer, readers })
+        Ok((Self { writer, readers }, migrated))
     }
 }
 
 /// Brings the schema up to date, one process at a time.
-async fn migrate(writer: &SqlitePool) -> Result<(), LedgerError> {
+async fn migrate(writer: &SqlitePool) -> Result<Migrated, LedgerError> {
     let failed = || unavailable("be migrated");
     // Taken before looking: two processes that open a new file together must not both create its tables.
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => LedgerError::Schema(format!(
-            "the ledger's schema is newer than this program, which does not know its migration {version}: use the \
-                 version whose `veriff-archive ledger migrate` upgraded it, or a later one"
-        )),
-        MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => LedgerError::Schema(format!(
-            "migration {version} of the ledger's schema is not the one this program knows: restore the ledger \
-                 from a backup and run `veriff-archive ledger migrate`"
-        )),
-        MigrateError::Execute(error) => failed()(error),
-        error => LedgerError::Unavailable { action: "be migrated".into(), source: Box::new(error) },
-    })?;
-    transaction.commit().await.map_err(failed())
+    transaction.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
+    let before = transaction.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(schema::failed)?;
+    transaction.commit().await.map_err(failed())?;
+    Ok(Migrated::of("sqlite", &before, &MIGRATIONS))
 }
 
 /// Makes an error of what SQLite or the file system said.
@@ -258,7 +253,7 @@ impl Ledger for SqliteLedger {
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed())?
-            .map(|row| standing_of(&row))
+            .map(|row| standing_of(&Columns(&row)))
             .transpose()?;
         let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
         if made.takes_manifest && !entry.media.is_empty() {
@@ -294,7 +289,7 @@ impl Ledger for SqliteLedger {
         after: Option<&SessionId>,
         limit: u32,
     ) -> Result<Vec<SessionRecord>, LedgerError> {
-        let codes = backlog::retryable_codes();
+        let codes: Vec<Code> = retryable_codes().collect();
         sqlx::query(LEFT_BY_RUN)
             .bind(run_id.as_str())
             .bind(after.map_or("", SessionId::as_str))
@@ -445,7 +440,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_overview_and_the_last_tries_read_indexes_alone() {
-        let ledger = SqliteLedger::open(&Location::Memory).await.unwrap();
+        let ledger = SqliteLedger::open(None).await.unwrap();
         for (statement, index) in [
             (GROUPS, "USING COVERING INDEX sessions_overview"),
             (OLDEST_PENDING, "USING COVERING INDEX sessions_oldest_pending"),
@@ -467,7 +462,7 @@ mod tests {
     #[tokio::test]
     async fn the_file_is_synced_at_every_commit_and_keeps_its_references() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(&Location::File(folder.path().join("ledger.db"))).await.unwrap();
+        let ledger = SqliteLedger::open(Some(&folder.path().join("ledger.db"))).await.unwrap();
         for (pragma, value) in [("synchronous", "1"), ("foreign_keys", "1"), ("journal_mode", "wal")] {
             let found: String = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
                 .fetch_one(&ledger.writer)
@@ -480,7 +475,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_schema_refuses_archived_without_a_manifest() {
-        let ledger = SqliteLedger::open(&Location::Memory).await.unwrap();
+        let ledger = SqliteLedger::open(None).await.unwrap();
         let error = ledger
             .commit(&SessionEntry {
                 record: SessionRecord::of(SessionId::parse("s").unwrap()),

@@ -19,14 +19,14 @@ const DAY_SECONDS: i64 = 24 * 60 * 60;
 pub(super) const ALARM: Duration = Duration::from_hours(7 * 24);
 
 /// An engine under test.
-struct Engine<Fresh, Upgrade> {
+pub(super) struct Engine<Fresh, Upgrade> {
     /// Makes a place for an empty ledger and returns its URL.
-    fresh: Fresh,
+    pub(super) fresh: Fresh,
     /// Makes the schema look as if a later version had upgraded it.
-    upgrade: Upgrade,
+    pub(super) upgrade: Upgrade,
 }
 
-async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(&str)>) {
+pub(super) async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(&str)>) {
     let open = async || ledger::open(&(engine.fresh)().await).await.unwrap();
 
     the_first_archive_stays(&*open().await).await;

@@ -2,6 +2,7 @@
 
 mod ledger;
 mod ledger_backlog;
+mod ledger_postgres;
 mod source;
 mod source_queue;
 mod store;

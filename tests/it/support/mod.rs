@@ -2,6 +2,7 @@
 
 pub(crate) mod evidence;
 pub(crate) mod faulty;
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod s3;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::ledger::{Claim, Claimed, Comeback, Cursor, Filter, Ledger, LedgerError, ListedSession, Which};
@@ -37,8 +37,9 @@ pub struct BacklogSource {
     claim: Claim,
     /// Nothing due for so long ends it; zero: never. `None`: at once.
     idle_exit: Option<Duration>,
-    /// Kept, so that a claim is not lost when the caller stops waiting for it.
-    claiming: Option<BoxFuture<'static, Result<Vec<Claimed>, LedgerError>>>,
+    /// A task of its own: a claim must not be lost when the caller stops waiting for it, nor stand still in the middle of
+    /// its transaction while the caller wants the ledger for something else.
+    claiming: Option<JoinHandle<Result<Vec<Claimed>, LedgerError>>>,
     in_stock: VecDeque<Claimed>,
     renewed_at: Instant,
     idle_since: Option<Instant>,
@@ -77,7 +78,7 @@ impl BacklogSource {
         if self.claiming.is_none() {
             let (ledger, mut claim) = (Arc::clone(&self.ledger), self.claim.clone());
             let clock = Arc::clone(&self.clock);
-            self.claiming = Some(Box::pin(async move {
+            self.claiming = Some(tokio::spawn(async move {
                 let mut failed = 0;
                 loop {
                     claim.now = clock.now();
@@ -96,6 +97,7 @@ impl BacklogSource {
         let Some(claiming) = &mut self.claiming else { return Ok(()) };
         let claimed = claiming.await;
         self.claiming = None;
+        let claimed = claimed.map_err(|error| SourceError::SetAside(Box::new(error)))?;
         self.in_stock.extend(claimed.map_err(|error| unanswered("take sessions from the backlog", error))?);
         Ok(())
     }
@@ -179,6 +181,7 @@ impl Source for BacklogSource {
     }
 
     async fn close(&mut self) -> Result<(), SourceError> {
+        // Also what a claim that is under way takes.
         if self.claiming.is_some() {
             self.restock().await?;
         }

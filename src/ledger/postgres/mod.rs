@@ -1,0 +1,472 @@
+//! The ledger in a PostgreSQL database, for any number of machines.
+//!
+//! Every call is one statement or one short transaction, may be made again, and is, when its connection breaks. What two
+//! workers say of one session is put in order by a lock on its row; what is read for numbers takes no lock. The schema is
+//! never changed by opening: workers of two versions may run at once, and only a person knows when one has ended.
+
+mod backlog;
+pub(super) mod connect;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
+use sqlx::postgres::{PgArguments, PgConnection, PgPool};
+use sqlx::{Connection as _, Postgres};
+
+use self::connect::{Failure, LONG_CALL_TIMEOUT, call};
+use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::location::ServerUrl;
+use super::overview::Group;
+use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
+use super::schema::{self, MIGRATIONS_TABLE, Migrated};
+use super::{
+    Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow,
+    Standing, State, retryable_codes,
+};
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::model::record::SessionRecord;
+use crate::model::{ArchiveId, RunId, SessionId};
+
+/// How long the end of the use of the ledger may take; a connection that does not answer is left to the server.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Every migration; a released one is never edited, see `migrations/README.md`.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    schema::migrations([
+        ("sessions media runs", include_str!("../../../migrations/postgres/0001_sessions_media_runs.sql")),
+        ("backlog", include_str!("../../../migrations/postgres/0002_backlog.sql")),
+    ])
+});
+
+/// A ledger in a PostgreSQL database.
+#[derive(Debug)]
+pub(super) struct PostgresLedger {
+    pool: PgPool,
+    queue: Mutex<backlog::Queue>,
+}
+
+impl PostgresLedger {
+    /// Connects, and refuses a schema that is not this program's.
+    pub(super) async fn open(server: &ServerUrl) -> Result<Self, LedgerError> {
+        let options = connect::options(server)?;
+        let mut connection = connect::connect(&options).await.map_err(|failure| failure.told("be opened"))?;
+        let applied = applied(&mut connection).await.map_err(|failure| failure.told("be opened"))?;
+        schema::check(&MIGRATIONS, &applied)?;
+        let _ = connection.close().await;
+        Ok(Self { pool: connect::pool(options), queue: Mutex::default() })
+    }
+}
+
+/// Tells whether the database holds a ledger.
+pub(super) async fn exists(server: &ServerUrl) -> Result<bool, LedgerError> {
+    let options = connect::options(server)?;
+    let mut connection = connect::connect(&options).await.map_err(|failure| failure.told("be reached"))?;
+    let applied = applied(&mut connection).await.map_err(|failure| failure.told("be read"))?;
+    let _ = connection.close().await;
+    Ok(!applied.is_empty())
+}
+
+/// Creates the schema or brings it up to date, one process at a time.
+pub(super) async fn migrate(server: &ServerUrl) -> Result<Migrated, LedgerError> {
+    let options = connect::options(server)?;
+    let mut connection = connect::connect(&options).await.map_err(|failure| failure.told("be reached"))?;
+    // Held until the connection ends. The migrator takes it, too, but only after we have looked.
+    connection.lock().await.map_err(schema::failed)?;
+    let before = applied(&mut connection).await.map_err(|failure| failure.told("be read"))?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(schema::failed)?;
+    let _ = connection.close().await;
+    Ok(Migrated::of("postgres", &before, &MIGRATIONS))
+}
+
+/// Tells what can be done to the connection by someone on its way, if anything.
+pub(super) fn exposure(server: &ServerUrl) -> Result<Option<&'static str>, LedgerError> {
+    connect::options(server).map(|options| connect::exposure(&options))
+}
+
+/// Lists the migrations that were applied; none if the database holds no ledger.
+async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, Failure> {
+    const UNDEFINED_TABLE: &str = "42P01";
+    match connection.list_applied_migrations(MIGRATIONS_TABLE).await {
+        Ok(applied) => Ok(applied),
+        Err(MigrateError::Execute(sqlx::Error::Database(error)))
+            if error.code().as_deref() == Some(UNDEFINED_TABLE) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(MigrateError::Execute(error)) => Err(error.into()),
+        Err(error) => Err(schema::failed(error).into()),
+    }
+}
+
+/// Locks what stands, so that what was read here cannot change before it is written.
+const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = $1 FOR UPDATE";
+
+/// One statement for all items; rows that say the same already are not written again.
+const PUT_MEDIA: &str = "
+    INSERT INTO media (session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256)
+    SELECT $1, item.*
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[]) AS item
+    ON CONFLICT (session_id, media_id) DO UPDATE SET
+        attempt_id = excluded.attempt_id, kind = excluded.kind, key = excluded.key,
+        version_id = excluded.version_id, size_bytes = excluded.size_bytes, sha256 = excluded.sha256
+    WHERE (media.attempt_id, media.kind, media.key, media.version_id, media.size_bytes, media.sha256)
+        IS DISTINCT FROM (excluded.attempt_id, excluded.kind, excluded.key, excluded.version_id, excluded.size_bytes,
+            excluded.sha256)";
+
+/// Takes the same values as [`UPDATE_SESSION`], but for the last two: the number of its items and of their bytes, of which
+/// a new session has none but these. Writes nothing if another worker was faster, and then has waited for it.
+const INSERT_SESSION: &str = "
+    INSERT INTO sessions (
+        session_id, asked_integration, decided_at, retention_class, reference, integration, state, code, message,
+        upstream_created_at, deadline_at, manifest_key, manifest_version_id, manifest_sequence, manifest_sha256,
+        complete, settled, media, bytes, visits, run_id, first_visited_at, last_visited_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $20, $21, 1, $18, $19, $19)
+    ON CONFLICT (session_id) DO NOTHING";
+
+/// `$20` and `$21` are what [`Standing::after`] decided: whether the cause and the manifest are taken.
+const UPDATE_SESSION: &str = "
+    UPDATE sessions SET
+        asked_integration = coalesce($2, asked_integration),
+        decided_at = coalesce($3, decided_at),
+        retention_class = coalesce($4, retention_class),
+        reference = coalesce($5, reference),
+        integration = $6,
+        state = $7,
+        code = CASE WHEN $20 THEN $8 ELSE code END,
+        message = CASE WHEN $20 THEN $9 ELSE message END,
+        upstream_created_at = coalesce($10, upstream_created_at),
+        deadline_at = coalesce($11, deadline_at),
+        manifest_key = CASE WHEN $21 THEN $12 ELSE manifest_key END,
+        manifest_version_id = CASE WHEN $21 THEN $13 ELSE manifest_version_id END,
+        manifest_sequence = CASE WHEN $21 THEN $14 ELSE manifest_sequence END,
+        manifest_sha256 = CASE WHEN $21 THEN $15 ELSE manifest_sha256 END,
+        complete = CASE WHEN $21 THEN $16 ELSE complete END,
+        settled = CASE WHEN $21 THEN $17 ELSE settled END,
+        (media, bytes) = (
+            SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM media WHERE media.session_id = $1),
+        visits = visits + 1,
+        run_id = $18,
+        last_visited_at = $19
+    WHERE session_id = $1";
+
+/// Every column is named: a statement that is prepared must not change what it returns when a later version adds one.
+macro_rules! session_columns {
+    () => {
+        "sessions.session_id, sessions.asked_integration, sessions.decided_at, sessions.retention_class,
+        sessions.reference, sessions.integration, sessions.state, sessions.code, sessions.message,
+        sessions.upstream_created_at, sessions.deadline_at, sessions.manifest_key, sessions.manifest_version_id,
+        sessions.manifest_sequence, sessions.manifest_sha256, sessions.complete, sessions.settled, sessions.media,
+        sessions.bytes, sessions.visits, sessions.run_id, sessions.first_visited_at, sessions.last_visited_at,
+        sessions.accepted_reason"
+    };
+}
+use session_columns;
+
+const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session_id = $1");
+
+const LEFT_BY_RUN: &str = "
+    SELECT session_id, asked_integration, decided_at, retention_class, reference
+    FROM sessions
+    WHERE run_id = $1 AND session_id > $2 AND state IN ('failed', 'pending')
+        AND code IS NOT NULL AND code = ANY($3)
+    ORDER BY session_id LIMIT $4";
+
+const GROUPS: &str = "
+    SELECT state, code, count(*) AS sessions,
+        count(*) FILTER (WHERE complete) AS complete, count(*) FILTER (WHERE settled) AS settled,
+        sum(media)::bigint AS media, sum(bytes)::bigint AS bytes, min(deadline_at) AS nearest_deadline_at,
+        count(*) FILTER (WHERE deadline_at IS NULL) AS unknown_deadlines,
+        count(*) FILTER (WHERE deadline_at <= $1) AS past_horizon,
+        count(*) FILTER (WHERE deadline_at > $1 AND deadline_at <= $2) AS within_alarm
+    FROM sessions GROUP BY state, code ORDER BY state, code";
+
+const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
+
+const LATEST_RUNS: &str = "
+    SELECT run_id, started_at, version, source_kind, store_url, finished_at, exit_code, archived, unchanged, absent,
+        failed, pending, media, bytes
+    FROM runs ORDER BY started_at DESC, run_id DESC LIMIT $1";
+
+impl PostgresLedger {
+    async fn commit_once(&self, entry: &SessionEntry) -> Result<State, Failure> {
+        let id = &entry.record.session_id;
+        let sequence = entry.manifest.as_ref().map(|manifest| manifest.sequence);
+        let media: BTreeMap<&str, &MediaRow> = entry.media.iter().map(|item| (item.media_id.as_str(), item)).collect();
+        let mut open = self.pool.begin().await?;
+        let mut standing = standing(&mut open, id).await?;
+        if standing.is_none() {
+            let made = Standing::after(None, entry.state, sequence);
+            let (count, bytes) = if made.takes_manifest {
+                (media.len() as u64, media.values().map(|item| item.size_bytes).fold(0, u64::saturating_add))
+            } else {
+                (0, 0)
+            };
+            let inserted = session_values(INSERT_SESSION, entry, made).bind(saturated(count)).bind(saturated(bytes));
+            if inserted.execute(&mut *open).await?.rows_affected() > 0 {
+                if made.takes_manifest {
+                    put_media(&mut open, id, &media).await?;
+                }
+                backlog::follow_commit(&mut open, entry).await?;
+                open.commit().await?;
+                return Ok(made.state);
+            }
+            standing = self::standing(&mut open, id).await?;
+        }
+        let made = Standing::after(standing, entry.state, sequence);
+        if made.takes_manifest {
+            put_media(&mut open, id, &media).await?;
+        }
+        let updated = session_values(UPDATE_SESSION, entry, made).bind(made.takes_cause).bind(made.takes_manifest);
+        updated.execute(&mut *open).await?;
+        backlog::follow_commit(&mut open, entry).await?;
+        open.commit().await?;
+        Ok(made.state)
+    }
+
+    async fn overview_once(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, Failure> {
+        // One snapshot, so that the numbers agree with one another.
+        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let groups = sqlx::query(GROUPS)
+            .bind(now.unix_millis())
+            .bind(now.plus(horizon_alarm).unix_millis())
+            .fetch_all(&mut *snapshot)
+            .await?;
+        let oldest_pending: Option<i64> = sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut *snapshot).await?;
+        let runs = sqlx::query(LATEST_RUNS).bind(i64::from(OVERVIEW_RUNS)).fetch_all(&mut *snapshot).await?;
+        let backlog = backlog::counts(&mut snapshot).await?;
+        snapshot.commit().await?;
+        let groups: Vec<Group> = groups.iter().map(|row| group_of(&Columns(row))).collect::<Result<_, _>>()?;
+        Ok(Overview {
+            oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
+            runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
+            backlog,
+            ..Overview::of(&groups)
+        })
+    }
+
+    async fn session_once(&self, id: &SessionId) -> Result<Option<SessionRow>, Failure> {
+        let row = sqlx::query(SESSION).bind(id.as_str()).fetch_optional(&self.pool).await?;
+        Ok(row.map(|row| session_of(&Columns(&row))).transpose()?)
+    }
+
+    async fn retryable_of_run_once(
+        &self,
+        run_id: &RunId,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Vec<SessionRecord>, Failure> {
+        let rows = sqlx::query(LEFT_BY_RUN)
+            .bind(run_id.as_str())
+            .bind(after.map_or("", SessionId::as_str))
+            .bind(code_texts())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.iter().map(|row| record_of(&Columns(row))).collect::<Result<_, _>>()?)
+    }
+
+    async fn start_run_once(&self, run: &RunStart) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (run_id) DO NOTHING",
+        )
+        .bind(run.run_id.as_str())
+        .bind(run.started_at.unix_millis())
+        .bind(plain(&run.version))
+        .bind(plain(&run.source_kind))
+        .bind(plain(&run.store_url))
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+    }
+
+    async fn finish_run_once(&self, run: &RunFinish) -> Result<(), sqlx::Error> {
+        let counts = &run.counts;
+        sqlx::query(
+            "UPDATE runs SET finished_at = $2, exit_code = $3, archived = $4, unchanged = $5, absent = $6, failed = $7,
+                pending = $8, media = $9, bytes = $10
+             WHERE run_id = $1",
+        )
+        .bind(run.run_id.as_str())
+        .bind(run.finished_at.unix_millis())
+        .bind(i64::from(run.exit_code))
+        .bind(saturated(counts.archived))
+        .bind(saturated(counts.unchanged))
+        .bind(saturated(counts.absent))
+        .bind(saturated(counts.failed))
+        .bind(saturated(counts.pending))
+        .bind(saturated(counts.media))
+        .bind(saturated(counts.bytes))
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
+        let id: Option<String> =
+            call!("be read", sqlx::query_scalar("SELECT archive_id FROM archive").fetch_optional(&self.pool))?;
+        id.map(|id| ArchiveId::parse(&id).map_err(|_| LedgerError::Damaged("archive id"))).transpose()
+    }
+
+    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
+        const ADOPT: &str = "INSERT INTO archive (only_row, archive_id) VALUES (1, $1) ON CONFLICT DO NOTHING";
+        call!("note its archive", sqlx::query(ADOPT).bind(id.as_str()).execute(&self.pool)).map(|_| ())
+    }
+
+    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
+        call!("note the start of a run", self.start_run_once(run))
+    }
+
+    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
+        call!("note the end of a run", self.finish_run_once(run))
+    }
+
+    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
+        call!("take a session", self.commit_once(entry))
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
+        call!("be read", self.session_once(id))
+    }
+
+    async fn retryable_of_run(
+        &self,
+        run_id: &RunId,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Vec<SessionRecord>, LedgerError> {
+        call!("be read", self.retryable_of_run_once(run_id, after, limit))
+    }
+
+    async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError> {
+        call!("add to the backlog", self.add_once(entries, run_id, at))
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, LedgerError> {
+        call!("hand out sessions", self.claim_once(claim))
+    }
+
+    async fn renew(
+        &self,
+        holder: &RunId,
+        sessions: &[SessionId],
+        until: Timestamp,
+    ) -> Result<Vec<SessionId>, LedgerError> {
+        call!("renew leases", self.renew_once(holder, sessions, until))
+    }
+
+    async fn end_lease(
+        &self,
+        holder: &RunId,
+        session: &SessionId,
+        comes_again: Option<Comeback>,
+    ) -> Result<bool, LedgerError> {
+        call!("end a lease", self.end_lease_once(holder, session, comes_again))
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError> {
+        call!("be read", self.list_once(filter, after, limit))
+    }
+
+    async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
+        call!("open sessions again", LONG_CALL_TIMEOUT, self.retry_once(filter, at))
+    }
+
+    async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
+        call!("accept sessions", LONG_CALL_TIMEOUT, self.accept_once(filter, reason, at))
+    }
+
+    async fn close(&self) {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+    }
+
+    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
+        call!("be read", self.overview_once(now, horizon_alarm))
+    }
+}
+
+async fn standing(open: &mut PgConnection, id: &SessionId) -> Result<Option<Standing>, Failure> {
+    let row = sqlx::query(STANDING).bind(id.as_str()).fetch_optional(open).await?;
+    Ok(row.map(|row| standing_of(&Columns(&row))).transpose()?)
+}
+
+/// Binds the values 1 to 19.
+fn session_values<'q>(
+    statement: &'static str,
+    entry: &'q SessionEntry,
+    made: Move,
+) -> sqlx::query::Query<'q, Postgres, PgArguments> {
+    let record = &entry.record;
+    let manifest = entry.manifest.as_ref().filter(|_| made.takes_manifest);
+    sqlx::query(statement)
+        .bind(record.session_id.as_str())
+        .bind(record.integration.as_deref().map(plain))
+        .bind(record.decided_at.map(Timestamp::unix_millis))
+        .bind(record.retention_class.as_deref().map(plain))
+        .bind(record.reference.as_deref().map(plain))
+        .bind(plain(&entry.integration))
+        .bind(made.state.as_str())
+        .bind(entry.code.map(Code::as_str))
+        .bind(entry.message.as_deref().map(plain))
+        .bind(entry.upstream_created_at.map(Timestamp::unix_millis))
+        .bind(entry.deadline_at.map(Timestamp::unix_millis))
+        .bind(manifest.map(|m| m.key.as_str()))
+        .bind(manifest.and_then(|m| m.version_id.as_deref()))
+        .bind(manifest.map(|m| i64::from(m.sequence)))
+        .bind(manifest.map(|m| m.sha256.as_bytes().as_slice()))
+        .bind(made.takes_manifest && entry.complete)
+        .bind(made.takes_manifest && entry.settled)
+        .bind(entry.run_id.as_str())
+        .bind(entry.at.unix_millis())
+}
+
+async fn put_media(
+    open: &mut PgConnection,
+    session: &SessionId,
+    media: &BTreeMap<&str, &MediaRow>,
+) -> Result<(), sqlx::Error> {
+    if media.is_empty() {
+        return Ok(());
+    }
+    let items = || media.values();
+    sqlx::query(PUT_MEDIA)
+        .bind(session.as_str())
+        .bind(items().map(|item| item.media_id.as_str()).collect::<Vec<_>>())
+        .bind(items().map(|item| item.attempt_id.as_str()).collect::<Vec<_>>())
+        .bind(items().map(|item| item.kind.as_str()).collect::<Vec<_>>())
+        .bind(items().map(|item| item.key.as_str()).collect::<Vec<_>>())
+        .bind(items().map(|item| item.version_id.as_deref()).collect::<Vec<_>>())
+        .bind(items().map(|item| saturated(item.size_bytes)).collect::<Vec<_>>())
+        .bind(items().map(|item| item.sha256.as_bytes().as_slice()).collect::<Vec<_>>())
+        .execute(open)
+        .await
+        .map(|_| ())
+}
+
+/// The codes of failures that may pass, as the ledger writes them.
+fn code_texts() -> Vec<&'static str> {
+    retryable_codes().map(Code::as_str).collect()
+}
+
+/// PostgreSQL keeps no NUL in a text, and refuses the whole statement for one.
+fn plain(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{FFFD}")) } else { Cow::Borrowed(text) }
+}
+
+/// PostgreSQL counts to 2^63.
+fn saturated(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
