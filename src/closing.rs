@@ -11,11 +11,8 @@ use crate::catalog::{Catalog, MediaItem};
 use crate::clock::Timestamp;
 use crate::deposit::Deposited;
 use crate::error::Code;
-use crate::model::AttemptId;
 use crate::model::manifest::{ConflictItem, Manifest, ManifestAttempt, MissingItem};
-
-/// Statuses after which nothing more happens to a session.
-const FINAL_STATUSES: [&str; 4] = ["approved", "declined", "expired", "abandoned"];
+use crate::model::{AttemptId, is_final_status};
 
 /// Statuses with which a session has been decided on its media.
 const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
@@ -52,8 +49,8 @@ pub fn draft(before: Option<&Manifest>, catalog: &Catalog, deposited: Vec<Deposi
     for listed in &catalog.attempts {
         let known = entry(&mut attempts, &listed.attempt_id);
         known.created_at = known.created_at.or(listed.created_at);
-        let was_final = known.status.as_deref().is_some_and(is_final);
-        let is_final = listed.status.as_deref().is_some_and(is_final);
+        let was_final = known.status.as_deref().is_some_and(is_final_status);
+        let is_final = listed.status.as_deref().is_some_and(is_final_status);
         if listed.status.is_some() && (is_final || !was_final) {
             known.status.clone_from(&listed.status);
         }
@@ -141,7 +138,7 @@ pub fn is_settled(
     settle_after: Duration,
 ) -> bool {
     let newest = attempts.iter().rfind(|attempt| !attempt.attempt_id.is_session());
-    if !newest.and_then(|attempt| attempt.status.as_deref()).is_some_and(is_final) {
+    if !newest.and_then(|attempt| attempt.status.as_deref()).is_some_and(is_final_status) {
         return false;
     }
     let newest_at = attempts.iter().filter_map(|attempt| attempt.created_at).max();
@@ -170,10 +167,6 @@ pub fn failure(item: &MediaItem, code: Code, http_status: Option<u16>, message: 
         http_status,
     };
     Failure { missing, code, message }
-}
-
-fn is_final(status: &str) -> bool {
-    FINAL_STATUSES.contains(&status)
 }
 
 fn entry<'a>(attempts: &'a mut Vec<ManifestAttempt>, id: &AttemptId) -> &'a mut ManifestAttempt {

@@ -101,6 +101,10 @@ codes! {
     LedgerUnavailable = "ledger.unavailable", Retryable;
     /// The ledger's schema is older or newer than this program.
     LedgerSchema = "ledger.schema", Fatal;
+    /// The queue kept throttling, answering 5xx, resetting or timing out.
+    QueueUnavailable = "queue.unavailable", Retryable;
+    /// The queue refuses the credentials or the right, or does not exist.
+    QueueDenied = "queue.denied", Fatal;
     /// The store's clock and ours differ by more than a minute.
     ClockSkew = "clock.skew", Fatal;
     /// Another worker took the session over, because this one did not renew its lease in time.
@@ -199,6 +203,7 @@ impl Exit {
         match code {
             Code::ConfigInvalid | Code::LedgerSchema => Self::Config,
             Code::LedgerUnavailable
+            | Code::QueueUnavailable
             | Code::StoreUnavailable
             | Code::StoreFull
             | Code::InputUnreadable
@@ -228,6 +233,8 @@ mod tests {
     fn an_input_that_is_none_is_no_refused_credential() {
         assert_eq!(Exit::of_fatal(Code::InputInvalid), Exit::Failures);
         assert_eq!(Exit::of_fatal(Code::StoreDenied), Exit::Refused);
+        assert_eq!(Exit::of_fatal(Code::QueueDenied), Exit::Refused);
+        assert_eq!(Exit::of_fatal(Code::QueueUnavailable), Exit::TryLater);
     }
 
     #[test]

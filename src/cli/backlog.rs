@@ -44,8 +44,12 @@ pub(super) enum BacklogCommand {
 /// What is put into the backlog.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// Session ids or records: a file, - for standard input, or s3://bucket/key
-    #[arg(long, value_name = "PATH")]
+    /// The file, `-`, or the object.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
+    )]
     sessions: String,
     #[command(flatten)]
     format: FormatArgs,
@@ -114,8 +118,8 @@ struct Selector {
     /// This session; may be repeated
     #[arg(long, value_name = "ID", value_parser = SessionId::parse)]
     session: Vec<SessionId>,
-    /// The sessions of a file, - for standard input, or s3://bucket/key
-    #[arg(long, value_name = "PATH")]
+    /// The file, `-`, or the object.
+    #[arg(long, value_name = "PATH", help = "The sessions of a file, - for standard input, or s3://bucket/key")]
     from: Option<String>,
 }
 

@@ -13,7 +13,8 @@ use crate::config::{Config, StoreSettings};
 use crate::ledger::Ledger;
 use crate::model::RunId;
 use crate::source::file::FileSource;
-use crate::source::{Checks, Source, SourceError};
+use crate::source::sqs::{SqsSource, Terms};
+use crate::source::{Checks, QueueSettings, Source, SourceError};
 use crate::store::dir::DirStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
@@ -41,8 +42,11 @@ pub(super) async fn open_leased(
     holder: Holder,
 ) -> anyhow::Result<Box<dyn Source>> {
     let Holder { ledger, run_id } = holder;
-    if args.queue.is_some() {
-        anyhow::bail!("queues come with the next commit");
+    if let Some(url) = &args.queue {
+        let settings =
+            QueueSettings { idle_exit: args.idle_exit.unwrap_or(config.queue.idle_exit), ..config.queue.clone() };
+        let terms = Terms { lease: config.limits.lease, sessions_in_flight: config.limits.sessions_in_flight };
+        return Ok(Box::new(SqsSource::open(url, &settings, terms, checks(config, clock)).await?));
     }
     let integrations = config.integrations.keys().cloned().collect();
     let (lease, idle_exit) = (config.limits.lease, args.idle_exit);
@@ -59,11 +63,7 @@ pub(super) async fn open_file(
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Box<dyn Source>> {
-    let checks = Checks {
-        classes: config.retention.classes().keys().cloned().collect(),
-        integrations: config.integrations.keys().cloned().collect::<BTreeSet<_>>(),
-        clock: Arc::clone(clock),
-    };
+    let checks = checks(config, clock);
     let format = args.format.map(Into::into);
     let source: Box<dyn Source> = if sessions.starts_with("s3://") {
         let body = S3Store::open_source(sessions, &list_settings(config), Arc::clone(clock)).await?;
@@ -79,6 +79,14 @@ pub(super) async fn open_file(
         Some(OnlyArg::Unfinished) => Box::new(UnfinishedSource::collect(source).await?),
         None => source,
     })
+}
+
+fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
+    Checks {
+        classes: config.retention.classes().keys().cloned().collect(),
+        integrations: config.integrations.keys().cloned().collect::<BTreeSet<_>>(),
+        clock: Arc::clone(clock),
+    }
 }
 
 /// Opens the store.

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::output::{Answer, print};
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, ConfigError, StoreSettings};
+use crate::config::{Config, ConfigError, StoreSettings, format_duration};
 use crate::error::Exit;
 use crate::ledger::{self, LedgerError};
+use crate::source::sqs::{self, Redrive};
 use crate::store::dir::DirStore;
 use crate::store::policy::{self, MAX_CLOCK_OFFSET_MS};
 use crate::store::s3::{S3Store, Seen};
@@ -23,21 +24,31 @@ use crate::veriff::settings::IntegrationSettings;
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/doctor/v1";
 
+/// A message that is received less often before it is set aside may be set aside because workers came and went.
+const FEWEST_RECEIVES: u32 = 3;
+
 const AFTER_HELP: &str = "\
 Writes nothing, and asks Veriff for nothing: it only connects to its host.
 
 Exit codes:
     0  a run can start; there may be warnings
-    5  Veriff or the store cannot be reached now
-   77  credentials, clock or bucket are not as they must be
+    5  Veriff, the store or the queue cannot be reached now
+   77  credentials, clock, bucket or queue are not as they must be
    78  the configuration or the ledger is not valid";
 
-/// Check configuration, credentials, clock, bucket and ledger
+/// Check configuration, credentials, clock, bucket, ledger and queue
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
+    /// The queue.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Look at this SQS queue as well: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+    )]
+    queue: Option<String>,
 }
 
 /// What came of a check.
@@ -147,6 +158,9 @@ pub(super) async fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Resul
             }
             doctor.look_at_store(&config, &clock).await;
             doctor.look_at_ledger(&config).await;
+            if let Some(url) = &args.queue {
+                doctor.look_at_queue(url, &config).await;
+            }
         }
         Err(error) => doctor.note_bad_config(&error),
     }
@@ -367,6 +381,52 @@ impl Doctor {
             Ok(Some(archive_id)) => self.ok(NAME, format!("readable; belongs to archive {archive_id}")),
             Ok(None) => self.ok(NAME, "readable; belongs to no archive yet"),
             Err(error) => self.note_ledger_error(error),
+        }
+    }
+
+    async fn look_at_queue(&mut self, url: &str, config: &Config) {
+        const NAME: &str = "queue";
+        let seen = match sqs::inspect(url, &config.queue).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                let repair = "see docs/runbook.md under queue.denied and queue.unavailable";
+                return self.fail(NAME, Exit::of_fatal(error.code()), error.to_string(), repair);
+            }
+        };
+        let kind = if seen.is_fifo { "a FIFO queue" } else { "a standard queue" };
+        self.ok(
+            NAME,
+            format!("{kind}; {} messages, of which {} are in some worker's hands", seen.messages(), seen.in_flight),
+        );
+        self.note_redrive(seen.redrive.as_ref());
+        let own = seen.visibility_timeout.map_or_else(|| "unknown".to_owned(), format_duration);
+        let lease = format_duration(config.limits.lease);
+        self.ok("queue.visibility", format!("this program asks for {lease} and renews it; the queue's own is {own}"));
+        if config.ledger_url.starts_with("sqlite") {
+            self.warn(
+                "queue.ledger",
+                "a SQLite ledger is one file on one machine: workers elsewhere would each keep a ledger of their own",
+                "use a postgres:// ledger where more than one worker takes from this queue",
+            );
+        }
+    }
+
+    fn note_redrive(&mut self, redrive: Option<&Redrive>) {
+        const NAME: &str = "queue.redrive";
+        match redrive {
+            None => self.warn(
+                NAME,
+                "none: messages that cannot be read, or fail every time, come again until they are too old and lost",
+                "give the queue a redrive policy with a dead-letter queue",
+            ),
+            Some(redrive) if redrive.max_receives < FEWEST_RECEIVES => self.warn(
+                NAME,
+                format!("after {} receives; a worker that stops gives back, and that counts", redrive.max_receives),
+                format!("set maxReceiveCount to {FEWEST_RECEIVES} or more"),
+            ),
+            Some(redrive) => {
+                self.ok(NAME, format!("to {} after {} receives", redrive.target_arn, redrive.max_receives));
+            }
         }
     }
 

@@ -245,16 +245,13 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         // A path that names nothing is a slip of the hand; trying again would not help.
         return Some(Exit::Usage);
     }
-    let code = if let Some(error) = cause.downcast_ref::<SourceError>() {
-        error.code()
-    } else {
-        cause.downcast_ref::<VeriffError>()?.code()
-    };
+    if let Some(error) = cause.downcast_ref::<SourceError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
     // These fail one record each where there are more; here they stopped the whole.
-    Some(match code {
-        Code::InputInvalid => Exit::Failures,
+    Some(match cause.downcast_ref::<VeriffError>()?.code() {
         Code::VeriffUnauthorized => Exit::Refused,
-        _ if code.is_retryable() => Exit::TryLater,
+        code if code.is_retryable() => Exit::TryLater,
         _ => Exit::Failures,
     })
 }
@@ -273,5 +270,9 @@ mod tests {
         let cause = anyhow::Error::from(StoreError::Denied { action: "list", reason: "AccessDenied".to_owned() });
         assert_eq!(exit_of(&cause.context("the look into the store")), Exit::Refused);
         assert_eq!(exit_of(&anyhow::anyhow!("something else")), Exit::Internal);
+        let of_queue = |code| SourceError::Queue { action: "take messages", code, reason: "403".to_owned() };
+        assert_eq!(exit_of(&of_queue(Code::QueueDenied).into()), Exit::Refused);
+        assert_eq!(exit_of(&of_queue(Code::QueueUnavailable).into()), Exit::TryLater);
+        assert_eq!(exit_of(&of_queue(Code::ConfigInvalid).into()), Exit::Config);
     }
 }

@@ -19,14 +19,24 @@ pub struct SourceArgs {
         help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
     )]
     pub sessions: Option<String>,
-    /// The address of an SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
-    #[arg(long, value_name = "URL")]
+    /// The address of a queue.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The address of an SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+    )]
     pub queue: Option<String>,
     /// The ledger's own queue, filled by `backlog add`
     #[arg(long)]
     pub backlog: bool,
-    /// End after nothing came for this long; 0s: never [default: a queue: queue.idle_exit; the backlog: at once]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "sessions")]
+    /// How long nothing may come.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        conflicts_with = "sessions",
+        help = "End after nothing came for this long; 0s: never [default: a queue: queue.idle_exit; the backlog: at once]"
+    )]
     pub idle_exit: Option<Duration>,
     /// How a file is read.
     #[command(flatten)]

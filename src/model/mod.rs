@@ -23,6 +23,15 @@ pub const MAX_ID_LENGTH: usize = 128;
 /// Names of the key layout that no attempt may carry.
 pub const RESERVED_ATTEMPT_IDS: [&str; 3] = ["manifest", "session", "expired"];
 
+/// Statuses after which nothing more happens to a session.
+const FINAL_STATUSES: [&str; 4] = ["approved", "declined", "expired", "abandoned"];
+
+/// Tells whether a status is one after which nothing more happens to a session.
+#[must_use]
+pub fn is_final_status(status: &str) -> bool {
+    FINAL_STATUSES.contains(&status)
+}
+
 /// Why a text is not an id. It does not repeat the text, which may be anything a person typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {

@@ -6,7 +6,9 @@
 
 pub mod file;
 mod lines;
+mod message;
 mod parse;
+pub mod sqs;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,12 +23,24 @@ use crate::error::Code;
 use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
 use crate::model::record::SessionRecord;
+use crate::retry::Backoff;
 
 /// How far in the future a decision may lie: clocks of two machines differ a little.
 const CLOCK_ALLOWANCE: Duration = Duration::from_mins(1);
 
 /// The earliest decision that is believed, 2015-01-01T00:00:00Z: Veriff did not exist before.
 const EARLIEST_DECISION_UNIX_SECONDS: i64 = 1_420_070_400;
+
+/// How long a session that failed in a way that may pass waits: from half a minute, doubling, to an hour.
+const COMEBACK: Backoff = Backoff { tries: u32::MAX, base: Duration::from_secs(30), cap: Duration::from_hours(1) };
+
+/// The least of such waits, whatever was drawn.
+const SHORTEST_COMEBACK: Duration = Duration::from_secs(5);
+
+/// Draws how long a session waits until it comes again, after so many tries in all.
+pub(crate) fn comeback(tries: u32) -> Duration {
+    COMEBACK.jittered(tries).max(SHORTEST_COMEBACK)
+}
 
 /// Sessions to archive.
 #[async_trait]
@@ -231,7 +245,7 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A queue or the ledger's backlog does not answer, or refuses.
+    /// The ledger's backlog does not answer.
     #[error("cannot {action}")]
     Unanswered {
         /// What was asked.
@@ -240,6 +254,16 @@ pub enum SourceError {
         code: Code,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A queue does not answer, or refuses.
+    #[error("cannot {action}: {reason}")]
+    Queue {
+        /// What was asked.
+        action: &'static str,
+        /// What it means.
+        code: Code,
+        /// What was answered, without anything of a message.
+        reason: String,
     },
     /// What had been set aside from the source cannot be read or written; see `unfinished`.
     #[error("cannot set lines aside")]
@@ -253,7 +277,7 @@ impl SourceError {
         match self {
             Self::Open { .. } | Self::Read { .. } | Self::SetAside(_) => Code::InputUnreadable,
             Self::Header { .. } => Code::InputInvalid,
-            Self::Unanswered { code, .. } => *code,
+            Self::Unanswered { code, .. } | Self::Queue { code, .. } => *code,
         }
     }
 }

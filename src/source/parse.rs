@@ -1,4 +1,4 @@
-//! One line as a record: plain, CSV or NDJSON.
+//! One line as a record: plain, CSV or NDJSON; the checks of its fields also serve messages.
 //!
 //! Pure functions over bytes that may be anything. Reasons name the field and the rule, never the text: a person may
 //! have put a name where an id belongs.
@@ -17,12 +17,12 @@ const FINISHED_OUTCOMES: [&str; 4] = ["archived", "unchanged", "accepted", "expi
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawRecord {
-    session_id: Option<String>,
-    integration: Option<String>,
-    decided_at: Option<String>,
-    retention_class: Option<String>,
-    reference: Option<String>,
-    outcome: Option<String>,
+    pub(super) session_id: Option<String>,
+    pub(super) integration: Option<String>,
+    pub(super) decided_at: Option<String>,
+    pub(super) retention_class: Option<String>,
+    pub(super) reference: Option<String>,
+    pub(super) outcome: Option<String>,
 }
 
 /// The names of the fields, as headers and JSON objects carry them.
@@ -120,6 +120,11 @@ fn why_not_ndjson(text: &str) -> String {
     let Ok(object) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) else {
         return "the line is not valid JSON".to_owned();
     };
+    not_text(&object)
+}
+
+/// Says why a JSON object is no record although it is one.
+pub(super) fn not_text(object: &serde_json::Map<String, serde_json::Value>) -> String {
     FIELDS
         .iter()
         .find(|field| object.get(**field).is_some_and(|value| !value.is_string() && !value.is_null()))

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::ledger::{Claim, Claimed, Comeback, Cursor, Filter, Ledger, LedgerError, ListedSession, Which};
 use crate::model::{RunId, SessionId};
 use crate::retry::Backoff;
-use crate::source::{Delivery, Place, Release, Source, SourceError, Tally};
+use crate::source::{Delivery, Place, Release, Source, SourceError, Tally, comeback};
 
 /// How many sessions are taken at once: few, so that none waits long in one worker while others are idle.
 const CLAIM_LIMIT: u32 = 8;
@@ -29,13 +29,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the ledger is asked for sessions before the run ends.
 const CLAIM_TRIES: u32 = 8;
-
-/// How long a session that failed in a way that may pass waits: from half a minute, doubling, to an hour.
-pub(crate) const COMEBACK: Backoff =
-    Backoff { tries: u32::MAX, base: Duration::from_secs(30), cap: Duration::from_hours(1) };
-
-/// The least of such waits, whatever was drawn.
-pub(crate) const SHORTEST_COMEBACK: Duration = Duration::from_secs(5);
 
 /// Sessions of the backlog, under leases.
 pub struct BacklogSource {
@@ -159,10 +152,7 @@ impl Source for BacklogSource {
         let now = self.clock.now();
         let comes_again = match how {
             Release::AtOnce => Some(Comeback { due_at: now, was_tried: false }),
-            Release::Later => {
-                let wait = COMEBACK.jittered(delivery.tries + 1).max(SHORTEST_COMEBACK);
-                Some(Comeback { due_at: now.plus(wait), was_tried: true })
-            }
+            Release::Later => Some(Comeback { due_at: now.plus(comeback(delivery.tries + 1)), was_tried: true }),
             Release::ForGood => None,
         };
         self.end_lease(&held(receipt)?, comes_again).await

@@ -192,7 +192,7 @@ impl Worker {
                 self.take(delivery, source, &mut flight, pass).await;
             }
             if self.stopped.is_some() {
-                self.drain(source, &mut flight).await;
+                Box::pin(self.drain(source, &mut flight)).await;
                 // What this run set aside is told of even when it is not tried again.
                 ended |= pass == Pass::First;
             }
@@ -391,13 +391,13 @@ impl Worker {
         let is_stuck = self.stopped == Some(Stopped::NoProgress);
         let patience = if is_stuck { Duration::ZERO } else { self.limits.drain_timeout };
         let abandon_at = tokio::time::Instant::now() + patience;
-        self.settle_until(abandon_at, source, flight).await;
+        Box::pin(self.settle_until(abandon_at, source, flight)).await;
         if flight.is_empty() {
             return;
         }
         tracing::warn!(sessions = flight.len(), "giving up sessions in flight");
         self.archiver.abandon.cancel();
-        self.settle_until(abandon_at + ABANDON_GRACE, source, flight).await;
+        Box::pin(self.settle_until(abandon_at + ABANDON_GRACE, source, flight)).await;
         for done in flight.give_up().await {
             self.write_down_pending(done, source).await;
         }

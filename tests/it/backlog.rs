@@ -59,7 +59,9 @@ async fn what_is_added_is_archived_once_and_leaves_the_backlog() {
 
     let run = work_off(&scene.deployment).await.expect(0);
     assert_eq!(run.count("archived"), 6);
-    sessions.iter().for_each(|session| scene.assert_whole(&session.id));
+    for session in &sessions {
+        scene.assert_whole(&session.id);
+    }
     let listing = list(&scene.deployment, &[]).await;
     assert_eq!(numbers(&listing["backlog"], &["ready", "waiting", "leased"]), [0, 0, 0]);
     assert_eq!(work_off(&scene.deployment).await.expect(0).json()["source"]["records"], 0);

@@ -39,9 +39,10 @@ const SHELL: &[&str] = &["cli", "config", "telemetry"];
 /// Outside crates that have one home, so that replacing one touches one place.
 const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["cli/", "main.rs"]),
-    ("aws_config", &["store/s3/"]),
+    ("aws_config", &["source/sqs/", "store/s3/"]),
     ("aws_runtime", &["store/s3/"]),
     ("aws_sdk_s3", &["store/s3/"]),
+    ("aws_sdk_sqs", &["source/sqs/"]),
     ("aws_smithy_runtime_api", &["store/s3/"]),
     ("aws_smithy_types", &["store/s3/"]),
     ("clap", &["cli/"]),

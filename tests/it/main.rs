@@ -18,4 +18,5 @@ mod ledger_server;
 mod limits;
 mod metrics;
 mod program;
+mod queue;
 mod support;

@@ -27,7 +27,7 @@ use crate::error::Exit;
 use crate::ledger::{self, Ledger, Overview};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::record::SessionRecord;
-use crate::source::{Delivery, Source};
+use crate::source::{Delivery, Source, sqs};
 use crate::veriff::{VeriffClient, VeriffError};
 use crate::worker::backlog::BacklogView;
 
@@ -36,17 +36,19 @@ const BAD_LINES_TOLD: u64 = 20;
 
 const AFTER_HELP: &str = "\
 Changes nothing, and asks Veriff only with --sample. Numbers are estimates: from the sample, else from what the ledger
-knows of earlier sessions, else from 6 media items and 10 MiB a session. A session named twice is counted twice.
+knows of earlier sessions, else from 6 media items and 10 MiB a session. A session named twice is counted twice. The
+messages of a queue are only counted, each as a session that nothing is known of.
 
 Exit codes:
     0  every session with a known deadline can be archived in time
     6  some cannot be finished before their horizon at the configured rate
-   77  credentials refused, with --sample
+   77  credentials refused, with --sample or --queue
    78  invalid configuration
 
 Examples:
   veriff-archive plan --sessions ids.txt --store s3://archive/veriff
-  veriff-archive plan --sessions ids.txt --sample 50 --output json";
+  veriff-archive plan --sessions ids.txt --sample 50 --output json
+  veriff-archive plan --queue https://sqs.eu-central-1.amazonaws.com/123456789012/sessions";
 
 /// Say what a run would have to do, changing nothing
 #[derive(Debug, Args)]
@@ -56,8 +58,8 @@ pub(super) struct PlanArgs {
     source: SourceArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// Ask Veriff for the lists of this many sessions, the first of the source, to estimate the others by
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// Ask Veriff for the lists of this many sessions, the first of a file or the backlog, to estimate the others by
+    #[arg(long, value_name = "N", conflicts_with = "queue", value_parser = clap::value_parser!(u16).range(1..=1000))]
     sample: Option<u16>,
     /// Price of 1,000 PUT requests in US dollars [default: 0.005, S3 Standard in us-east-1]
     #[arg(long, value_name = "USD", default_value_t = 0.005, hide_default_value = true)]
@@ -73,7 +75,7 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
     let mut first = VecDeque::new();
     let sample = match args.sample {
         Some(size) => {
-            fill(&mut first, &mut *source, usize::from(size)).await?;
+            fill(&mut first, &mut source, usize::from(size)).await?;
             Some(ask_sample(&first, args, &config, &clock).await?)
         }
         None => None,
@@ -85,7 +87,10 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
     };
     let estimate = Estimate::of(sample.as_ref(), &overview);
     let mut tally = Tally::new(&config.retention, &estimate, now);
-    while let Some(delivery) = next(&mut first, &mut *source).await? {
+    if let Looked::Counted(messages) = source {
+        tally.add_unread(messages, config.integration_of(None, args.source.integration.as_deref())?);
+    }
+    while let Some(delivery) = next(&mut first, &mut source).await? {
         match delivery.record {
             Err(bad) => {
                 tally.bad_records += 1;
@@ -109,7 +114,7 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
         &estimate,
         &config,
         args.put_price,
-        source.tally().kind,
+        source.kind(),
         overview,
         args.source.as_typed("run", global.config.as_deref(), args.store.store.as_deref()),
     );
@@ -117,12 +122,39 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
     Ok(plan.exit())
 }
 
-/// Opens the source to be looked at; nothing of a backlog is leased.
-async fn open_source(args: &SourceArgs, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Box<dyn Source>> {
-    match &args.sessions {
-        Some(sessions) => open_file(sessions, &args.format, config, clock).await,
-        None => Ok(Box::new(BacklogView::new(ledger::open(&config.ledger_url).await?))),
+/// A source that is looked at.
+enum Looked {
+    /// Its records are read.
+    Read(Box<dyn Source>),
+    /// Its messages are only counted: to receive one is to take it, and counts towards its dead letter.
+    Counted(u64),
+}
+
+impl Looked {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Read(source) => source.tally().kind,
+            Self::Counted(_) => "sqs",
+        }
     }
+
+    async fn receive(&mut self) -> anyhow::Result<Option<Delivery>> {
+        match self {
+            Self::Read(source) => Ok(source.receive().await?),
+            Self::Counted(_) => Ok(None),
+        }
+    }
+}
+
+/// Opens the source to be looked at; nothing is leased.
+async fn open_source(args: &SourceArgs, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Looked> {
+    if let Some(url) = &args.queue {
+        return Ok(Looked::Counted(sqs::inspect(url, &config.queue).await?.messages()));
+    }
+    Ok(Looked::Read(match &args.sessions {
+        Some(sessions) => open_file(sessions, &args.format, config, clock).await?,
+        None => Box::new(BacklogView::new(ledger::open(&config.ledger_url).await?)),
+    }))
 }
 
 fn integration_of<'a>(
@@ -137,7 +169,7 @@ async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>>
     Ok(if ledger::exists(&config.ledger_url).await? { Some(ledger::open(&config.ledger_url).await?) } else { None })
 }
 
-async fn fill(first: &mut VecDeque<Delivery>, source: &mut dyn Source, size: usize) -> anyhow::Result<()> {
+async fn fill(first: &mut VecDeque<Delivery>, source: &mut Looked, size: usize) -> anyhow::Result<()> {
     while first.len() < size {
         match source.receive().await? {
             Some(delivery) => first.push_back(delivery),
@@ -147,7 +179,7 @@ async fn fill(first: &mut VecDeque<Delivery>, source: &mut dyn Source, size: usi
     Ok(())
 }
 
-async fn next(first: &mut VecDeque<Delivery>, source: &mut dyn Source) -> anyhow::Result<Option<Delivery>> {
+async fn next(first: &mut VecDeque<Delivery>, source: &mut Looked) -> anyhow::Result<Option<Delivery>> {
     Ok(match first.pop_front() {
         Some(delivery) => Some(delivery),
         None => source.receive().await?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::estimate::Estimate;
+use super::estimate::{Estimate, ratio};
 use crate::clock::Timestamp;
 use crate::ledger::{SessionRow, State};
 use crate::model::record::SessionRecord;
@@ -133,15 +133,30 @@ impl<'a> Tally<'a> {
                 (true, self.estimate.requests)
             }
         };
-        let queue = self.queues.entry(integration.name.clone()).or_default();
-        queue.requests += requests;
-        queue.requests_per_second = integration.max_requests_per_second;
-        let done_at = self.now.plus(queue.duration());
+        let done_at = self.note_requests(requests, integration);
         if must_archive {
             let decided_at = record.decided_at.or_else(|| row.and_then(|row| row.record.decided_at));
             self.note_deadline(decided_at, integration, row, done_at);
-            self.note_locks(record, decided_at, integration);
+            self.note_locks(1, record.retention_class.as_deref(), decided_at, integration);
         }
+    }
+
+    /// Counts messages that cannot be looked into: each as a session that nothing is known of.
+    pub(super) fn add_unread(&mut self, messages: u64, integration: &IntegrationSettings) {
+        self.sessions.unknown += messages;
+        self.deadlines.unknown += messages;
+        self.note_requests(ratio(messages, 1) * self.estimate.requests, integration);
+        if messages > 0 {
+            self.note_locks(messages, None, None, integration);
+        }
+    }
+
+    /// Adds requests to those of an integration and returns when they are done.
+    fn note_requests(&mut self, requests: f64, integration: &IntegrationSettings) -> Timestamp {
+        let queue = self.queues.entry(integration.name.clone()).or_default();
+        queue.requests += requests;
+        queue.requests_per_second = integration.max_requests_per_second;
+        self.now.plus(queue.duration())
     }
 
     fn note_deadline(
@@ -164,8 +179,13 @@ impl<'a> Tally<'a> {
         self.deadlines.nearest_at = Some(nearest);
     }
 
-    fn note_locks(&mut self, record: &SessionRecord, decided_at: Option<Timestamp>, integration: &IntegrationSettings) {
-        let named = record.retention_class.as_deref();
+    fn note_locks(
+        &mut self,
+        sessions: u64,
+        named: Option<&str>,
+        decided_at: Option<Timestamp>,
+        integration: &IntegrationSettings,
+    ) {
         let classes = named.map_or_else(
             || self.policy.reachable(&integration.name, &integration.retention_class),
             |class| vec![class],
@@ -173,9 +193,9 @@ impl<'a> Tally<'a> {
         for name in classes {
             let Some(class) = self.policy.class(name) else { continue };
             let entry = self.locks.entry(name.to_owned()).or_default();
-            entry.sessions += 1;
+            entry.sessions += sessions;
             match class.lock(decided_at.unwrap_or(self.now), self.now) {
-                Err(_) => entry.too_long += 1,
+                Err(_) => entry.too_long += sessions,
                 Ok(None) => {}
                 Ok(Some(lock)) => {
                     let until = lock.retain_until;
@@ -245,6 +265,17 @@ mod tests {
         assert_eq!(tally.sessions.to_archive(), 4);
         assert_eq!((tally.deadlines.past, tally.deadlines.cannot_finish), (1, 2));
         assert_eq!(tally.queues["default"].duration(), Duration::from_secs(36));
+    }
+
+    #[test]
+    fn messages_that_nobody_looked_into_count_as_sessions_without_a_deadline() {
+        let (policy, estimate) = (policy(), Estimate::of(None, &Overview::default()));
+        let mut tally = Tally::new(&policy, &estimate, "2026-11-23T00:00:00Z".parse().unwrap());
+        tally.add_unread(4, &integration(1.0));
+        assert_eq!((tally.sessions.to_archive(), tally.deadlines.unknown), (4, 4));
+        assert_eq!(tally.deadlines.cannot_finish, 0);
+        assert_eq!(tally.queues["default"].duration(), Duration::from_secs(36));
+        assert_eq!(tally.locks["default"].sessions, 4);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod ledger;
 mod ledger_backlog;
 mod ledger_postgres;
 mod source;
+mod source_queue;
 mod store;
 mod store_bucket;
 mod store_wire;

@@ -7,6 +7,7 @@ pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod s3;
 pub(crate) mod scene;
+pub(crate) mod sqs;
 pub(crate) mod stored;
 
 use std::time::Duration;
