@@ -246,7 +246,7 @@ pub enum SourceError {
         reason: &'static str,
     },
     /// The ledger's backlog does not answer.
-    #[error("cannot {action}")]
+    #[error("cannot {action}: {source}")]
     Unanswered {
         /// What was asked.
         action: &'static str,

@@ -404,8 +404,17 @@ impl Worker {
     }
 
     async fn settle_until(&mut self, until: tokio::time::Instant, source: &mut dyn Source, flight: &mut Flight) {
-        while let Ok(Some(landing)) = tokio::time::timeout_at(until, flight.next()).await {
-            self.landed(landing, source, Pass::Second).await;
+        let mut watch = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                landing = flight.next() => match landing {
+                    Some(landing) => self.landed(landing, source, Pass::Second).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(until) => return,
+                _ = watch.tick() => self.renew(source, flight, None).await,
+            }
         }
     }
 

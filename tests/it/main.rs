@@ -12,6 +12,7 @@ mod crash;
 mod deploy;
 mod docs;
 mod faults;
+mod fleet;
 mod floors;
 mod formats;
 mod ledger_server;

@@ -300,7 +300,7 @@ async fn a_queue_that_cannot_be_used_says_so_by_its_exit_code() {
 }
 
 /// Sessions with one image each: what is counted here is messages.
-fn fleet_world() -> World {
+pub(crate) fn fleet_world() -> World {
     (0..FLEET_SESSIONS).fold(World::new(), |world, number| {
         let attempt = Attempt::approved(id(&format!("fleet: attempt {number}")));
         let attempt = attempt.created(Some("2026-10-01T00:00:00.000Z")).image("face", 3_000);

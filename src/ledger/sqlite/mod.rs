@@ -7,6 +7,7 @@
 mod backlog;
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -28,12 +29,16 @@ use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::record::SessionRecord;
 use crate::model::{ArchiveId, RunId, SessionId};
+use crate::retry::Backoff;
 
 /// How long one process waits for another that writes; a checkpoint of a large log takes seconds on a slow disk.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a session waits for the one connection that writes; longer than [`BUSY_TIMEOUT`], which may stand before it.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How often a file that another process has just then is opened.
+const OPENING: Backoff = Backoff { tries: 12, base: Duration::from_millis(20), cap: Duration::from_secs(2) };
 
 /// How many connections read.
 const READERS: u32 = 2;
@@ -84,13 +89,37 @@ impl SqliteLedger {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(|error| unavailable(action)(error))?;
+        let connected = connect(|| pool(1).connect_with(options.clone())).await;
+        let writer = connected.map_err(|error| unavailable(action)(error))?;
         let migrated = migrate(&writer).await?;
         let readers = match file {
             Some(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
             None => writer.clone(),
         };
         Ok((Self { writer, readers }, migrated))
+    }
+}
+
+/// Connects, again if another process is just making the same file: switching to the write-ahead log is refused at once
+/// while somebody else has the file, whatever the busy timeout.
+async fn connect<F>(attempt: impl Fn() -> F) -> Result<SqlitePool, sqlx::Error>
+where
+    F: Future<Output = Result<SqlitePool, sqlx::Error>>,
+{
+    const BUSY: &str = "5";
+    let mut failed = 0;
+    loop {
+        let error = match attempt().await {
+            Ok(pool) => return Ok(pool),
+            Err(error) => error,
+        };
+        let is_busy =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == BUSY);
+        failed += 1;
+        match OPENING.wait(failed, None) {
+            Some(wait) if is_busy => tokio::time::sleep(wait).await,
+            _ => return Err(error),
+        }
     }
 }
 

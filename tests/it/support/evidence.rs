@@ -19,7 +19,7 @@ use veriff_archive::model::sidecar::Sidecar;
 use veriff_sim::{Kind, Media, Simulator, World, media_bytes};
 
 use super::program::Deployment;
-use super::s3::{ADMIN, Bucket, s3};
+use super::s3::{ADMIN, Bucket, S3Server, s3};
 
 /// How many versions are read at once.
 const READS_IN_FLIGHT: usize = 16;
@@ -58,7 +58,12 @@ pub(crate) struct Expected {
 impl Evidence {
     /// Reads every version of every object of a bucket, below the prefix that deployments use.
     pub(crate) async fn of_bucket(bucket: &Bucket) -> Self {
-        let client = s3().await.client(ADMIN);
+        Self::of_bucket_on(s3().await, bucket).await
+    }
+
+    /// The same of a bucket on a server of its own.
+    pub(crate) async fn of_bucket_on(server: &S3Server, bucket: &Bucket) -> Self {
+        let client = server.client(ADMIN);
         let mut evidence = Self::default();
         let versions = bucket.versions().await;
         let mut read = stream::iter(versions)

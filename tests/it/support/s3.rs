@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -31,6 +31,9 @@ const STARTS: u32 = 3;
 
 /// The ports the server listens on, apart from those ten thousand above each of them.
 const PORTS: [&str; 5] = ["master", "volume", "filer", "s3", "admin"];
+
+/// Which of them speaks S3.
+const S3_PORT: u16 = 3;
 
 /// An identity of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +65,10 @@ impl Identity {
 pub(crate) struct S3Server {
     /// Its address, `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
+    folder: PathBuf,
+    base: u16,
     /// Its end closes the supervisor's input, and with it the server.
-    _supervisor: Child,
+    supervisor: Mutex<Option<Child>>,
 }
 
 /// One version of a key as the server lists it, newest first.
@@ -91,10 +96,13 @@ fn start() -> S3Server {
             .expect("a folder for the server")
             .keep();
         let base = free_ports();
+        let data = folder.join("data");
+        fs::create_dir(&data).expect("a folder for the data");
         let mut supervisor = spawn(&weed, &folder, base);
-        let s3_port = base + 3;
+        let s3_port = base + S3_PORT;
         if is_healthy(&mut supervisor, s3_port) {
-            return S3Server { endpoint: format!("http://127.0.0.1:{s3_port}"), _supervisor: supervisor };
+            let endpoint = format!("http://127.0.0.1:{s3_port}");
+            return S3Server { endpoint, folder, base, supervisor: Mutex::new(Some(supervisor)) };
         }
         log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         drop(supervisor.stdin.take());
@@ -107,7 +115,6 @@ fn spawn(weed: &Path, folder: &Path, base: u16) -> Child {
     let identities = folder.join("identities.json");
     fs::write(&identities, identities_json()).expect("the identities can be written");
     let data = folder.join("data");
-    fs::create_dir(&data).expect("a folder for the data");
     let log = File::create(folder.join("log")).expect("a log file");
     let ports = PORTS.iter().zip(base..).map(|(name, port)| format!("-{name}.port={port}"));
     Command::new(python::programs().join("python"))
@@ -218,6 +225,26 @@ fn tail(log: &str) -> String {
 }
 
 impl S3Server {
+    /// Starts one that a test has for itself, to stop and start it.
+    pub(crate) async fn private() -> Self {
+        tokio::task::spawn_blocking(start).await.expect("the S3 server starts")
+    }
+
+    /// Stops it; whoever is connected is cut off.
+    pub(crate) fn stop(&self) {
+        if let Some(mut supervisor) = self.supervisor.lock().expect("nobody panicked with it").take() {
+            drop(supervisor.stdin.take());
+            let _ = supervisor.wait();
+        }
+    }
+
+    /// Starts it again on the same ports, with the same data.
+    pub(crate) fn restart(&self) {
+        let mut supervisor = spawn(&python::programs().join("weed"), &self.folder, self.base);
+        assert!(is_healthy(&mut supervisor, self.base + S3_PORT), "SeaweedFS does not start again");
+        *self.supervisor.lock().expect("nobody panicked with it") = Some(supervisor);
+    }
+
     /// Makes a bucket that no other test uses; with Object Lock it also has versions.
     pub(crate) async fn create_bucket(&self, name: &str, object_lock: bool) -> Bucket {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
