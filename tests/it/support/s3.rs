@@ -66,6 +66,8 @@ pub(crate) struct S3Server {
     /// Its address, `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
     folder: PathBuf,
+    /// What goes when the process does.
+    removed: PathBuf,
     base: u16,
     /// Its end closes the supervisor's input, and with it the server.
     supervisor: Mutex<Option<Child>>,
@@ -83,10 +85,11 @@ pub(crate) struct Version {
 /// Returns the server; starts it on first use.
 pub(crate) async fn s3() -> &'static S3Server {
     static SERVER: OnceLock<S3Server> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.expect("the S3 server starts")
+    tokio::task::spawn_blocking(|| SERVER.get_or_init(|| start(false))).await.expect("the S3 server starts")
 }
 
-fn start() -> S3Server {
+/// Starts a server. What a private one holds outlasts its process, so that it can be started again.
+fn start(is_private: bool) -> S3Server {
     let weed = python::programs().join("weed");
     let mut log = String::new();
     for _ in 0..STARTS {
@@ -98,11 +101,12 @@ fn start() -> S3Server {
         let base = free_ports();
         let data = folder.join("data");
         fs::create_dir(&data).expect("a folder for the data");
-        let mut supervisor = spawn(&weed, &folder, base);
+        let removed = if is_private { folder.join("run") } else { folder.clone() };
+        let mut supervisor = spawn(&weed, &folder, &removed, base);
         let s3_port = base + S3_PORT;
         if is_healthy(&mut supervisor, s3_port) {
             let endpoint = format!("http://127.0.0.1:{s3_port}");
-            return S3Server { endpoint, folder, base, supervisor: Mutex::new(Some(supervisor)) };
+            return S3Server { endpoint, folder, removed, base, supervisor: Mutex::new(Some(supervisor)) };
         }
         log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         drop(supervisor.stdin.take());
@@ -111,7 +115,7 @@ fn start() -> S3Server {
     panic!("SeaweedFS does not start; the end of its log:\n{}", tail(&log));
 }
 
-fn spawn(weed: &Path, folder: &Path, base: u16) -> Child {
+fn spawn(weed: &Path, folder: &Path, removed: &Path, base: u16) -> Child {
     let identities = folder.join("identities.json");
     fs::write(&identities, identities_json()).expect("the identities can be written");
     let data = folder.join("data");
@@ -119,7 +123,7 @@ fn spawn(weed: &Path, folder: &Path, base: u16) -> Child {
     let ports = PORTS.iter().zip(base..).map(|(name, port)| format!("-{name}.port={port}"));
     Command::new(python::programs().join("python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/supervise.py"))
-        .arg(folder)
+        .arg(removed)
         .arg(weed)
         .args(["-logtostderr", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
         .arg(option("-dir=", &data))
@@ -219,6 +223,13 @@ fn answers(port: u16) -> bool {
     asked.is_ok_and(|status| status.ends_with(b"200"))
 }
 
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
@@ -227,7 +238,7 @@ fn tail(log: &str) -> String {
 impl S3Server {
     /// Starts one that a test has for itself, to stop and start it.
     pub(crate) async fn private() -> Self {
-        tokio::task::spawn_blocking(start).await.expect("the S3 server starts")
+        tokio::task::spawn_blocking(|| start(true)).await.expect("the S3 server starts")
     }
 
     /// Stops it; whoever is connected is cut off.
@@ -240,7 +251,7 @@ impl S3Server {
 
     /// Starts it again on the same ports, with the same data.
     pub(crate) fn restart(&self) {
-        let mut supervisor = spawn(&python::programs().join("weed"), &self.folder, self.base);
+        let mut supervisor = spawn(&python::programs().join("weed"), &self.folder, &self.removed, self.base);
         assert!(is_healthy(&mut supervisor, self.base + S3_PORT), "SeaweedFS does not start again");
         *self.supervisor.lock().expect("nobody panicked with it") = Some(supervisor);
     }
