@@ -26,6 +26,12 @@ impl Stop {
         self.token.cancel();
     }
 
+    /// Tells whether the run was told to stop.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     /// Waits until the run is told to stop, and says by what.
     pub async fn requested(&self) -> Stopped {
         self.token.cancelled().await;

@@ -41,7 +41,7 @@ pub struct BacklogSource {
     /// its transaction while the caller wants the ledger for something else.
     claiming: Option<JoinHandle<Result<Vec<Claimed>, LedgerError>>>,
     in_stock: VecDeque<Claimed>,
-    renewed_at: Instant,
+    renew_at: Instant,
     idle_since: Option<Instant>,
     records: u64,
 }
@@ -59,7 +59,7 @@ impl BacklogSource {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let claim = Claim { holder, integrations, now: clock.now(), lease, limit: CLAIM_LIMIT, which: Which::Due };
-        let renewed_at = clock.instant();
+        let renew_at = clock.instant() + lease / 3;
         Self {
             ledger,
             clock,
@@ -67,7 +67,7 @@ impl BacklogSource {
             idle_exit,
             claiming: None,
             in_stock: VecDeque::new(),
-            renewed_at,
+            renew_at,
             idle_since: None,
             records: 0,
         }
@@ -160,9 +160,11 @@ impl Source for BacklogSource {
 
     async fn extend(&mut self, in_hand: &[&Delivery]) -> Result<Vec<SessionId>, SourceError> {
         let now = self.clock.instant();
-        if now.saturating_duration_since(self.renewed_at) < self.claim.lease / 3 {
+        if now < self.renew_at {
             return Ok(Vec::new());
         }
+        // If this comes to nothing, there is time for another try, and not each second.
+        self.renew_at = now + self.claim.lease / 12;
         let in_hand = in_hand.iter().filter_map(|delivery| delivery.receipt.as_deref());
         let mut sessions = in_hand.map(held).collect::<Result<Vec<_>, _>>()?;
         let handed_out = sessions.len();
@@ -173,7 +175,7 @@ impl Source for BacklogSource {
         let until = self.clock.now().plus(self.claim.lease);
         let kept = self.ledger.renew(&self.claim.holder, &sessions, until).await;
         let kept = kept.map_err(|error| unanswered("renew leases", error))?;
-        self.renewed_at = now;
+        self.renew_at = now + self.claim.lease / 3;
         self.in_stock.retain(|claimed| kept.contains(&claimed.record.session_id));
         sessions.truncate(handed_out);
         sessions.retain(|session| !kept.contains(session));

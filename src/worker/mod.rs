@@ -38,6 +38,9 @@ use crate::visit::{Visit, VisitError};
 /// How often limits on time are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the renewal of leases may take before the worker turns to something else.
+const RENEW_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
 
@@ -319,7 +322,11 @@ impl Worker {
     async fn renew(&mut self, source: &mut dyn Source, flight: &mut Flight, waiting: Option<&Delivery>) {
         let held = self.desks.values().flat_map(|desk| desk.held.iter().map(Held::delivery));
         let in_hand: Vec<&Delivery> = flight.deliveries().chain(held).chain(waiting).collect();
-        match source.extend(&in_hand).await {
+        // Bounded, so that a ledger or a queue that does not answer holds up neither what lands nor a signal.
+        let Ok(extended) = tokio::time::timeout(RENEW_PATIENCE, source.extend(&in_hand)).await else {
+            return tracing::warn!("leases could not be renewed in time");
+        };
+        match extended {
             Ok(lost) => {
                 for session in lost {
                     tracing::warn!(session.id = %session, error.code = %Code::LeaseLost, "the lease was not renewed in time");

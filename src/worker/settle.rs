@@ -284,7 +284,10 @@ impl Worker {
                 Err(error) => {
                     failed += 1;
                     match backoff.wait(failed, None) {
-                        Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
+                        // Told to stop, a run ends with what the next one finds in the store anyway.
+                        Some(wait) if error.code().is_retryable() && !self.stop.is_requested() => {
+                            tokio::time::sleep(wait).await;
+                        }
                         _ => return Err(error),
                     }
                 }

@@ -1,7 +1,5 @@
 //! Many workers around one database and one bucket, and what happens when either of these goes away for a while.
 
-use std::time::Duration;
-
 use veriff_sim::{Effect, Endpoint, Fault, Simulator};
 
 use crate::backlog::a_fleet_archives_everything_once;
@@ -56,7 +54,6 @@ async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl Fn
     let before = simulator.count(Endpoint::Media);
     tokio::task::block_in_place(stop);
     until("it notices, or has all it can hold", || simulator.count(Endpoint::Media) > before + 2).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
     tokio::task::block_in_place(start);
     simulator.clear_faults();
     let met = ended(worker).await;

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,6 +57,8 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 pub(super) struct SqliteLedger {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// The connection that writes was prepared for adding many sessions.
+    has_room_for_many: AtomicBool,
 }
 
 impl SqliteLedger {
@@ -96,7 +99,7 @@ impl SqliteLedger {
             Some(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
             None => writer.clone(),
         };
-        Ok((Self { writer, readers }, migrated))
+        Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
     }
 }
 
@@ -194,7 +197,7 @@ const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
     FROM sessions INDEXED BY sessions_left_by_run
     WHERE run_id = ?1 AND session_id > ?2 AND state IN ('failed', 'pending') AND state = 'failed'
-        AND code IN (SELECT value FROM json_each(?3))
+        AND code IS NOT NULL AND code IN (SELECT value FROM json_each(?3))
     ORDER BY session_id LIMIT ?4";
 
 const GROUPS: &str = "
