@@ -41,6 +41,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the renewal of leases may take before the worker turns to something else.
 const RENEW_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a source may take to give back what was never begun.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
 
@@ -172,8 +175,13 @@ impl Worker {
                 self.tally.repeated += rest;
             }
         }
-        if let Err(error) = source.close().await {
-            tracing::warn!(error.code = %error.code(), "sessions that were taken and not begun come again only when their lease lapses: {error}");
+        // Bounded, because a ledger or a queue that does not answer must not hold up the end of a run.
+        match tokio::time::timeout(CLOSE_PATIENCE, source.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error.code = %error.code(), "sessions that were taken and not begun come again when their lease lapses: {error}");
+            }
+            Err(_) => tracing::warn!("sessions that were taken and not begun come again when their lease lapses"),
         }
         if let Some(results) = self.results.take()
             && let Err(error) = results.finish().await
