@@ -315,6 +315,20 @@ async fn a_lease_whose_worker_stands_still_is_taken_over_and_its_awakening_does_
     assert!(list(&scene.deployment, &[]).await["sessions"].as_array().unwrap().is_empty());
 }
 
+/// Works off what comes free until a run ends well. On a machine that is slow a worker may lose a lease of three seconds,
+/// and then has to come again.
+pub(crate) async fn work_off_the_rest(deployment: &Deployment) {
+    for _ in 0..3 {
+        let run = deployment.run(["run", "--backlog", "--progress", "none", "--idle-exit", "8s"]).await;
+        assert_in_equals_out(&run);
+        if run.code == Some(0) {
+            return;
+        }
+        run.expect(5);
+    }
+    panic!("three runs have not worked it off");
+}
+
 /// Four workers on one backlog: two are killed, one is told to stop, and one more ends what they left.
 pub(crate) async fn a_fleet_archives_everything_once(simulator: &Simulator, deployment: &Deployment) {
     let ids = simulator.world().session_ids();
@@ -331,10 +345,10 @@ pub(crate) async fn a_fleet_archives_everything_once(simulator: &Simulator, depl
     signal(&third, Signal::TERM);
     tokio::join!(ended(first), ended(second));
     ended(third).await.expect(143);
-    ended(fourth).await.expect(0);
+    let fourth = ended(fourth).await;
+    assert!(matches!(fourth.code, Some(0 | 5)), "{}\n{}", fourth.stdout, fourth.stderr);
     // What the killed ones held comes free when their leases have lapsed.
-    let last = deployment.run(["run", "--backlog", "--progress", "none", "--idle-exit", "6s"]).await.expect(0);
-    assert_in_equals_out(&last);
+    work_off_the_rest(deployment).await;
     let listing = list(deployment, &[]).await;
     // Some are not settled, and wait for another day.
     assert_eq!(numbers(&listing["backlog"], &["ready", "leased"]), [0, 0]);

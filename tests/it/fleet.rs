@@ -2,7 +2,7 @@
 
 use veriff_sim::{Effect, Endpoint, Fault, Simulator};
 
-use crate::backlog::a_fleet_archives_everything_once;
+use crate::backlog::{a_fleet_archives_everything_once, work_off_the_rest};
 use crate::queue::fleet_world;
 use crate::support::evidence::{Evidence, small_world};
 use crate::support::postgres::{PostgresServer, postgres};
@@ -61,8 +61,7 @@ async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl Fn
     if !met.stdout.is_empty() {
         assert_in_equals_out(&met);
     }
-    let words = ["run", "--backlog", "--progress", "none", "--idle-exit", "8s"];
-    assert_in_equals_out(&deployment.run(words).await.expect(0));
+    work_off_the_rest(deployment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,9 @@ impl SqliteLedger {
     /// Opens the file, and tells what was done to its schema.
     pub(super) async fn open_migrated(file: Option<&Path>) -> Result<(Self, Migrated), LedgerError> {
         let (path, action) = match file {
+            Some(path) if is_without_folder(path).await => {
+                (path, format!("be opened at {}: its folder does not exist, make it first", path.display()))
+            }
             Some(path) => (path, format!("be opened at {}", path.display())),
             None => (Path::new(":memory:"), "be opened in memory".to_owned()),
         };
@@ -100,6 +103,14 @@ impl SqliteLedger {
             None => writer.clone(),
         };
         Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
+    }
+}
+
+/// Tells whether the folder of a file is not there, of which SQLite says only that it cannot open the file.
+async fn is_without_folder(path: &Path) -> bool {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => matches!(tokio::fs::try_exists(folder).await, Ok(false)),
+        _ => false,
     }
 }
 
