@@ -21,7 +21,7 @@ use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::{AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 /// How many sessions one addition has, as in `backlog add`.
-const BATCH: usize = 2048;
+const BATCH: usize = 16_384;
 
 /// How many sessions one claim takes, as a worker does.
 const CLAIM_LIMIT: u32 = 8;
