@@ -17,6 +17,7 @@ pub mod config;
 pub mod telemetry;
 
 pub mod archive;
+pub mod audit;
 pub mod budget;
 pub mod catalog;
 pub mod closing;

@@ -3,16 +3,21 @@
 //! One small file a command: parse, call, print, choose the exit code. Data goes to standard output, logs and people's
 //! messages to standard error. Errors of every layer meet here and become an exit code, and nowhere else.
 
+mod audit;
 mod backlog;
 mod completions;
 mod config;
 mod connect;
 mod doctor;
+mod export;
+mod keygen;
 mod ledger;
 mod man;
 mod output;
 mod plan;
 mod progress;
+mod prove;
+mod report;
 mod run;
 mod schema;
 mod signals;
@@ -114,6 +119,12 @@ enum Command {
     Status(status::StatusArgs),
     #[command(subcommand)]
     Backlog(backlog::BacklogCommand),
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    Prove(prove::ProveArgs),
+    Keygen(keygen::KeygenArgs),
+    Report(report::ReportArgs),
+    Export(export::ExportArgs),
     Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -203,6 +214,11 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
         Command::Plan(args) => plan::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,
         Command::Backlog(command) => backlog::run(&command, global).await,
+        Command::Audit(command) => audit::run(&command, global).await,
+        Command::Prove(args) => prove::run(&args, global).await,
+        Command::Keygen(args) => keygen::run(&args, global).await,
+        Command::Report(args) => report::run(&args, global).await,
+        Command::Export(args) => export::run(&args, global).await,
         Command::Doctor(args) => doctor::run(&args, global).await,
         Command::Ledger(command) => ledger::run(&command, global).await,
         Command::Config(command) => config::run(&command, global),

@@ -14,9 +14,11 @@ use super::ledger::LedgerMigrate;
 use super::output::{Answer, print, print_with};
 use super::plan::Plan;
 use super::status::Status;
+use crate::audit::{AuditSummary, Finding};
 use crate::config::config_schema;
 use crate::error::Exit;
 use crate::model::manifest::{ArchiveDocument, Manifest};
+use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
 use crate::results::ResultLine;
 use crate::summary::Summary;
@@ -29,6 +31,11 @@ const SCHEMAS: &[Published] = &[
     ("archive", "archive.json, which names the archive", || schema_for!(ArchiveDocument)),
     ("sidecar", "the document beside each media object", || schema_for!(Sidecar)),
     ("manifest", "the document that closes a session", || schema_for!(Manifest)),
+    ("run", "the record of a run, run.json", || schema_for!(RunRecord)),
+    ("run-line", "a line of a run record's chunks", || schema_for!(RunLine)),
+    ("chain", "an entry of a chain of run records", || schema_for!(ChainEntry)),
+    ("finding", "a line of an audit", || schema_for!(Finding)),
+    ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),

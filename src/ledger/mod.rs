@@ -21,8 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-
 pub use backlog::{
     Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn, Waiting, Which,
 };
@@ -40,6 +38,7 @@ use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
+pub use crate::model::run::RunCounts;
 use crate::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 /// A record of what was archived.
@@ -155,6 +154,18 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Ledger::adopt_archive`].
     async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Notes how an audit ended; repeating it replaces what was noted.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError>;
+
+    /// Returns the latest audits, newest first.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError>;
 
     /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
     /// safe.
@@ -371,24 +382,21 @@ pub struct RunFinish {
     pub counts: RunCounts,
 }
 
-/// What a run did, by outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct RunCounts {
-    /// Sessions with new evidence.
-    pub archived: u64,
-    /// Sessions of which all was there.
-    pub unchanged: u64,
-    /// Sessions that Veriff does not have.
-    pub absent: u64,
-    /// Sessions that failed, unreadable input lines included.
-    pub failed: u64,
-    /// Sessions given back.
-    pub pending: u64,
-    /// Media items written.
-    pub media: u64,
-    /// Bytes of media written.
-    pub bytes: u64,
+/// How an audit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The audit's own id.
+    pub audit_id: String,
+    /// Which audit.
+    pub audit: String,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Its summary, as JSON.
+    pub summary: String,
 }
+
+/// The statement is the same in every engine but for its placeholder, and both know this one.
+const LATEST_AUDITS: &str = "SELECT * FROM audits ORDER BY finished_at DESC, audit_id DESC LIMIT $1";
 
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
-use super::{LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
+use super::{AuditRow, LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
@@ -220,6 +220,15 @@ pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
             media: columns.count("media")?,
             bytes: columns.count("bytes")?,
         },
+    })
+}
+
+pub(super) fn audit_of(columns: &Columns<'_>) -> Result<AuditRow, LedgerError> {
+    Ok(AuditRow {
+        audit_id: columns.get("audit_id")?,
+        audit: columns.get("audit")?,
+        finished_at: columns.time("finished_at")?,
+        summary: columns.get("summary")?,
     })
 }
 

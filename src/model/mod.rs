@@ -6,9 +6,12 @@
 pub mod digest;
 pub mod key;
 pub mod manifest;
+pub mod merkle;
 pub mod record;
 pub mod retention;
+pub mod run;
 pub mod sidecar;
+pub mod signature;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use serde_json::Value;
 use veriff_archive::cli::Cli;
 use veriff_archive::config::{Config, Environment, Sources};
+use veriff_archive::audit::FindingCode;
 use veriff_archive::error::Code;
 use veriff_archive::metrics;
 use veriff_archive::model::sidecar::anomaly;
@@ -117,6 +118,17 @@ fn the_runbook_explains_every_anomaly_and_no_other() {
     let explained: BTreeSet<&str> =
         anomalies.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(explained, ANOMALIES.iter().copied().collect());
+}
+
+#[test]
+fn the_runbook_explains_every_finding_and_no_other() {
+    let runbook = read("docs/runbook.md");
+    let findings = runbook.split("\n## Findings\n").nth(1).unwrap();
+    let findings = findings.split("\n## ").next().unwrap();
+    let explained: Vec<&str> =
+        findings.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let known: Vec<&str> = FindingCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(explained, known, "in the same order");
 }
 
 #[test]

@@ -21,11 +21,11 @@ use self::connect::{Failure, LONG_CALL_TIMEOUT, call};
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::location::ServerUrl;
 use super::overview::Group;
-use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
+use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow,
-    Standing, State, retryable_codes,
+    AuditRow, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry,
+    SessionRow, Standing, State, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -40,6 +40,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     schema::migrations([
         ("sessions media runs", include_str!("../../../migrations/postgres/0001_sessions_media_runs.sql")),
         ("backlog", include_str!("../../../migrations/postgres/0002_backlog.sql")),
+        ("audits", include_str!("../../../migrations/postgres/0003_audits.sql")),
     ])
 });
 
@@ -309,6 +310,10 @@ impl PostgresLedger {
     }
 }
 
+const PUT_AUDIT: &str = "
+    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (audit_id) DO U$DATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+
 #[async_trait]
 impl Ledger for PostgresLedger {
     async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
@@ -392,6 +397,23 @@ impl Ledger for PostgresLedger {
 
     async fn close(&self) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+    }
+
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
+        let put = || {
+            sqlx::query(PUT_AUDIT)
+                .bind(&audit.audit_id)
+                .bind(&audit.audit)
+                .bind(audit.finished_at.unix_millis())
+                .bind(&audit.summary)
+                .execute(&self.pool)
+        };
+        call!("note an audit", put()).map(|_| ())
+    }
+
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
+        let rows = call!("be read", sqlx::query(super::LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
+        rows.iter().map(|row| audit_of(&Columns(row))).collect()
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

@@ -20,11 +20,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::overview::Group;
-use super::rows::{Columns, group_of, record_of, run_of, session_of, standing_of};
+use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow, Standing, State,
-    retryable_codes,
+    AuditRow, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow,
+    Standing, State, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -49,6 +49,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     schema::migrations([
         ("sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
         ("backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
+        ("audits", include_str!("../../../migrations/sqlite/0003_audits.sql")),
     ])
 });
 
@@ -222,6 +223,10 @@ const GROUPS: &str = "
 const OLDEST_PENDING: &str =
     "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
 
+const PUT_AUDIT: &str = "
+    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (audit_id) DO U?DATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn close(&self) {
@@ -387,6 +392,29 @@ impl Ledger for SqliteLedger {
 
     async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
         self.accept_sessions(filter, reason, at).await
+    }
+
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
+        sqlx::query(PUT_AUDIT)
+            .bind(&audit.audit_id)
+            .bind(&audit.audit)
+            .bind(audit.finished_at.unix_millis())
+            .bind(&audit.summary)
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("note an audit"))?;
+        Ok(())
+    }
+
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
+        sqlx::query(super::LATEST_AUDITS)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?
+            .iter()
+            .map(|row| audit_of(&Columns(row)))
+            .collect()
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
