@@ -34,7 +34,7 @@ impl Migrated {
 }
 
 /// Makes the list of an engine's migrations, from the texts of its files in their order.
-pub(super) fn migrations(files: [(&'static str, &'static str); 2]) -> Migrator {
+pub(super) fn migrations<const N: usize>(files: [(&'static str, &'static str); N]) -> Migrator {
     let migration = |(number, (description, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(description), MigrationType::Simple, sql.into_sql_str(), false)
     };
