@@ -27,6 +27,8 @@ pub struct RunRecord {
     pub schema: String,
     /// The archive it belongs to.
     pub archive_id: ArchiveId,
+    /// The digest of `archive.json`, which makes that document part of what is signed.
+    pub archive_sha256: Option<Sha256Digest>,
     /// The run.
     pub run_id: RunId,
     /// The chain it is entered in.
