@@ -4,6 +4,8 @@
 //! not look at something says so as an error of its own, never as silence.
 
 mod finding;
+pub mod state;
+pub mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
