@@ -312,7 +312,7 @@ impl PostgresLedger {
 
 const PUT_AUDIT: &str = "
     INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (audit_id) DO U$DATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
 
 #[async_trait]
 impl Ledger for PostgresLedger {
