@@ -36,6 +36,7 @@ pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
+use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
 use crate::results::ResultsError;
@@ -248,6 +249,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<IdentityError>() {
         return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return Some(error.exit());
     }
     if cause.is::<ResultsError>() {
         return Some(Exit::TryLater);

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use serde_json::Value;
+use veriff_archive::audit::FindingCode;
 use veriff_archive::cli::Cli;
 use veriff_archive::config::{Config, Environment, Sources};
-use veriff_archive::audit::FindingCode;
 use veriff_archive::error::Code;
 use veriff_archive::metrics;
 use veriff_archive::model::sidecar::anomaly;
