@@ -84,8 +84,8 @@ impl Answer for Exported {
         writeln!(out, "event      {}", self.event_key)?;
         writeln!(
             out,
-            "sessions   {} asked for: {} whole, {} damaged, {} absent upstream, {} not archived",
-            counts.asked, counts.whole, counts.damaged, counts.absent, counts.unarchived
+            "sessions   {} asked for: {} whole, {} damaged, {} expired, {} absent upstream, {} not archived",
+            counts.asked, counts.whole, counts.damaged, counts.expired, counts.absent, counts.unarchived
         )?;
         if counts.invalid + counts.repeated > 0 {
             writeln!(out, "input      {} records name no session, {} one again", counts.invalid, counts.repeated)?;

@@ -78,12 +78,14 @@ impl Asked {
     async fn of(scratch: Scratch, named: u64) -> Result<Self, ExportError> {
         let mut ids = scratch.filled().await?;
         let mut list = SessionList::default();
-        let mut last = String::new();
+        let mut behind = String::new();
         loop {
-            let page = page_of(&mut ids, &last).await?;
+            let page = page_of(&mut ids, &behind).await?;
             let Some(end) = page.last() else { break };
-            end.as_str().clone_into(&mut last);
-            page.into_iter().for_each(|id| list.add(id));
+            end.as_str().clone_into(&mut behind);
+            for id in page {
+                list.add(id);
+            }
         }
         let sessions = list.finish();
         let repeated = named - sessions.count;

@@ -2,10 +2,11 @@
 //!
 //! Written beside its place under a name that begins with a dot, and given its own only when everything is in it and on
 //! the disk, so that half a bag never looks like a whole one. Each file is hashed as it is written; what turns out not to
-//! be what it should is taken out again. Memory does not grow with bytes; a zip holds its table of contents.
+//! be what it should is taken out again. Only its owner may read a bag. Memory does not grow with bytes; a zip holds its table of contents.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempDir};
@@ -110,7 +111,8 @@ impl Bag {
         let name = name_of(place)?;
         let prefix = format!(".{name}.");
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(SUFFIX);
+        let mode = if form == Form::Directory { 0o700 } else { 0o600 };
+        builder.prefix(&prefix).suffix(SUFFIX).permissions(Permissions::from_mode(mode));
         let target = match form {
             Form::Directory => Target::Directory { folder: builder.tempdir_in(parent)?, file: None },
             Form::Zip => {
@@ -203,8 +205,9 @@ impl Bag {
     /// Writes the tag files, and gives the bag its name once it is on the disk.
     pub(super) fn finish(mut self, info: &[(&str, String)]) -> io::Result<()> {
         self.add("bagit.txt", DECLARATION.as_bytes())?;
-        let info: String = info.iter().map(|(label, value)| format!("{label}: {}\n", on_one_line(value))).collect();
-        self.add("bag-info.txt", info.as_bytes())?;
+        let info: Vec<String> =
+            info.iter().map(|(label, value)| format!("{label}: {}\n", on_one_line(value))).collect();
+        self.add("bag-info.txt", info.concat().as_bytes())?;
         let payload = std::mem::replace(&mut self.payload, Lines::new(&self.place)?);
         self.begin("manifest-sha256.txt", u64::MAX)?;
         payload.copy_to(&mut self)?;
@@ -317,8 +320,9 @@ mod tests {
     fn fill(mut bag: Bag) {
         bag.add("data/a.txt", b"kept").unwrap();
         bag.begin("data/b.txt", 1 << 20).unwrap();
-        bag.write(&[7; 1 << 20]).unwrap();
-        assert_eq!(bag.written(), Some((Sha256Digest::of(&[7; 1 << 20]), 1 << 20)));
+        let long = vec![7; 1 << 20];
+        bag.write(&long).unwrap();
+        assert_eq!(bag.written(), Some((Sha256Digest::of(&long), 1 << 20)));
         bag.discard().unwrap();
         assert_eq!(bag.totals, Totals { files: 1, bytes: 4 });
         bag.finish(&[("Bag-Count", "1\nof 1".to_owned())]).unwrap();
@@ -343,7 +347,7 @@ mod tests {
         fill(Bag::create(&place, Form::Zip, at()).unwrap());
         assert!(fs::metadata(&place).unwrap().len() < 4096);
         let mut archive = zip::ZipArchive::new(File::open(&place).unwrap()).unwrap();
-        let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
         assert_eq!(names.len(), 5, "{names:?}");
         let mut text = String::new();
         archive.by_name("bag/data/a.txt").unwrap().read_to_string(&mut text).unwrap();

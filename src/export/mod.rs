@@ -187,6 +187,8 @@ pub struct SessionCounts {
     pub whole: u64,
     /// In the bag, and something that their newest manifest names is not.
     pub damaged: u64,
+    /// In the bag but for what was expired by plan.
+    pub expired: u64,
     /// In the bag with the manifest that says that Veriff does not have them.
     pub absent: u64,
     /// Not in the archive, or with a manifest that cannot be read.
@@ -404,7 +406,7 @@ impl<'a> Export<'a> {
         let has_problems = !self.answer.codes.is_empty() || asked.invalid > 0;
         let finished_at = self.keeper.store().now();
         self.answer.finished_at = finished_at;
-        self.answer.next = self.answer.advice().to_owned();
+        self.answer.advice().clone_into(&mut self.answer.next);
         let is_one_page = self.is_one_page();
         let Self { event, page, mut bag, sections, rows, problems, answer, .. } = self;
         if has_problems {

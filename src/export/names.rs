@@ -10,17 +10,18 @@ use crate::model::manifest::{ManifestAttempt, ManifestMedia};
 /// The longest that a word of a name may get.
 const MAX_WORD_LENGTH: usize = 40;
 
-/// Returns the folder of an attempt, `number` counting from 1 in the order of the manifest.
+/// Returns the folder of an attempt, or of what belongs to the session as a whole, `number` counting from 1 in the order of the manifest.
 #[must_use]
-pub fn attempt(number: usize, attempt: &ManifestAttempt) -> String {
-    let status =
-        if attempt.attempt_id.is_session() { "session" } else { attempt.status.as_deref().unwrap_or_default() };
-    with(format!("attempt-{number:02}"), status)
+pub(super) fn attempt(number: usize, attempt: &ManifestAttempt) -> String {
+    if attempt.attempt_id.is_session() {
+        return format!("session-{number:02}");
+    }
+    with(format!("attempt-{number:02}"), attempt.status.as_deref().unwrap_or_default())
 }
 
 /// Returns the name of a media item, `number` counting from 1 within its attempt.
 #[must_use]
-pub fn media(number: usize, media: &ManifestMedia) -> String {
+pub(super) fn media(number: usize, media: &ManifestMedia) -> String {
     let shown = media.context.as_deref().map(word).filter(|word| !word.is_empty());
     let shown = shown.unwrap_or_else(|| media.kind.as_str().to_owned());
     format!("{}.{}", with(format!("{number:02}"), &shown), extension(&media.key))
@@ -28,14 +29,14 @@ pub fn media(number: usize, media: &ManifestMedia) -> String {
 
 /// Returns the name of bytes that stand beside a key that others had taken, `number` counting from 1 within the session.
 #[must_use]
-pub fn conflict(number: usize, key: &ObjectKey) -> String {
+pub(super) fn conflict(number: usize, key: &ObjectKey) -> String {
     let taken = key.as_str().split(".conflict-").next().unwrap_or_default();
     format!("{number:02}-ours.{}", extension(&ObjectKey::from_store(taken)))
 }
 
 /// Returns the name of the sidecar beside a file.
 #[must_use]
-pub fn sidecar(name: &str) -> String {
+pub(super) fn sidecar(name: &str) -> String {
     format!("{name}.meta.json")
 }
 
@@ -111,7 +112,7 @@ mod tests {
             "attempt-01-resubmission-requested"
         );
         assert_eq!(attempt(2, &of_status(id, None)), "attempt-02");
-        assert_eq!(attempt(3, &of_status(AttemptId::session(), None)), "attempt-03-session");
+        assert_eq!(attempt(3, &of_status(AttemptId::session(), None)), "session-03");
         assert_eq!(conflict(1, &ObjectKey::from_store("sessions/s/a/m.png.conflict-01234567")), "01-ours.png");
         assert_eq!(sidecar("01-face.jpg"), "01-face.jpg.meta.json");
     }

@@ -170,6 +170,8 @@ pub(super) struct SessionView {
     pub(super) problems: Vec<ProblemView>,
     pub(super) items: u64,
     pub(super) bytes: u64,
+    /// Items that were expired by plan.
+    pub(super) expired: u64,
 }
 
 /// What the newest manifest says of the session as a whole.
@@ -206,6 +208,7 @@ impl SessionView {
             problems: Vec::new(),
             items: 0,
             bytes: 0,
+            expired: 0,
         }
     }
 
@@ -450,17 +453,12 @@ impl ProblemView {
 
 /// Writes a problem as the text file of the bag has it.
 pub(super) fn problem_text(finding: &Finding) -> String {
-    let problem = ProblemView::of(finding);
-    let mut text =
-        format!("{}  {}  {}\n", if problem.is_error { "error" } else { "warn " }, problem.code, problem.about);
-    for (label, value) in
-        [("expected", &problem.expected), ("found", &problem.found), ("repair", &Some(problem.repair))]
-    {
-        if let Some(value) = value {
-            text += &format!("       {label:<9} {value}\n");
-        }
-    }
-    text + "\n"
+    let ProblemView { is_error, code, about, expected, found, repair } = ProblemView::of(finding);
+    let severity = if is_error { "error" } else { "warn " };
+    let head = format!("{severity}  {code}  {about}\n");
+    let parts = [("expected", expected), ("found", found), ("repair", Some(repair))];
+    let lines = parts.into_iter().filter_map(|(label, value)| Some(format!("       {label:<9} {}\n", value?)));
+    [head].into_iter().chain(lines).chain(["\n".to_owned()]).collect()
 }
 
 /// Writes a length for people.

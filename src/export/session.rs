@@ -86,6 +86,7 @@ impl Export<'_> {
         match &standing.manifest {
             None => counts.unarchived += 1,
             Some(_) if self.answer.problems.error > before => counts.damaged += 1,
+            Some(_) if view.expired > 0 => counts.expired += 1,
             Some(manifest) if manifest.document.absent.is_some() => counts.absent += 1,
             Some(_) => counts.whole += 1,
         }
@@ -152,18 +153,19 @@ impl Export<'_> {
         let mut number = newest.document.sequence;
         while number > 0 {
             let key = ObjectKey::manifest(id, number);
-            let named = place.take().filter(|place| place.key == key);
+            number -= 1;
+            let named = place.take_if(|place| place.key == key);
             let version_id = match (&named, standing.object(&key)) {
                 (Some(named), _) => named.version_id.clone(),
                 (None, Some(object)) => object.version_id.clone(),
-                (None, None) => None,
+                // Nothing of the archive was ever under this number; whatever covers it was told.
+                (None, None) => continue,
             };
             let read = self.read(&key, version_id.as_deref()).await?;
             let finding = || {
                 let finding = Finding::of(Severity::Error, FindingCode::ManifestInvalid, RESTORE);
                 finding.session(id).object(&key, version_id.as_deref())
             };
-            number -= 1;
             let Document { bytes, sha256, lock } = match read {
                 Ok(document) => document,
                 Err(found) => {
@@ -248,16 +250,16 @@ impl Export<'_> {
         self.object(&wanted, &path, &mut shown, view).await?;
         // A manifest tells no digest of this sidecar: what it says of the bytes is held against them.
         let key = conflict.key.sidecar();
-        let version_id = standing.object(&key).and_then(|object| object.version_id.as_deref());
+        let object = standing.object(&key);
+        let version_id = object.and_then(|object| object.version_id.as_deref());
         let sidecar = Wanted { key: &key, version_id, ..wanted };
         let tells =
             |document: &Sidecar| document.object.sha256 == conflict.sha256 && document.object.key == conflict.key;
-        match self.read(&key, version_id).await? {
+        let read = if object.is_some() { self.read(&key, version_id).await? } else { Err("nothing of the archive") };
+        match read {
             Ok(read) => match Sidecar::parse(&read.bytes).filter(tells) {
                 Some(document) => self.add_sidecar(id, &path, &read.bytes, &document, &mut shown)?,
-                None => {
-                    self.tell(view, &of_sidecar(&sidecar).differs(conflict.sha256, "a sidecar of something else"))?
-                }
+                None => self.tell(view, &of_sidecar(&sidecar).differs(conflict.sha256, "something else"))?,
             },
             Err(_) if standing.expired => {}
             Err(found) => self.tell(view, &of_sidecar(&sidecar).differs("a sidecar", found))?,
@@ -287,6 +289,7 @@ impl Export<'_> {
             }
             Copied::Gone if wanted.may_be_gone => {
                 shown.state = Shown::Expired;
+                view.expired += 1;
                 return Ok(());
             }
             Copied::Gone => finding(FindingCode::ObjectMissing).differs(wanted.sha256, "nothing"),
