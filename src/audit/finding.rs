@@ -62,6 +62,10 @@ finding_codes! {
     SidecarInvalid = "sidecar.invalid";
     /// A manifest is missing, cannot be read, or contradicts the one before it.
     ManifestInvalid = "manifest.invalid";
+    /// A session that was asked for has no manifest in the archive.
+    SessionUnarchived = "session.unarchived";
+    /// Something of a session that was asked for was expired by plan.
+    SessionExpired = "session.expired";
     /// `archive.json` is missing, cannot be read, or another than the documents name.
     ArchiveInvalid = "archive.invalid";
     /// An object that must be locked is not.

@@ -38,6 +38,7 @@ use crate::audit::drive::AuditError;
 use crate::audit::state::StateError;
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
+use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
 use crate::results::ResultsError;
@@ -273,6 +274,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<IdentityError>() {
         return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return Some(error.exit());
     }
     if cause.is::<ResultsError>() {
         return Some(Exit::TryLater);

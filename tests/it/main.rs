@@ -11,6 +11,7 @@ mod contracts;
 mod crash;
 mod deploy;
 mod docs;
+mod export;
 mod faults;
 mod fleet;
 mod floors;
