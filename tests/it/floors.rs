@@ -72,7 +72,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["telemetry/"]),
     ("rand", &["model/", "retry.rs"]),
     ("reqwest", &["telemetry/", "veriff/"]),
-    ("rustix", &["store/"]),
     ("serde_json_canonicalizer", &["audit/", "catalog.rs"]),
     ("rustix", &["actor.rs", "export/", "store/"]),
     ("serde_json_canonicalizer", &["catalog.rs"]),
