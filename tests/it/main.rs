@@ -21,4 +21,5 @@ mod limits;
 mod metrics;
 mod program;
 mod queue;
+mod record;
 mod support;
