@@ -22,6 +22,7 @@ pub mod budget;
 pub mod catalog;
 pub mod closing;
 pub mod deposit;
+pub mod export;
 pub mod fetch;
 pub mod gate;
 pub mod identity;
@@ -41,6 +42,7 @@ pub mod source;
 pub mod store;
 pub mod veriff;
 
+pub mod actor;
 pub mod clock;
 pub mod error;
 pub mod metrics;

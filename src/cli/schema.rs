@@ -19,6 +19,8 @@ use super::status::Status;
 use crate::audit::{AuditSummary, Finding};
 use crate::config::config_schema;
 use crate::error::Exit;
+use crate::export::Exported;
+use crate::model::event::Event;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
@@ -37,6 +39,7 @@ const SCHEMAS: &[Published] = &[
     ("run", "the record of a run, run.json", || schema_for!(RunRecord)),
     ("run-line", "a line of a run record's chunks", || schema_for!(RunLine)),
     ("chain", "an entry of a chain of run records", || schema_for!(ChainEntry)),
+    ("event", "what people did with the archive, such as an export", || schema_for!(Event)),
     ("finding", "a line of an audit", || schema_for!(Finding)),
     ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
     ("keygen", "the answer of keygen", || schema_for!(Keygen)),
@@ -52,6 +55,7 @@ const SCHEMAS: &[Published] = &[
     ("backlog-accept", "the answer of backlog accept", || schema_for!(BacklogAccept)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),
     ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
+    ("export", "the answer of export", || schema_for!(Exported)),
     ("config", "the configuration file", config_schema),
     ("config-check", "the answer of config check", || schema_for!(ConfigCheck)),
     ("config-show", "the answer of config show", || schema_for!(ConfigShow)),

@@ -12,6 +12,7 @@ mod contracts;
 mod crash;
 mod deploy;
 mod docs;
+mod export;
 mod faults;
 mod fleet;
 mod floors;
