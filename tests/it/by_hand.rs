@@ -4,9 +4,15 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
+use veriff_archive::model::run::LineItem;
+use veriff_archive::model::{AttemptId, MediaId, MediaKind};
 
 use super::support::records::{Made, Records, plain_line, put};
+
+/// A media object.
+const OBJECT: &str = "sessions/session-5-4/attempt/media.jpg";
 
 const SCRIPTS: [&str; 2] = ["check_run.py", "verify_run.py"];
 
@@ -30,8 +36,10 @@ fn type_it(folder: &Path, run: &Made, before: &Made) -> Output {
         std::fs::copy(root().join("tests/python").join(script), folder.join(script)).unwrap();
     }
     let run_folder = run.run_key.as_str().trim_end_matches("/run.json");
-    let names =
-        format!("STORE=store\nKEY=key.pem\nRUN={run_folder}\nENTRY={}\nBEFORE={}\n", run.entry_key, before.entry_key);
+    let names = format!(
+        "STORE=store\nKEY=key.pem\nRUN={run_folder}\nENTRY={}\nBEFORE={}\nOBJECT={OBJECT}\n",
+        run.entry_key, before.entry_key
+    );
     let blocks = typed().into_iter().skip(1).filter(|block| !block.starts_with("veriff-archive"));
     let text = format!("set -euo pipefail\n{names}{}", blocks.collect::<String>());
     Command::new("bash").current_dir(folder).arg("-c").arg(text).output().unwrap()
@@ -42,8 +50,21 @@ fn archive() -> (TempDir, [Made; 2]) {
     let store = folder.path().join("store");
     std::fs::create_dir(&store).unwrap();
     let mut records = Records::in_store(&store);
+    let key = ObjectKey::from_store(OBJECT);
+    put(&store, &key, b"a picture");
+    let item = LineItem {
+        media_id: MediaId::parse("media").unwrap(),
+        attempt_id: AttemptId::parse("attempt").unwrap(),
+        kind: MediaKind::Image,
+        key,
+        version_id: None,
+        size_bytes: 9,
+        sha256: Sha256Digest::of(b"a picture"),
+    };
     let made = [3, 5].map(|sessions| {
-        let lines: Vec<_> = (0..sessions).map(|number| plain_line(&format!("session-{sessions}-{number}"))).collect();
+        let lines = (0..sessions).map(|number| plain_line(&format!("session-{sessions}-{number}")));
+        let mut lines: Vec<_> = lines.collect();
+        lines.last_mut().unwrap().items.push(item.clone());
         records.run("default", &lines)
     });
     records.write_public_key(&folder.path().join("key.pem"));
@@ -69,7 +90,7 @@ fn what_the_page_shows_succeeds_as_it_is_typed() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(said.matches("Signature Verified Successfully").count(), 2, "{said}");
-    assert!(said.contains("5 lines, 0 items, all as signed"), "{said}");
+    assert!(said.contains("5 lines, 1 items, all as signed"), "{said}");
     assert!(said.contains(&run.entry_sha256.to_string()), "{said}");
 }
 
@@ -86,6 +107,7 @@ fn what_the_page_shows_fails_when_anything_it_looks_at_was_changed() {
         run.run_key.clone(),
         run.run_key.signature(),
         chunk,
+        ObjectKey::from_store(OBJECT),
     ];
     for key in looked_at {
         let bytes = std::fs::read(store.join(key.as_str())).unwrap();

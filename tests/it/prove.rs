@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 use veriff_archive::model::signature::{PublicKey, SigningKey};
-use veriff_archive::prove::Proof;
+use veriff_archive::prove::{Proof, ProofEntry};
 
 use super::support::program::{Ended, ended};
 use super::support::records::{Made, Records, line_of, plain_line};
@@ -157,8 +157,11 @@ async fn a_proof_that_was_changed_is_not_valid() {
         changed[at] ^= 1 << (at % 8);
         let Some(mut read) = Proof::parse(&changed) else { continue };
         if read.check(&keys, None).is_valid() {
-            // Digits of a digest may be capitals; and a proof without its entry is a weaker proof, which says so.
-            read.chain = read.chain.or_else(|| original.chain.clone());
+            // Digits of a digest may be capitals; a proof without its entry or that one's signature is weaker, and says so.
+            let entry = original.chain.clone().unwrap();
+            let signature = read.chain.as_ref().and_then(|read| read.signature.clone()).or(entry.signature);
+            let chain = read.chain.unwrap_or(original.chain.clone().unwrap());
+            read.chain = Some(ProofEntry { signature, ..chain });
             assert_eq!(read, original, "byte {at}");
         } else {
             refused += 1;
