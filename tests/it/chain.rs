@@ -21,7 +21,7 @@ use veriff_archive::store::dir::DirStore;
 
 use super::support::faulty::{FaultyStore, Verb};
 use super::support::program::ended;
-use super::support::records::{Records, plain_line, put};
+use super::support::records::{Records, age, plain_line, put};
 use super::support::s3::{READER, s3};
 use super::support::stored::objects;
 
@@ -358,6 +358,41 @@ async fn a_run_that_is_entered_twice_or_never_or_is_still_open_is_told_apart() {
         std::fs::remove_file(root.join(key.as_str())).unwrap();
     }
     assert_found(&asked.of(root).await, &[(FindingCode::RecordOpen, Severity::Warn, 1)]);
+}
+
+#[tokio::test]
+async fn a_run_that_ends_during_the_audit_is_no_error() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    let records = Arc::new(Mutex::new(records));
+    let store = Arc::new(DirStore::open(root, Arc::new(SystemClock)).await.unwrap());
+    // The folders of runs are listed last: by then one more run has ended.
+    let late = Arc::clone(&records);
+    let store = FaultyStore::new(store, move |_, call| {
+        if call.verb == Verb::List && call.key == "runs/" {
+            late.lock().unwrap().run("default", &[plain_line("late")]);
+        }
+        None
+    });
+    assert_found(&asked.of_store(store.as_ref()).await, &[]);
+
+    // Or it is between its record and its entry, or between its entry and that one's signature.
+    let made = records.lock().unwrap().run("default", &[plain_line("now")]);
+    let touch = |key: &ObjectKey| {
+        let bytes = std::fs::read(root.join(key.as_str())).unwrap();
+        std::fs::remove_file(root.join(key.as_str())).unwrap();
+        std::fs::write(root.join(key.as_str()), bytes).unwrap();
+    };
+    touch(&made.entry_key);
+    std::fs::remove_file(root.join(made.entry_key.signature().as_str())).unwrap();
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Warn, 1)]);
+    age(&root.join(made.entry_key.as_str()));
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Error, 1)]);
+    std::fs::remove_file(root.join(made.entry_key.as_str())).unwrap();
+    touch(&made.run_key);
+    std::fs::remove_file(root.join(made.run_key.signature().as_str())).unwrap();
+    assert_found(&asked.of(root).await, &[(FindingCode::RecordUnchained, Severity::Warn, 1)]);
 }
 
 #[tokio::test]

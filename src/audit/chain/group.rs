@@ -144,7 +144,8 @@ impl Group {
             self.summary.last_finished_at = Some(record.finished_at);
             self.summary.lapsed += u64::from(record.closed_reason == ClosedReason::Lapsed);
         }
-        self.judge(&listed.key, &entry.run_id, [Some(entry_seal), seen.seal], against, report)?;
+        let is_fresh = listed.own.as_ref().is_some_and(|own| against.is_fresh(own));
+        self.judge(&listed.key, &entry.run_id, [Some(entry_seal), seen.seal], is_fresh, against, report)?;
         looked.run = Some((entry.run_id, entry.run_key));
         Ok(looked)
     }
@@ -210,6 +211,7 @@ impl Group {
         key: &ObjectKey,
         run: &RunId,
         seals: [Option<Seal>; 2],
+        is_fresh: bool,
         against: &Against<'_>,
         report: &mut Report<'_>,
     ) -> Result<(), AuditError> {
@@ -235,7 +237,9 @@ impl Group {
         // What is broken was reported where it was found.
         if seals.contains(&Some(Seal::None)) {
             let repair = "restore the signature from a copy of the bucket; if a worker ran without a key, give it one";
-            let finding = Finding::of(Severity::Error, FindingCode::ChainUnsigned, repair).run(run);
+            // The signature is written right behind the entry, which may be this moment.
+            let severity = if is_fresh { Severity::Warn } else { Severity::Error };
+            let finding = Finding::of(severity, FindingCode::ChainUnsigned, repair).run(run);
             let found = if seals[0] == Some(Seal::None) { "no signature of the entry" } else { "an unsigned record" };
             report.add(finding.object(key, None).differs("signed, as runs before it", found))?;
         }

@@ -19,6 +19,9 @@ use crate::store::{ListedVersion, Store, StoreError};
 /// How many lines are held against their manifests at a time.
 const BATCH: usize = 64;
 
+/// A run writes record, signature, entry and its signature one after another; each is tried for minutes at most.
+const FRESH_MS: i64 = 5 * 60 * 1000;
+
 /// What to do about an object that is gone or has other bytes.
 pub(super) const RESTORE: &str = "restore the object from a copy of the bucket; find out who changed it";
 
@@ -58,6 +61,11 @@ pub(super) struct Seen {
 }
 
 impl Against<'_> {
+    /// Tells whether an object was written so lately that what belongs to it may be on its way.
+    pub(super) fn is_fresh(&self, version: &ListedVersion) -> bool {
+        version.modified_at.is_some_and(|at| self.store.now().millis_since(at) < FRESH_MS)
+    }
+
     /// Looks at the record under a key, and at everything in its folder.
     ///
     /// # Errors
