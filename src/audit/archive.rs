@@ -45,6 +45,9 @@ pub async fn read(
             return Ok((known.cloned(), findings));
         }
     };
+    if document.lock.is_some() {
+        reach.note_lock_shown();
+    }
     if reach.keeps_checksums()
         && let Told::Is(head) = reach.head(&key, version_id).await?
         && let Some(kept) = head.checksum.and_then(|checksum| checksum.full_digest())
