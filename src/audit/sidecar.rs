@@ -74,7 +74,11 @@ pub(super) async fn read(
         Some(version_id) => version_id.map(str::to_owned),
         None => evidence.own(&key).and_then(|own| own.version_id.clone()),
     };
-    if let Err(finding) = evidence.named(&key, version_id.as_deref()) {
+    if let Err(mut finding) = evidence.named(&key, version_id.as_deref()) {
+        // A visit that was cut short put the bytes there and no sidecar; no manifest says that there is one.
+        if named.sidecar_version_id.is_none() {
+            finding.severity = Severity::Warn;
+        }
         return Ok((Err(finding), false));
     }
     let begin = |code, repair: &str| evidence.finding(Severity::Error, code, &key, version_id.as_deref(), repair);

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use veriff_archive::audit::FindingCode as Code;
-use veriff_archive::audit::drive::{AuditError, Drive, Feed, Part, Question};
-use veriff_archive::audit::fixity::{FixityTally, Mode};
+use veriff_archive::audit::drive::{AuditError, Drive, Feed, Part, Question, listed};
+use veriff_archive::audit::fixity::{Fixity, FixityTally, Mode};
 use veriff_archive::audit::scope::Scope;
 use veriff_archive::audit::walk::{Walk, WalkedSession};
 use veriff_archive::audit::{AuditKind, Severity};
 use veriff_archive::clock::SystemClock;
+use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
 use veriff_archive::summary::Stopped;
 
@@ -53,6 +54,16 @@ async fn an_untouched_archive_has_nothing_to_say_in_a_directory_and_in_a_bucket(
             assert_eq!(tally.unvouched_manifests, 0);
             assert_eq!(tally.hidden_locks, 0);
         }
+        // Without a ledger nothing tells the digest of the newest manifests of a directory, and the summary says so.
+        let alone = Fixity { ledger: None, ..audited.fixity(Mode::Head) };
+        let mut tally = FixityTally::default();
+        for id in &audited.ids {
+            let walked = listed(&*audited.store, &SessionId::parse(id).unwrap()).await.unwrap();
+            let part = alone.check(walked).await.unwrap();
+            assert_eq!(part.findings, []);
+            veriff_archive::audit::drive::Tally::add(&mut tally, part.tally);
+        }
+        assert_eq!(tally.unvouched_manifests, if is_bucket { 0 } else { 32 });
     }
 }
 
@@ -79,6 +90,16 @@ async fn flip_everywhere(audited: &Audited, every: usize) {
         }
         audited.tamperer.write(key, version, bytes);
     }
+    // Of archive.json a bucket's checksum tells every byte, a directory what it says: that is for run records to vouch for.
+    let own = evidence.object("archive.json").unwrap();
+    let id_at = own.bytes.windows(10).position(|window| window == b"archive_id").unwrap() + 16;
+    let places = if audited.bucket.is_some() { vec![0, id_at, own.bytes.len() - 1] } else { vec![0, id_at] };
+    for at in places {
+        audited.tamperer.write("archive.json", own.version_id.as_deref(), &flipped(&own.bytes, at));
+        let (findings, _) = audited.fixity_of_all(Mode::Head, Scope::All).await;
+        assert!(names(&findings, "archive.json"), "byte {at}: {findings:?}");
+    }
+    audited.tamperer.write("archive.json", own.version_id.as_deref(), &own.bytes);
     let (findings, _) = audited.fixity_of_all(Mode::Read, Scope::All).await;
     assert_eq!(serious(&findings), Vec::<&_>::new(), "all was put back");
     assert!(tried > 80, "{tried}");
@@ -297,7 +318,7 @@ async fn an_audit_that_is_stopped_goes_on_where_it_was() {
         let mut drive = Drive::<FixityTally>::begin(question(), &mut findings, &SystemClock, stop.clone()).unwrap();
         ids.insert(drive.progress.audit_id.clone());
         let from = drive.progress.mark.clone();
-        let steps = Feed::Walk(Walk::of(&*audited.store, from.after.as_deref()), Scope::All).steps(from);
+        let steps = Feed::Walk(Walk::of(&*audited.store, from.after.as_deref()), Scope::All).steps(&from);
         let begun = AtomicUsize::new(0);
         let check = async |walked: WalkedSession| -> Result<Part<FixityTally>, AuditError> {
             if begun.fetch_add(1, Ordering::SeqCst) == 11 {

@@ -82,7 +82,7 @@ impl<'a> Auditor<'a> {
         veriff_archive::audit::archive::read(&retention.reach, None).await.unwrap();
         let mut drive =
             Drive::begin(question(AuditKind::Retention), &mut findings, &SystemClock, Stop::default()).unwrap();
-        let steps = Feed::Walk(Walk::of(self.store, None), scope.clone()).steps(Mark::default());
+        let steps = Feed::Walk(Walk::of(self.store, None), scope.clone()).steps(&Mark::default());
         drive.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked), &mut findings).await.unwrap();
         let steps = Retention::documents(self.store, &scope, &Mark::default());
         drive.run(steps, 4, |version| retention.check_document(version), &mut findings).await.unwrap();

@@ -188,7 +188,7 @@ impl Audited {
         found.iter().for_each(|finding| findings.add(finding).unwrap());
         let mut drive =
             Drive::begin(question(AuditKind::Fixity), &mut findings, &SystemClock, Stop::default()).unwrap();
-        let steps = Feed::Walk(Walk::of(&*self.store, None), scope).steps(Mark::default());
+        let steps = Feed::Walk(Walk::of(&*self.store, None), scope).steps(&Mark::default());
         let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked), &mut findings).await;
         assert_eq!(stopped.unwrap(), None);
         let tally = drive.progress.tally;

@@ -110,7 +110,7 @@ impl Tamperer {
     /// Where something is put out of sight.
     fn hidden(&self) -> String {
         let Self::Bucket { bucket, .. } = self else { unreachable!("only a bucket has entries") };
-        format!("/hidden/{bucket}/object")
+        format!("/buckets/{bucket}/hidden-object")
     }
 
     fn move_entry(&self, from: &str, to: &str) {
