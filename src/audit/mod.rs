@@ -4,6 +4,7 @@
 //! not look at something says so as an error of its own, never as silence.
 
 pub mod archive;
+pub mod chain;
 pub mod coverage;
 pub mod drive;
 pub mod evidence;

@@ -12,6 +12,7 @@ mod coverage;
 mod crash;
 mod deploy;
 mod docs;
+mod export;
 mod faults;
 mod fixity;
 mod fleet;
