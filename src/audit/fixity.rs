@@ -310,7 +310,7 @@ impl Fixity<'_> {
                 return Ok(None);
             }
         };
-        if named.sidecar_sha256.is_none() {
+        if named.sidecar.is_none() {
             self.compare_unnamed_sidecar(evidence, &read, part).await?;
         }
         if let Some(due) = promised_lock(&read.document).filter(|_| self.reach.keeps_locks()) {

@@ -86,9 +86,8 @@ impl Audited {
         let grown = Session::new(label("grown")).attempt(attempt(&label("grown: a")).image("face", 6_000));
         let (incomplete, long_id, twins_id, grown_id) =
             (broken.id.clone(), long.id.clone(), twins.id.clone(), grown.id.clone());
-        let world = [taken, broken, long, twins, grown]
-            .into_iter()
-            .fold(small_world(seed, 26), |world, session| world.session(session));
+        let world =
+            [taken, broken, long, twins, grown].into_iter().fold(small_world(seed, 26), veriff_sim::World::session);
         let simulator = Simulator::start(world).await.unwrap();
         simulator.set_fault(Fault::forever(Effect::status(404)).on(Endpoint::Media).id(missing));
 
@@ -185,7 +184,9 @@ impl Audited {
         let (mut findings, told) = collected();
         let fixity = self.fixity(mode);
         let (_, found) = archive::read(&fixity.reach, Some(&self.archive)).await.unwrap();
-        found.iter().for_each(|finding| findings.add(finding).unwrap());
+        for finding in &found {
+            findings.add(finding).unwrap();
+        }
         let mut drive =
             Drive::begin(question(AuditKind::Fixity), &mut findings, &SystemClock, Stop::default()).unwrap();
         let steps = Feed::Walk(Walk::of(&*self.store, None), scope).steps(&Mark::default());

@@ -86,18 +86,15 @@ impl Tamperer {
     pub(crate) fn relock(&self, key: &str, version: Option<&str>, lock: Option<(&str, i64)>) {
         let Self::Bucket { filer, .. } = self else { panic!("a directory has no locks") };
         let entry = format!("{}?tagging", self.entry(key, version));
-        let (status, _) = match lock {
-            Some((mode, until)) => {
-                let headers = [
-                    ("Seaweed-X-Amz-Object-Lock-Mode", mode.to_owned()),
-                    ("Seaweed-X-Amz-Retention-Until-Date", until.to_string()),
-                ];
-                http(*filer, "PUT", &entry, &headers, b"")
-            }
-            None => {
-                let names = "X-Amz-Object-Lock-Mode,X-Amz-Retention-Until-Date";
-                http(*filer, "DELETE", &format!("{entry}={names}"), &[], b"")
-            }
+        let (status, _) = if let Some((mode, until)) = lock {
+            let headers = [
+                ("Seaweed-X-Amz-Object-Lock-Mode", mode.to_owned()),
+                ("Seaweed-X-Amz-Retention-Until-Date", until.to_string()),
+            ];
+            http(*filer, "PUT", &entry, &headers, b"")
+        } else {
+            let names = "X-Amz-Object-Lock-Mode,X-Amz-Retention-Until-Date";
+            http(*filer, "DELETE", &format!("{entry}={names}"), &[], b"")
         };
         assert_eq!(status, 202, "{entry}");
     }
@@ -137,8 +134,11 @@ fn write_chunk(volume: u16, id: &str, bytes: &[u8]) {
 /// Asks a server on this machine, plainly.
 fn http(port: u16, method: &str, path: &str, headers: &[(&str, String)], body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let head = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+    let mut head = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head += &[*name, ": ", value.as_str(), "\r\n"].concat();
+    }
+    head.push_str("\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
     let mut answer = Vec::new();
