@@ -262,6 +262,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match error {
             // Another file than was meant.
             AuditError::State(StateError::Foreign { .. }) => Exit::Usage,
+            AuditError::Veriff(error) if error.code().is_retryable() => Exit::TryLater,
             error => Exit::of_fatal(error.code()),
         });
     }

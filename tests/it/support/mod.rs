@@ -1,5 +1,6 @@
 //! What tests stand on: servers that are real and start by themselves, and a look behind what the program sees.
 
+pub(crate) mod audited;
 pub(crate) mod evidence;
 pub(crate) mod faulty;
 pub(crate) mod postgres;
@@ -10,6 +11,7 @@ pub(crate) mod s3;
 pub(crate) mod scene;
 pub(crate) mod sqs;
 pub(crate) mod stored;
+pub(crate) mod tamper;
 
 use std::time::Duration;
 
