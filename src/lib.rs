@@ -28,6 +28,7 @@ pub mod gate;
 pub mod identity;
 pub mod keep;
 pub mod look;
+pub mod prove;
 pub mod results;
 pub mod stop;
 pub mod summary;

@@ -66,6 +66,30 @@ finding_codes! {
     SessionExpired = "session.expired";
     /// `archive.json` is missing, cannot be read, or another than the documents name.
     ArchiveInvalid = "archive.invalid";
+    /// An entry of a chain is missing.
+    ChainGap = "chain.gap";
+    /// An entry of a chain does not follow the one before, or tells of something else than its key.
+    ChainBroken = "chain.broken";
+    /// A signature is not that of its document, or by a key that was not given.
+    ChainSignature = "chain.signature";
+    /// A run, a chain or the whole archive is not signed.
+    ChainUnsigned = "chain.unsigned";
+    /// No key was given, so no signature was checked.
+    ChainUnchecked = "chain.unchecked";
+    /// An entry that was noted earlier is not there.
+    ChainHead = "chain.head";
+    /// A chain names a run that was entered already.
+    ChainTwice = "chain.twice";
+    /// A run record or a chunk cannot be read, or contradicts its key, its chunks or its chain.
+    RecordInvalid = "record.invalid";
+    /// A run record that no chain names.
+    RecordUnchained = "record.unchained";
+    /// A chunk or a signature that no record names.
+    RecordOrphan = "record.orphan";
+    /// Chunks of a run that has no record yet.
+    RecordOpen = "record.open";
+    /// A proof does not show what it says.
+    ProofInvalid = "proof.invalid";
 }
 
 impl fmt::Display for FindingCode {

@@ -3,7 +3,10 @@
 //! Every audit reads and compares, and writes nothing but its findings. A finding names its repair; an audit that could
 //! not look at something says so as an error of its own, never as silence.
 
+pub mod chain;
 mod finding;
+pub mod state;
+pub mod walk;
 
 use std::collections::BTreeMap;
 use std::io;

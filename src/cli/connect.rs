@@ -12,13 +12,15 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
 use crate::ledger::Ledger;
 use crate::model::RunId;
+use crate::retry::Backoff;
 use crate::source::file::FileSource;
 use crate::source::sqs::{SqsSource, Terms};
 use crate::source::{Checks, QueueSettings, Source, SourceError};
 use crate::store::dir::DirStore;
+use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
-use crate::store::{ObjectBody, Store};
+use crate::store::{ObjectBody, Store, StoreError};
 use crate::unfinished::UnfinishedSource;
 use crate::worker::backlog::BacklogSource;
 
@@ -98,6 +100,22 @@ pub(super) async fn open_store(settings: &StoreSettings, clock: &Arc<dyn Clock>)
         StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
         StoreSettings::Dir(directory) => Arc::new(DirStore::open(directory, Arc::clone(clock)).await?),
     })
+}
+
+/// Opens the store that is configured, to read from it: nothing is made where nothing is.
+///
+/// # Errors
+/// Fatal: there is none, or it cannot be used as configured.
+pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<RetryingStore> {
+    let settings = config.require_store()?;
+    if let StoreSettings::Dir(directory) = settings
+        && !directory.is_dir()
+    {
+        let reason = format!("there is no directory {}; is store.url right?", directory.display());
+        return Err(StoreError::Unfit(reason).into());
+    }
+    let store = open_store(settings, clock).await?;
+    Ok(RetryingStore::new(store, Backoff::of_tries(config.limits.tries), Arc::new(|_| {})))
 }
 
 /// Returns how to speak to the bucket of a list: as to the store's, where that is one.

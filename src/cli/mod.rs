@@ -148,8 +148,24 @@ impl GlobalArgs {
     /// # Errors
     /// Fatal (configuration): everything that is wrong with it.
     pub fn load_config(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
+        self.load_by(Config::load, store_url)
+    }
+
+    /// The same for a command that only reads the archive, and has no use for a policy of retention.
+    ///
+    /// # Errors
+    /// As [`GlobalArgs::load_config`].
+    pub fn load_config_to_read(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
+        self.load_by(Config::load_to_read, store_url)
+    }
+
+    fn load_by(
+        &self,
+        load: impl FnOnce(Sources<'_>) -> Result<Config, ConfigError>,
+        store_url: Option<&str>,
+    ) -> Result<Config, ConfigError> {
         let environment = Environment::of_process();
-        let config = Config::load(Sources {
+        let config = load(Sources {
             // An orchestrator may set the variable to nothing.
             file: self.config.as_deref().filter(|path| !path.as_os_str().is_empty()),
             environment: &environment,
@@ -217,7 +233,7 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
         Command::Backlog(command) => backlog::run(&command, global).await,
         Command::Audit(command) => audit::run(&command, global).await,
         Command::Prove(args) => prove::run(&args, global).await,
-        Command::Keygen(args) => keygen::run(&args, global).await,
+        Command::Keygen(args) => keygen::run(&args, global),
         Command::Report(args) => report::run(&args, global).await,
         Command::Export(args) => export::run(&args, global).await,
         Command::Doctor(args) => doctor::run(&args, global).await,

@@ -10,9 +10,11 @@ use super::GlobalArgs;
 use super::backlog::{BacklogAccept, BacklogAdd, BacklogList, BacklogRetry};
 use super::config::{ConfigCheck, ConfigShow};
 use super::doctor::Doctor;
+use super::keygen::Keygen;
 use super::ledger::LedgerMigrate;
 use super::output::{Answer, print, print_with};
 use super::plan::Plan;
+use super::prove::ProveCheck;
 use super::status::Status;
 use crate::audit::{AuditSummary, Finding};
 use crate::config::config_schema;
@@ -22,6 +24,7 @@ use crate::model::event::Event;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
+use crate::prove::Proof;
 use crate::results::ResultLine;
 use crate::summary::Summary;
 
@@ -39,6 +42,9 @@ const SCHEMAS: &[Published] = &[
     ("event", "what people did with the archive, such as an export", || schema_for!(Event)),
     ("finding", "a line of an audit", || schema_for!(Finding)),
     ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
+    ("keygen", "the answer of keygen", || schema_for!(Keygen)),
+    ("prove", "the answer of prove, a proof", || schema_for!(Proof)),
+    ("prove-check", "the answer of prove --check", || schema_for!(ProveCheck)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),

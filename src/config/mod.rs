@@ -204,21 +204,39 @@ impl ConfigError {
     }
 }
 
+/// Lays file, environment and flags over one another.
+fn lay(sources: Sources<'_>) -> Result<origin::Layers, ConfigError> {
+    let table = match sources.file {
+        Some(path) => read_file(path)?,
+        None => Table::new(),
+    };
+    let mut layers = origin::Layers::of_file(table, sources.file.map(Path::to_path_buf));
+    layers.lay_environment(sources.environment);
+    if let Some(url) = sources.store_url {
+        let path = ["store".to_owned(), "url".to_owned()];
+        layers.set(&path, Value::String(url.to_owned()), Origin::Flag("--store"));
+    }
+    Ok(layers)
+}
+
 impl Config {
     /// Reads, composes and checks everything; connects to nothing.
     ///
     /// # Errors
     /// Fatal (configuration): all that is wrong, at once.
     pub fn load(sources: Sources<'_>) -> Result<Self, ConfigError> {
-        let table = match sources.file {
-            Some(path) => read_file(path)?,
-            None => Table::new(),
-        };
-        let mut layers = origin::Layers::of_file(table, sources.file.map(Path::to_path_buf));
-        layers.lay_environment(sources.environment);
-        if let Some(url) = sources.store_url {
-            let path = ["store".to_owned(), "url".to_owned()];
-            layers.set(&path, Value::String(url.to_owned()), Origin::Flag("--store"));
+        build::build(&lay(sources)?, sources.environment)
+    }
+
+    /// The same for a command that only reads: a bucket without a policy of retention is taken as it is.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_to_read(sources: Sources<'_>) -> Result<Self, ConfigError> {
+        let mut layers = lay(sources)?;
+        if !layers.table.contains_key("retention") {
+            let path = ["retention".to_owned(), "mode".to_owned()];
+            layers.set(&path, Value::String("none".to_owned()), Origin::Default);
         }
         build::build(&layers, sources.environment)
     }

@@ -197,11 +197,16 @@ pub struct ListPage {
 
 /// Where a listing goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageToken {
-    /// The last key seen, or the store's own token.
-    pub key: String,
-    /// The last version seen.
-    pub version: Option<String>,
+pub enum PageToken {
+    /// Behind all versions of a key, whether or not there is such a key.
+    AfterKey(ObjectKey),
+    /// Where a page ended, in the store's own words.
+    Page {
+        /// The last key seen, or the store's own token.
+        key: String,
+        /// The last version seen.
+        version: Option<String>,
+    },
 }
 
 /// The bytes of an object as they arrive.

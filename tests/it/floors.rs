@@ -73,7 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rand", &["model/", "retry.rs"]),
     ("reqwest", &["telemetry/", "veriff/"]),
     ("rustix", &["actor.rs", "export/", "store/"]),
-    ("serde_json_canonicalizer", &["catalog.rs"]),
+    ("serde_json_canonicalizer", &["audit/", "catalog.rs"]),
     ("sqlx", &["ledger/"]),
     ("strsim", &["config/"]),
     ("toml", &["config/"]),

@@ -160,7 +160,10 @@ impl Store for DirStore {
         const ACTION: &str = "list objects";
         let mut listing = Listing {
             prefix: prefix.to_owned(),
-            after: after.map(|token| token.key),
+            after: after.map(|token| match token {
+                PageToken::AfterKey(key) => key.as_str().to_owned(),
+                PageToken::Page { key, .. } => key,
+            }),
             sweep_before: self.clock.now().plus_millis(-millis(TEMP_MAX_AGE)),
             found: Vec::new(),
         };
@@ -173,7 +176,7 @@ impl Store for DirStore {
         let next = (found.len() == PAGE_ENTRIES)
             .then(|| found.last())
             .flatten()
-            .map(|last| PageToken { key: last.key.as_str().to_owned(), version: None });
+            .map(|last| PageToken::AfterKey(last.key.clone()));
         Ok(ListPage { versions: found, next })
     }
 

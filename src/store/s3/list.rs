@@ -19,7 +19,11 @@ struct Entry {
 impl Bucket {
     pub(super) async fn list_versions(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
         const ACTION: &str = "list versions";
-        let (key_marker, version_marker) = after.map_or((None, None), |token| (Some(token.key), token.version));
+        let (key_marker, version_marker) = match after {
+            None => (None, None),
+            Some(PageToken::AfterKey(key)) => (Some(format!("{}{key}", self.prefix)), None),
+            Some(PageToken::Page { key, version }) => (Some(key), version),
+        };
         let request = self
             .client
             .list_object_versions()
@@ -31,9 +35,10 @@ impl Bucket {
         let answer =
             self.call(ACTION, ANSWER_TIMEOUT, request.send()).await.map_err(|fault| self.error_of(ACTION, fault))?;
         let next = match (answer.is_truncated(), answer.next_key_marker()) {
-            (Some(true), Some(key)) => {
-                Some(PageToken { key: key.to_owned(), version: answer.next_version_id_marker().map(str::to_owned) })
-            }
+            (Some(true), Some(key)) => Some(PageToken::Page {
+                key: key.to_owned(),
+                version: answer.next_version_id_marker().map(str::to_owned),
+            }),
             // To begin anew would never end, and to stop would hide versions.
             (Some(true), None) => return Err(unavailable(ACTION, "a page without an end".to_owned(), false)),
             _ => None,
@@ -51,19 +56,25 @@ impl Bucket {
 
     pub(super) async fn list_objects(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
         const ACTION: &str = "list objects";
+        let (start_after, token) = match after {
+            None => (None, None),
+            Some(PageToken::AfterKey(key)) => (Some(format!("{}{key}", self.prefix)), None),
+            Some(PageToken::Page { key, .. }) => (None, Some(key)),
+        };
         let request = self
             .client
             .list_objects_v2()
             .bucket(&self.name)
             .set_expected_bucket_owner(self.owner.clone())
             .prefix(format!("{}{prefix}", self.prefix))
-            .set_continuation_token(after.map(|token| token.key));
+            .set_start_after(start_after)
+            .set_continuation_token(token);
         let answer =
             self.call(ACTION, ANSWER_TIMEOUT, request.send()).await.map_err(|fault| self.error_of(ACTION, fault))?;
         let objects = answer.contents.unwrap_or_default();
         Ok(ListPage {
             versions: objects.iter().filter_map(|object| self.object_entry(object)).collect(),
-            next: answer.next_continuation_token.map(|key| PageToken { key, version: None }),
+            next: answer.next_continuation_token.map(|key| PageToken::Page { key, version: None }),
         })
     }
 
