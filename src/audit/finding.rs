@@ -56,6 +56,8 @@ finding_codes! {
     ObjectShadowed = "object.shadowed";
     /// An object under a key that nothing of the archive names.
     ObjectUnknown = "object.unknown";
+    /// The store refuses to hand an object out.
+    ObjectUnreadable = "object.unreadable";
     /// A sidecar is missing, cannot be read, or tells of something else.
     SidecarInvalid = "sidecar.invalid";
     /// A manifest is missing, cannot be read, or contradicts the one before it.
@@ -66,6 +68,40 @@ finding_codes! {
     SessionExpired = "session.expired";
     /// `archive.json` is missing, cannot be read, or another than the documents name.
     ArchiveInvalid = "archive.invalid";
+    /// An object that must be locked is not.
+    LockMissing = "lock.missing";
+    /// A lock ends earlier than its sidecar promises or the policy demands.
+    LockShort = "lock.short";
+    /// A lock has a weaker mode than its sidecar promises or the policy demands.
+    LockWeak = "lock.weak";
+    /// A lock ends later than the policy's maximum allows.
+    LockLong = "lock.long";
+    /// The store does not tell whether objects are locked.
+    LockUnreadable = "lock.unreadable";
+    /// Locks have ended: their objects can be deleted.
+    LockExpired = "lock.expired";
+    /// The store cannot lock at all.
+    LockUnsupported = "lock.unsupported";
+    /// A sidecar names a retention class that is not configured.
+    ClassUnknown = "class.unknown";
+    /// Objects encrypted with a key cannot be read.
+    KeyUnusable = "key.unusable";
+    /// Objects are encrypted with another key than the configured one, or with none of the key service.
+    KeyDiffers = "key.differs";
+    /// A session that is expected, or that Veriff has, is not archived.
+    CoverageSession = "coverage.session";
+    /// An attempt that Veriff has is in no manifest.
+    CoverageAttempt = "coverage.attempt";
+    /// A media item that Veriff has is not archived.
+    CoverageMedia = "coverage.media";
+    /// The status of an attempt went on since it was archived.
+    CoverageStatus = "coverage.status";
+    /// A session could not be asked for, or one of its lists could not be read.
+    CoverageUnasked = "coverage.unasked";
+    /// Sessions that are archived are absent at Veriff now.
+    CoverageAbsent = "coverage.absent";
+    /// Sessions are older than Veriff keeps media: its lists may leave out what it had.
+    CoverageHorizon = "coverage.horizon";
     /// An entry of a chain is missing.
     ChainGap = "chain.gap";
     /// An entry of a chain does not follow the one before, or tells of something else than its key.

@@ -83,7 +83,7 @@ pub(super) async fn open_file(
     })
 }
 
-fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
+pub(super) fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
     Checks {
         classes: config.retention.classes().keys().cloned().collect(),
         integrations: config.integrations.keys().cloned().collect::<BTreeSet<_>>(),

@@ -34,6 +34,8 @@ pub use output::OutputFormat;
 pub use run::{ProgressArg, RunArgs};
 pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
+use crate::audit::drive::AuditError;
+use crate::audit::state::StateError;
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
 use crate::export::ExportError;
@@ -253,6 +255,13 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ConfigError>() {
         return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<AuditError>() {
+        return Some(match error {
+            // Another file than was meant.
+            AuditError::State(StateError::Foreign { .. }) => Exit::Usage,
+            error => Exit::of_fatal(error.code()),
+        });
     }
     if let Some(error) = cause.downcast_ref::<ListenError>() {
         return Some(Exit::of_fatal(error.code()));

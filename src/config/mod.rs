@@ -199,7 +199,7 @@ impl ConfigError {
         Code::ConfigInvalid
     }
 
-    fn missing(key: &str, text: impl Into<String>) -> Self {
+    pub(crate) fn missing(key: &str, text: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem { key: key.to_owned(), text: text.into(), origin: Origin::Default }])
     }
 }

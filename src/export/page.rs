@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::Exported;
 use crate::audit::{Finding, Severity};
-use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
 use crate::model::event::Event;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{ConflictItem, Manifest, ManifestAttempt, ManifestMedia};
 use crate::model::retention::Lock;
 use crate::model::sidecar::{CountedFrom, Sidecar, SignatureCheck};
+use crate::model::{RunId, SessionId};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -165,8 +165,6 @@ pub(super) struct SessionView {
     missing: Vec<MissingView>,
     pub(super) conflicts: Vec<MediaView>,
     pub(super) proofs: Vec<ProofView>,
-    /// Why there is no proof, where there is none.
-    pub(super) unproved: String,
     pub(super) problems: Vec<ProblemView>,
     pub(super) items: u64,
     pub(super) bytes: u64,
@@ -204,12 +202,23 @@ impl SessionView {
             missing: Vec::new(),
             conflicts: Vec::new(),
             proofs: Vec::new(),
-            unproved: String::new(),
             problems: Vec::new(),
             items: 0,
             bytes: 0,
             expired: 0,
         }
+    }
+
+    /// Returns the run that wrote the newest manifest but so many, and the session.
+    pub(super) fn nth_run(&self, depth: usize) -> Option<(RunId, SessionId)> {
+        let manifest = self.manifests.iter().rev().nth(depth)?;
+        Some((RunId::parse(&manifest.run_id).ok()?, SessionId::parse(&self.session_id).ok()?))
+    }
+
+    /// Returns the digest of a manifest that is in the bag.
+    pub(super) fn manifest_sha256(&self, key: &ObjectKey) -> Option<String> {
+        let manifest = self.manifests.iter().find(|manifest| manifest.key == key.as_str());
+        manifest.map(|manifest| manifest.sha256.clone())
     }
 
     pub(super) fn describe(&mut self, manifest: &Manifest) {

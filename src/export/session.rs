@@ -49,8 +49,8 @@ enum Copied {
 }
 
 impl Export<'_> {
-    /// Exports a session.
-    pub(super) async fn session(&mut self, id: &SessionId) -> Result<(), ExportError> {
+    /// Exports a session, apart from its proofs and its page.
+    pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
         let before = self.answer.problems.error;
         let mut view = SessionView::of(id);
         let looked = look(self.keeper.store(), Some(&self.event.archive_id), id).await;
@@ -91,11 +91,11 @@ impl Export<'_> {
             Some(_) => counts.whole += 1,
         }
         tracing::info!(session.id = %id, media = view.items, size_bytes = view.bytes, problems = view.problems.len(), "exported");
-        self.show(&view)
+        Ok(view)
     }
 
     /// Writes the session's page, or its part of the one page.
-    fn show(&mut self, view: &SessionView) -> Result<(), ExportError> {
+    pub(super) fn show(&mut self, view: &SessionView) -> Result<(), ExportError> {
         self.row(&RowView::of(view, self.is_one_page()))?;
         if self.is_one_page() {
             let html = self.page.section(view, &self.event, &format!("{}/", view.session_id))?;
@@ -107,7 +107,7 @@ impl Export<'_> {
     }
 
     /// Takes a problem of a session.
-    fn tell(&mut self, view: &mut SessionView, finding: &Finding) -> Result<(), ExportError> {
+    pub(super) fn tell(&mut self, view: &mut SessionView, finding: &Finding) -> Result<(), ExportError> {
         view.problems.push(ProblemView::of(finding));
         self.problem(finding)
     }
@@ -401,7 +401,7 @@ impl Export<'_> {
     }
 
     /// Adds a document of a session.
-    fn add(&mut self, id: &SessionId, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+    pub(super) fn add(&mut self, id: &SessionId, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
         self.bag.add(&format!("data/{id}/{file}"), bytes).map_err(|source| self.unwritable(source))
     }
 }

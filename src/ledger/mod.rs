@@ -14,6 +14,7 @@ mod schema;
 pub mod scratch;
 mod sqlite;
 mod state;
+mod volume;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,6 +29,7 @@ pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
+pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
 
 use location::Location;
 use postgres::PostgresLedger;
@@ -176,6 +178,13 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Ledger::archive_id`].
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError>;
+
+    /// Sums everything up over time, for a report. Reads every session and every item once, so it costs seconds with
+    /// millions of them; locks nothing and holds up nobody.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError>;
 }
 
 /// Opens the ledger of `ledger.url`. A file is created or upgraded unasked; a database never is, see [`migrate`].

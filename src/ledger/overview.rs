@@ -104,14 +104,12 @@ pub(super) struct Group {
     pub(super) within_alarm: u64,
 }
 
-impl Group {
-    /// Tells whether these sessions are still to be done. A code of another version counts: better alarmed than late.
-    fn is_open(&self) -> bool {
-        match self.state {
-            State::Pending => true,
-            State::Failed => self.code.as_deref().and_then(Code::parse).is_none_or(Code::is_retryable),
-            State::Archived | State::Absent | State::Accepted => false,
-        }
+/// Tells whether sessions are still to be done. A code of another version counts: better alarmed than late.
+pub(super) fn is_open(state: State, code: Option<&str>) -> bool {
+    match state {
+        State::Pending => true,
+        State::Failed => code.and_then(Code::parse).is_none_or(Code::is_retryable),
+        State::Archived | State::Absent | State::Accepted => false,
     }
 }
 
@@ -132,7 +130,7 @@ impl Overview {
             overview.settled += group.settled;
             overview.media += group.media;
             overview.bytes += group.bytes;
-            if group.is_open() {
+            if is_open(group.state, group.code.as_deref()) {
                 overview.nearest_deadline_at =
                     [overview.nearest_deadline_at, group.nearest_deadline_at].into_iter().flatten().min();
                 overview.unknown_deadlines += group.unknown_deadlines;

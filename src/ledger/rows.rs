@@ -8,12 +8,13 @@ use sqlx::sqlite::SqliteRow;
 
 use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
+use super::volume::{DayGroup, DeadlineGroup, MediaDayGroup};
 use super::{AuditRow, LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
-use crate::model::{RunId, SessionId};
+use crate::model::{MediaKind, RunId, SessionId};
 
 /// A row of an engine: the four kinds of values that the schema has, by the name of their column.
 pub(super) trait ReadRow {
@@ -135,6 +136,12 @@ impl<'r> Columns<'r> {
         Turn::parse(self.get("turn")?).ok_or(LedgerError::Damaged("turn"))
     }
 
+    fn kind(&self) -> Result<MediaKind, LedgerError> {
+        const KINDS: [MediaKind; 4] = [MediaKind::Image, MediaKind::Video, MediaKind::Nfc, MediaKind::Record];
+        let text = self.get::<&str>("kind")?;
+        KINDS.into_iter().find(|kind| kind.as_str() == text).ok_or(LedgerError::Damaged("kind"))
+    }
+
     fn state(&self) -> Result<State, LedgerError> {
         State::parse(self.get("state")?).ok_or(LedgerError::Damaged("state"))
     }
@@ -229,6 +236,34 @@ pub(super) fn audit_of(columns: &Columns<'_>) -> Result<AuditRow, LedgerError> {
         audit: columns.get("audit")?,
         finished_at: columns.time("finished_at")?,
         summary: columns.get("summary")?,
+    })
+}
+
+pub(super) fn day_group_of(columns: &Columns<'_>) -> Result<DayGroup, LedgerError> {
+    Ok(DayGroup {
+        day: columns.get("day")?,
+        state: columns.state()?,
+        complete: columns.get("complete")?,
+        settled: columns.get("settled")?,
+        sessions: columns.count("sessions")?,
+    })
+}
+
+pub(super) fn media_day_group_of(columns: &Columns<'_>) -> Result<MediaDayGroup, LedgerError> {
+    Ok(MediaDayGroup {
+        day: columns.get("day")?,
+        kind: columns.kind()?,
+        items: columns.count("items")?,
+        bytes: columns.count("bytes")?,
+    })
+}
+
+pub(super) fn deadline_group_of(columns: &Columns<'_>) -> Result<DeadlineGroup, LedgerError> {
+    Ok(DeadlineGroup {
+        state: columns.state()?,
+        code: columns.get("code")?,
+        days_left: columns.get("days_left")?,
+        sessions: columns.count("sessions")?,
     })
 }
 

@@ -62,6 +62,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// As [`Store::put`].
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError>;
 
+    /// Asks for the lock of a version and for nothing else. [`Store::head`] shows the lock only to those who have the right
+    /// to see it, and cannot tell a lock that is hidden from none; this can.
+    ///
+    /// # Errors
+    /// As [`Store::put`]. Fatal (denied): the store does not tell us.
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        Ok(self.head(key, version).await?.and_then(|head| head.lock))
+    }
+
     /// Opens the bytes under a key, or `None`. Without a version: the current one.
     ///
     /// # Errors

@@ -168,6 +168,10 @@ impl Store for RetryingStore {
         tried!(self.pace, self.inner.head(key, version))
     }
 
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        tried!(self.pace, self.inner.read_lock(key, version))
+    }
+
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
         tried!(self.pace, self.inner.open(key, version))
     }

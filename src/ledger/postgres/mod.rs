@@ -6,6 +6,7 @@
 
 mod backlog;
 pub(super) mod connect;
+mod volume;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, st
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
     AuditRow, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry,
-    SessionRow, Standing, State, retryable_codes,
+    SessionRow, Standing, State, Volume, VolumeQuery, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -187,6 +188,9 @@ const GROUPS: &str = "
         count(*) FILTER (WHERE deadline_at > $1 AND deadline_at <= $2) AS within_alarm
     FROM sessions GROUP BY state, code ORDER BY state, code";
 
+/// What several statements read agrees.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
 
 const LATEST_RUNS: &str = "
@@ -232,23 +236,10 @@ impl PostgresLedger {
 
     async fn overview_once(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, Failure> {
         // One snapshot, so that the numbers agree with one another.
-        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let groups = sqlx::query(GROUPS)
-            .bind(now.unix_millis())
-            .bind(now.plus(horizon_alarm).unix_millis())
-            .fetch_all(&mut *snapshot)
-            .await?;
-        let oldest_pending: Option<i64> = sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut *snapshot).await?;
-        let runs = sqlx::query(LATEST_RUNS).bind(i64::from(OVERVIEW_RUNS)).fetch_all(&mut *snapshot).await?;
-        let backlog = backlog::counts(&mut snapshot).await?;
+        let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
+        let overview = overview_of(&mut snapshot, now, horizon_alarm).await?;
         snapshot.commit().await?;
-        let groups: Vec<Group> = groups.iter().map(|row| group_of(&Columns(row))).collect::<Result<_, _>>()?;
-        Ok(Overview {
-            oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
-            runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
-            backlog,
-            ..Overview::of(&groups)
-        })
+        Ok(overview)
     }
 
     async fn session_once(&self, id: &SessionId) -> Result<Option<SessionRow>, Failure> {
@@ -312,7 +303,7 @@ impl PostgresLedger {
 
 const PUT_AUDIT: &str = "
     INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (audit_id) DO U$DATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
 
 #[async_trait]
 impl Ledger for PostgresLedger {
@@ -419,6 +410,33 @@ impl Ledger for PostgresLedger {
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
         call!("be read", self.overview_once(now, horizon_alarm))
     }
+
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
+        call!("be read", LONG_CALL_TIMEOUT, self.volume_once(query))
+    }
+}
+
+/// Counts everything as it stands in a snapshot.
+async fn overview_of(
+    snapshot: &mut PgConnection,
+    now: Timestamp,
+    horizon_alarm: Duration,
+) -> Result<Overview, Failure> {
+    let groups = sqlx::query(GROUPS)
+        .bind(now.unix_millis())
+        .bind(now.plus(horizon_alarm).unix_millis())
+        .fetch_all(&mut *snapshot)
+        .await?;
+    let oldest_pending: Option<i64> = sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut *snapshot).await?;
+    let runs = sqlx::query(LATEST_RUNS).bind(i64::from(OVERVIEW_RUNS)).fetch_all(&mut *snapshot).await?;
+    let backlog = backlog::counts(snapshot).await?;
+    let groups: Vec<Group> = groups.iter().map(|row| group_of(&Columns(row))).collect::<Result<_, _>>()?;
+    Ok(Overview {
+        oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
+        runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
+        backlog,
+        ..Overview::of(&groups)
+    })
 }
 
 async fn standing(open: &mut PgConnection, id: &SessionId) -> Result<Option<Standing>, Failure> {

@@ -5,6 +5,7 @@
 //! file on the same machine; they wait for one another.
 
 mod backlog;
+mod volume;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -24,7 +25,7 @@ use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, st
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
     AuditRow, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow,
-    Standing, State, retryable_codes,
+    Standing, State, Volume, VolumeQuery, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -223,9 +224,11 @@ const GROUPS: &str = "
 const OLDEST_PENDING: &str =
     "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
 
+const LATEST_RUNS: &str = "SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1";
+
 const PUT_AUDIT: &str = "
     INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (audit_id) DO U?DATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
 
 #[async_trait]
 impl Ledger for SqliteLedger {
@@ -418,27 +421,39 @@ impl Ledger for SqliteLedger {
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
-        let failed = || unavailable("be read");
         // One snapshot, so that the numbers agree with one another.
-        let mut snapshot = self.readers.begin().await.map_err(failed())?;
+        let mut snapshot = self.readers.begin().await.map_err(unavailable("be read"))?;
+        self.overview_of(&mut snapshot, now, horizon_alarm).await
+    }
+
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
+        self.sum_up(query).await
+    }
+}
+
+impl SqliteLedger {
+    /// Counts everything as it stands in a snapshot.
+    async fn overview_of(
+        &self,
+        snapshot: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+        now: Timestamp,
+        horizon_alarm: Duration,
+    ) -> Result<Overview, LedgerError> {
+        let failed = || unavailable("be read");
         let groups = sqlx::query(GROUPS)
             .bind(now.unix_millis())
             .bind(now.plus(horizon_alarm).unix_millis())
-            .fetch_all(&mut *snapshot)
+            .fetch_all(&mut **snapshot)
             .await
             .map_err(failed())?;
         let oldest_pending: Option<i64> =
-            sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut *snapshot).await.map_err(failed())?;
-        let runs = sqlx::query("SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1")
-            .bind(OVERVIEW_RUNS)
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(failed())?;
+            sqlx::query_scalar(OLDEST_PENDING).fetch_one(&mut **snapshot).await.map_err(failed())?;
+        let runs = sqlx::query(LATEST_RUNS).bind(OVERVIEW_RUNS).fetch_all(&mut **snapshot).await.map_err(failed())?;
         let groups: Vec<Group> = groups.iter().map(|row| group_of(&Columns(row))).collect::<Result<_, _>>()?;
         Ok(Overview {
             oldest_pending_at: oldest_pending.map(Timestamp::from_unix_millis),
             runs: runs.iter().map(|row| run_of(&Columns(row))).collect::<Result<_, _>>()?,
-            backlog: self.count_backlog(&mut snapshot).await?,
+            backlog: self.count_backlog(snapshot).await?,
             ..Overview::of(&groups)
         })
     }

@@ -181,6 +181,27 @@ impl Bucket {
         }
     }
 
+    pub(super) async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        const ACTION: &str = "read a lock (s3:GetObjectRetention)";
+        let request = self
+            .client
+            .get_object_retention()
+            .bucket(&self.name)
+            .key(self.full_key(key))
+            .set_expected_bucket_owner(self.owner.clone())
+            .set_version_id(version.map(str::to_owned));
+        match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
+            Ok(answer) => Ok(answer.retention.and_then(|lock| {
+                let mode = lock.mode().map(|mode| ObjectLockMode::from(mode.as_str()));
+                lock_of(mode.as_ref(), lock.retain_until_date())
+            })),
+            // The object has no lock, or the bucket knows none.
+            Err(Fault::Absent | Fault::Invalid(_)) => Ok(None),
+            Err(Fault::Error(StoreError::Unfit(_) | StoreError::Unsupported(_))) => Ok(None),
+            Err(fault) => Err(self.error_of(ACTION, fault)),
+        }
+    }
+
     pub(super) async fn open(&self, request: GetObjectFluentBuilder) -> Result<Option<ObjectBody>, StoreError> {
         const ACTION: &str = "read an object";
         // The limit covers the time up to the first byte; the body has its own.

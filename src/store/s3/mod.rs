@@ -255,6 +255,10 @@ impl Store for S3Store {
         self.bucket.head(key, version).await
     }
 
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        self.bucket.read_lock(key, version).await
+    }
+
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
         let bucket = &*self.bucket;
         let request = bucket

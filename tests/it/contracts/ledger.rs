@@ -8,7 +8,7 @@ use std::time::Duration;
 use veriff_archive::clock::Timestamp;
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, Ledger, ManifestRef, MediaRow, OVERVIEW_RUNS, RunCounts, RunFinish, RunStart, SessionEntry, State,
+    self, AuditRow, Ledger, ManifestRef, MediaRow, OVERVIEW_RUNS, RunCounts, RunFinish, RunStart, SessionEntry, State,
 };
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
@@ -42,8 +42,10 @@ pub(super) async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(
     the_overview_counts_everything(&*open().await).await;
     what_a_run_left_is_read_in_pages(&*open().await).await;
     text_of_any_kind_reads_back(&*open().await).await;
+    audits_are_shown_newest_first(&*open().await).await;
 
     super::ledger_backlog::suite(&engine.fresh).await;
+    super::ledger_volume::suite(&engine.fresh).await;
 
     opened_many_times_at_once_it_is_made_once(&(engine.fresh)().await).await;
     two_workers_never_take_a_manifest_back(&(engine.fresh)().await).await;
@@ -217,6 +219,20 @@ async fn runs_are_shown_newest_first(ledger: &dyn Ledger) {
     assert_eq!((runs[1].finished_at, runs[1].exit_code), (None, None));
     assert_eq!(runs[1].store_url, "s3://bucket/prefix");
     assert_eq!((runs[1].version.as_str(), runs[1].source_kind.as_str()), ("0.1.0", "file"));
+}
+
+async fn audits_are_shown_newest_first(ledger: &dyn Ledger) {
+    let audit = |id: &str, seconds: i64, summary: &str| AuditRow {
+        audit_id: id.to_owned(),
+        audit: "fixity".to_owned(),
+        finished_at: Timestamp::from_unix_seconds(seconds),
+        summary: summary.to_owned(),
+    };
+    for audit in [audit("a", 1, "{}"), audit("b", 3, "{}"), audit("c", 2, "{}"), audit("a", 4, "{\"complete\":true}")] {
+        ledger.note_audit(&audit).await.unwrap();
+    }
+    let latest = ledger.audits(2).await.unwrap();
+    assert_eq!(latest, [audit("a", 4, "{\"complete\":true}"), audit("b", 3, "{}")]);
 }
 
 async fn an_entry_reads_back_whole(ledger: &dyn Ledger) {

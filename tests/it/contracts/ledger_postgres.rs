@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _};
+use veriff_archive::clock::Timestamp;
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{self, BacklogEntry, Claim, Filter, Ledger, LedgerError, Migrated, SessionEntry, Which};
 use veriff_archive::model::record::SessionRecord;
 
 use super::ledger::{ALARM, Engine, archived, at, failed, id, pending, run, suite};
 use crate::support::postgres::{PostgresServer, make_certificates, postgres};
+
+/// How many migrations there are.
+const LATEST: i64 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_keeps_the_contract_of_the_ledger() {
@@ -64,11 +68,11 @@ async fn opening_a_database_never_changes_it() {
     assert!(missing.to_string().contains("run `veriff-archive ledger migrate`"), "{missing}");
     assert!(!ledger::exists(&url).await.unwrap());
 
-    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: None, to: 2 });
+    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: None, to: LATEST });
     assert!(ledger::exists(&url).await.unwrap());
-    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: Some(2), to: 2 });
+    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: Some(LATEST), to: LATEST });
 
-    execute(&url, "DELETE FROM _sqlx_migrations WHERE version = 2").await;
+    execute(&url, "DELETE FROM _sqlx_migrations WHERE version > 1").await;
     let older = ledger::open(&url).await.unwrap_err();
     assert_eq!(older.code(), Code::LedgerSchema);
     assert!(older.to_string().contains("older than this program"), "{older}");
@@ -87,19 +91,25 @@ async fn a_migration_that_was_edited_is_refused_by_all() {
 
 #[tokio::test]
 async fn a_ledger_of_the_first_schema_is_upgraded_and_keeps_what_it_holds() {
-    let url = postgres().await.create_ledger().await;
-    let first = ledger::open(&url).await.unwrap();
-    first.commit(&archived("s", 1, 3)).await.unwrap();
-    let row = first.session(&id("s")).await.unwrap();
-    first.close().await;
+    let url = postgres().await.create_database().await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres");
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::migrate::Migrator::new(folder).await.unwrap().run_to(1, &mut connection).await.unwrap();
+    connection.close().await.unwrap();
     execute(
         &url,
-        "DROP TABLE backlog; ALTER TABLE sessions DROP COLUMN accepted_reason, DROP COLUMN accepted_at;
-         DELETE FROM _sqlx_migrations WHERE version = 2",
+        "INSERT INTO sessions (session_id, integration, state, code, complete, settled, media, bytes, visits, run_id,
+             first_visited_at, last_visited_at)
+         VALUES ('s', 'eu', 'failed', 'veriff.empty', false, true, 0, 0, 3, 'r', 1000, 2000)",
     )
     .await;
-    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: Some(1), to: 2 });
-    assert_eq!(ledger::open(&url).await.unwrap().session(&id("s")).await.unwrap(), row);
+    assert_eq!(ledger::migrate(&url).await.unwrap(), Migrated { engine: "postgres", from: Some(1), to: LATEST });
+    let row = ledger::open(&url).await.unwrap().session(&id("s")).await.unwrap().unwrap();
+    assert_eq!((row.integration.as_str(), row.code.as_deref(), row.visits), ("eu", Some("veriff.empty"), 3));
+    assert_eq!(
+        (row.first_visited_at, row.last_visited_at),
+        (Timestamp::from_unix_seconds(1), Timestamp::from_unix_seconds(2))
+    );
 }
 
 #[tokio::test]

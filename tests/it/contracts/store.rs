@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
+use veriff_archive::audit::walk::Walk;
 use veriff_archive::clock::{Clock as _, SystemClock};
 use veriff_archive::error::Code;
 use veriff_archive::model::digest::{Checksum, Hasher, PART_SIZE_BYTES, Payload, Sha256Digest};
@@ -15,7 +16,7 @@ use veriff_archive::model::retention::{Lock, Mode};
 use veriff_archive::retry::Backoff;
 use veriff_archive::store::dir::DirStore;
 use veriff_archive::store::retrying::RetryingStore;
-use veriff_archive::store::{ListedVersion, PutOutcome, Store, Stored, Terms, list_all};
+use veriff_archive::store::{ListedVersion, PageToken, PutOutcome, Store, Stored, Terms, list_all};
 
 use crate::support::faulty::{Call, Fault, FaultyStore, Verb};
 use crate::support::s3::{Bucket, WRITER, s3};
@@ -131,6 +132,8 @@ contract! {
     completing_again_after_a_lost_answer_makes_no_second_version,
     a_listing_is_in_the_order_of_keys_and_below_its_prefix,
     a_listing_of_many_pages_shows_every_key_once,
+    a_listing_begins_behind_any_key,
+    a_walk_shows_one_session_after_another,
     a_lock_shows_and_grows_where_the_store_locks,
     refusals_and_lost_answers_are_ridden_out_without_a_second_version,
     a_writer_that_dies_leaves_an_object_whole_or_not_at_all,
@@ -303,6 +306,33 @@ async fn a_listing_of_many_pages_shows_every_key_once(fixture: Fixture) {
     assert!(first.versions.len() <= 1_000);
     assert!(first.next.is_some());
     assert_eq!(fixture.keys("sessions/s/").await, names);
+}
+
+async fn a_listing_begins_behind_any_key(fixture: Fixture) {
+    for name in ["a/1", "a/2", "b/1"] {
+        fixture.put(name, &Payload::of(b"x".to_vec())).await;
+    }
+    for (after, left) in [("a/1", vec!["a/2", "b/1"]), ("a0", vec!["b/1"]), ("", vec!["a/1", "a/2", "b/1"])] {
+        let after = (!after.is_empty()).then(|| PageToken::AfterKey(ObjectKey::from_store(after)));
+        let page = fixture.store.list("", after).await.unwrap();
+        let keys: Vec<_> = page.versions.iter().map(|version| version.key.as_str()).collect();
+        assert_eq!(keys, left);
+    }
+}
+
+async fn a_walk_shows_one_session_after_another(fixture: Fixture) {
+    let names = ["sessions/a/1/m.jpg", "sessions/a/1/n.jpg", "sessions/b/1/m.jpg", "archive.json"];
+    for name in names {
+        fixture.put(name, &Payload::of(b"x".to_vec())).await;
+    }
+    for (after, left) in [(None, vec![("a", 2), ("b", 1)]), (Some("a"), vec![("b", 1)]), (Some("b"), vec![])] {
+        let mut walk = Walk::of(&*fixture.store, after);
+        let mut found = Vec::new();
+        while let Some(session) = walk.next().await.unwrap() {
+            found.push((session.folder, session.versions.len()));
+        }
+        assert_eq!(found, left.into_iter().map(|(folder, count)| (folder.to_owned(), count)).collect::<Vec<_>>());
+    }
 }
 
 async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
