@@ -5,6 +5,7 @@
 mod archive_s3;
 mod backlog;
 mod bad_input;
+mod chain;
 mod cli;
 mod config;
 mod contracts;

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::ChainError;
 use super::keys::{ListedKey, read};
 use super::record::{Against, Entered, RESTORE};
 use super::report::Report;
 use super::seal::Seal;
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
 use crate::model::RunId;
@@ -96,7 +96,7 @@ impl Group {
         pending: Pending,
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<Looked, ChainError> {
+    ) -> Result<Looked, AuditError> {
         let Pending { number, entry: listed, signature, .. } = pending;
         for finding in listed.lying_over().chain(signature.iter().flat_map(ListedKey::lying_over)) {
             report.add(finding)?;
@@ -150,7 +150,7 @@ impl Group {
     }
 
     /// Tells whether this number follows the one before, and says which are missing if not.
-    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut Report<'_>) -> Result<bool, ChainError> {
+    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut Report<'_>) -> Result<bool, AuditError> {
         let expected = self.summary.last + 1;
         // The first of all follows nothing, which is known too.
         let is_known = self.previous.is_some() || expected == 1;
@@ -174,7 +174,7 @@ impl Group {
         listed: &ListedKey,
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<Option<Vec<u8>>, ChainError> {
+    ) -> Result<Option<Vec<u8>>, AuditError> {
         let found = match &listed.own {
             None => "nothing".to_owned(),
             Some(own) => match read(against.store, &listed.key, own.version_id.as_deref()).await {
@@ -212,7 +212,7 @@ impl Group {
         seals: [Option<Seal>; 2],
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<(), ChainError> {
+    ) -> Result<(), AuditError> {
         let is_signed = seals.iter().all(|seal| seal.is_some_and(Seal::is_good));
         let has_key = self.summary.signed > 0 || seals.iter().flatten().any(|seal| seal.is_good());
         if is_signed {

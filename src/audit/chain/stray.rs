@@ -5,7 +5,8 @@
 use super::keys::ListedKey;
 use super::record::folder_of;
 use super::report::{Report, mark};
-use super::{CHAINS, ChainError, KeyWalk, Walk, read};
+use super::{CHAINS, KeyWalk, Walk, read};
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
@@ -17,7 +18,7 @@ const RUNS: &str = "runs/";
 
 impl Walk<'_> {
     /// Walks the folders of all runs; false if it was told to stop.
-    pub(super) async fn strays(&mut self) -> Result<bool, ChainError> {
+    pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, RUNS);
         let mut folder: Vec<ListedKey> = Vec::new();
         loop {
@@ -43,7 +44,7 @@ impl Walk<'_> {
     }
 
     /// Looks at a folder that no chain names.
-    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), ChainError> {
+    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), AuditError> {
         let asks_for_all = self.audit.groups.is_empty();
         let own = || folder.iter().filter(|listed| listed.own.is_some());
         let record = own().find_map(|listed| match listed.key.read() {
@@ -86,7 +87,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), ChainError> {
+    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), AuditError> {
         let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
         if !self.audit.groups.is_empty() {
             let group = match read(self.audit.store, &listed.key, version).await {

@@ -5,6 +5,7 @@ pub(crate) mod faulty;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod records;
 pub(crate) mod s3;
 pub(crate) mod scene;
 pub(crate) mod sqs;
