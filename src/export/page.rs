@@ -133,14 +133,14 @@ pub(super) struct RowView<'a> {
 impl<'a> RowView<'a> {
     pub(super) fn of(view: &'a SessionView, is_one_page: bool) -> Self {
         let id = view.session_id.as_str();
-        let is_damaged = view.problems.iter().any(|problem| problem.is_error);
-        let (state, is_good) = match (&view.facts, is_damaged) {
-            (_, true) => ("problems, see there", false),
-            (None, false) => ("not in the archive", false),
-            (Some(facts), false) if facts.absent.is_some() => ("Veriff did not have it", false),
-            (Some(_), false) if !view.problems.is_empty() => ("see there", false),
-            (Some(facts), false) if !facts.complete => ("whole; archived incomplete", false),
-            (Some(_), false) => ("whole", true),
+        let is_complete = view.facts.as_ref().is_some_and(|facts| facts.complete);
+        let (state, is_good) = match view.outcome() {
+            Outcome::Unarchived => ("not in the archive", false),
+            Outcome::Damaged => ("problems, see there", false),
+            Outcome::Expired => ("expired in part", false),
+            Outcome::Absent => ("Veriff did not have it", false),
+            Outcome::Whole if !is_complete => ("whole; archived incomplete", false),
+            Outcome::Whole => ("whole", true),
         };
         Self {
             session_id: id,
@@ -153,6 +153,21 @@ impl<'a> RowView<'a> {
             is_good,
         }
     }
+}
+
+/// How a session stands in the bag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With all that its newest manifest names.
+    Whole,
+    /// Something that its newest manifest names is not there, or is something else.
+    Damaged,
+    /// Something of it was expired by plan.
+    Expired,
+    /// With the manifest that says that Veriff does not have it.
+    Absent,
+    /// There is no manifest that can be read.
+    Unarchived,
 }
 
 /// A session.
@@ -206,6 +221,16 @@ impl SessionView {
             items: 0,
             bytes: 0,
             expired: 0,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match &self.facts {
+            None => Outcome::Unarchived,
+            Some(_) if self.problems.iter().any(|problem| problem.is_error) => Outcome::Damaged,
+            Some(_) if self.expired > 0 => Outcome::Expired,
+            Some(facts) if facts.absent.is_some() => Outcome::Absent,
+            Some(_) => Outcome::Whole,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The newest manifest says what there is, by key, version and digest; nothing else is believed. What is not there, or is
 //! something else, stays out and is told as a problem; a store that does not answer ends the export.
 
-use super::page::{AttemptView, ManifestView, MediaView, ProblemView, RowView, SessionView, Shown};
+use super::page::{AttemptView, ManifestView, MediaView, Outcome, ProblemView, RowView, SessionView, Shown};
 use super::{Export, ExportError, names};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::error::Code;
@@ -51,7 +51,6 @@ enum Copied {
 impl Export<'_> {
     /// Exports a session, apart from its proofs and its page.
     pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
-        let before = self.answer.problems.error;
         let mut view = SessionView::of(id);
         let looked = look(self.keeper.store(), Some(&self.event.archive_id), id).await;
         let standing = match looked {
@@ -82,20 +81,21 @@ impl Export<'_> {
                 self.tell(&mut view, &finding)?;
             }
         }
-        let counts = &mut self.answer.sessions;
-        match &standing.manifest {
-            None => counts.unarchived += 1,
-            Some(_) if self.answer.problems.error > before => counts.damaged += 1,
-            Some(_) if view.expired > 0 => counts.expired += 1,
-            Some(manifest) if manifest.document.absent.is_some() => counts.absent += 1,
-            Some(_) => counts.whole += 1,
-        }
         tracing::info!(session.id = %id, media = view.items, size_bytes = view.bytes, problems = view.problems.len(), "exported");
         Ok(view)
     }
 
-    /// Writes the session's page, or its part of the one page.
+    /// Counts the session and writes its page, or its part of the one page.
     pub(super) fn show(&mut self, view: &SessionView) -> Result<(), ExportError> {
+        let counts = &mut self.answer.sessions;
+        let count = match view.outcome() {
+            Outcome::Unarchived => &mut counts.unarchived,
+            Outcome::Damaged => &mut counts.damaged,
+            Outcome::Expired => &mut counts.expired,
+            Outcome::Absent => &mut counts.absent,
+            Outcome::Whole => &mut counts.whole,
+        };
+        *count += 1;
         self.row(&RowView::of(view, self.is_one_page()))?;
         if self.is_one_page() {
             let html = self.page.section(view, &self.event, &format!("{}/", view.session_id))?;

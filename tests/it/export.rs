@@ -12,6 +12,7 @@ use veriff_archive::clock::SystemClock;
 use veriff_archive::error::Exit;
 use veriff_archive::export::{Asked, ExportError, Form, Request, export};
 use veriff_archive::keep::Keeper;
+use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::retention::RetentionPolicy;
 use veriff_archive::store::dir::DirStore;
@@ -21,6 +22,7 @@ use crate::support::evidence::{listed, sha256, small_world};
 use crate::support::faulty::{Call, Fault, FaultyStore, Verb};
 use crate::support::program::{Deployment, Ended};
 use crate::support::python;
+use crate::support::records::{Records, line_of};
 use crate::support::s3::{READER, WRITER, s3};
 use crate::support::scene::{Scene, session, world_of};
 use crate::support::stored;
@@ -291,6 +293,71 @@ async fn what_lies_beside_a_key_and_what_was_expired_are_shown_as_such() {
     checked(&scene.deployment.path("after")).unwrap();
     let page = std::fs::read_to_string(scene.deployment.path("after/data/index.html")).unwrap();
     assert!(page.contains("it was expired by plan"));
+}
+
+/// Makes a signed record of the run that archived these sessions, as the store tells of them.
+fn record_of(run: &Value, store: &Path, ids: &[String]) -> Records {
+    let mut records = Records::in_store(store);
+    let started_at = run["started_at"].as_str().unwrap().parse().unwrap();
+    records.next_is = Some((RunId::parse(run["run_id"].as_str().unwrap()).unwrap(), started_at));
+    let lines: Vec<_> = ids.iter().map(|id| line_of(store, id)).collect();
+    records.run("default", &lines);
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_signed_run_comes_with_its_proof() {
+    let sessions: Vec<Session> = (0..9).map(|at| session(&format!("s{at}"))).collect();
+    let scene = Scene::of(world_of(&sessions)).await;
+    let (mut signed, unsigned) = (scene.ids(), scene.ids().split_off(7));
+    signed.truncate(7);
+    scene.deployment.write_ids(&signed);
+    let run = scene.archive(&[]).await.expect(0).json();
+    let records = record_of(&run, &scene.store(), &signed);
+    scene.deployment.write_ids(&unsigned);
+    scene.archive(&[]).await.expect(0);
+    records.write_public_key(&scene.deployment.path("public.pem"));
+
+    scene.deployment.write_ids(&scene.ids());
+    let answer = exported(&scene.deployment, "bag", &[]).await.expect(0).json();
+    assert_eq!((&answer["proofs"], &answer["sessions"]["whole"]), (&7.into(), &9.into()), "{answer}");
+    let bag = scene.deployment.path("bag");
+    checked(&bag).unwrap();
+    assert_eq!(check_pages(&bag), 1);
+    let page = std::fs::read_to_string(bag.join("data/index.html")).unwrap();
+    assert_eq!(page.matches("signed record, line").count(), 7);
+    assert_eq!(page.matches("left no signed record").count(), 2);
+    for id in &signed {
+        let proof = bag.join(format!("data/{id}/proofs/{}.json", run["run_id"].as_str().unwrap()));
+        let words = ["prove", "--check", proof.to_str().unwrap(), "--public-key", "public.pem"];
+        scene.deployment.run(words).await.expect(0);
+    }
+    assert!(unsigned.iter().all(|id| !bag.join(format!("data/{id}/proofs")).exists()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_a_signed_run_knows_otherwise_is_told_and_a_damaged_record_too() {
+    let scene = Scene::of(world_of(&[session("one"), session("two")])).await;
+    let run = scene.archive(&[]).await.expect(0).json();
+    let ids = scene.ids();
+    record_of(&run, &scene.store(), &ids);
+    let path = scene.store().join(format!("sessions/{}/manifest/0001.json", ids[0]));
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    overwrite(&path, manifest.replace("\"settled\":", "\"settled\": ").as_bytes());
+    let answer = exported(&scene.deployment, "changed", &[]).await.expect(4).json();
+    assert_eq!(answer["codes"], serde_json::json!({"manifest.invalid": 1}));
+    assert_eq!(answer["first_problems"][0]["session_id"], ids[0]);
+    assert_eq!((&answer["proofs"], &answer["sessions"]["damaged"]), (&1.into(), &1.into()), "{answer}");
+
+    overwrite(&path, manifest.as_bytes());
+    let chunk = stored::objects(&scene.store()).into_keys().find(|key| key.ends_with(".ndjson.gz")).unwrap();
+    overwrite(&scene.store().join(chunk), b"no chunk");
+    let answer = exported(&scene.deployment, "record", &[]).await.expect(4).json();
+    assert_eq!(answer["codes"], serde_json::json!({"record.invalid": 1}));
+    assert_eq!((&answer["proofs"], &answer["sessions"]["whole"]), (&0.into(), &2.into()), "{answer}");
+    for bag in ["changed", "record"] {
+        checked(&scene.deployment.path(bag)).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
