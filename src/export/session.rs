@@ -248,8 +248,14 @@ impl Export<'_> {
             return Ok(shown);
         }
         self.object(&wanted, &path, &mut shown, view).await?;
-        // A manifest tells no digest of this sidecar: what it says of the bytes is held against them.
         let key = conflict.key.sidecar();
+        if let Some(sha256) = conflict.sidecar_sha256 {
+            let version_id = conflict.sidecar_version_id.as_deref();
+            let sidecar = Wanted { key: &key, version_id, sha256, ..wanted };
+            self.sidecar(&sidecar, &path, &mut shown, view).await?;
+            return Ok(shown);
+        }
+        // An early manifest tells no digest of this sidecar: what it says of the bytes is held against them.
         let object = standing.object(&key);
         let version_id = object.and_then(|object| object.version_id.as_deref());
         let sidecar = Wanted { key: &key, version_id, ..wanted };

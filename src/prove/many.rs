@@ -127,7 +127,9 @@ mod tests {
             for step in [1, 2, 3, 7] {
                 let indices = || (0..size).step_by(step);
                 let mut paths = Paths::of(indices(), size);
-                leaves.iter().for_each(|leaf| paths.push(*leaf));
+                for leaf in &leaves {
+                    paths.push(*leaf);
+                }
                 for index in indices() {
                     let alone = path(&leaves, usize::try_from(index).unwrap());
                     assert_eq!(Some(paths.of_leaf(index)), alone, "{index} of {size}");
