@@ -10,6 +10,7 @@ mod names;
 mod page;
 mod proofs;
 mod session;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

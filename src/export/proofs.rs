@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::page::{ProofView, SessionView};
+use super::view::{ProofView, SessionView};
 use super::{Export, ExportError};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::key::ObjectKey;

@@ -3,7 +3,8 @@
 //! The newest manifest says what there is, by key, version and digest; nothing else is believed. What is not there, or is
 //! something else, stays out and is told as a problem; a store that does not answer ends the export.
 
-use super::page::{AttemptView, ManifestView, MediaView, Outcome, ProblemView, RowView, SessionView, Shown};
+use super::page::{ProblemView, RowView};
+use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Shown};
 use super::{Export, ExportError, names};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::error::Code;
