@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -20,7 +20,9 @@ use veriff_archive::store::Store;
 use veriff_archive::store::dir::DirStore;
 
 use super::support::faulty::{FaultyStore, Verb};
+use super::support::program::ended;
 use super::support::records::{Records, plain_line, put};
+use super::support::s3::{READER, s3};
 use super::support::stored::objects;
 
 /// What an audit is asked, and what it answered.
@@ -423,4 +425,44 @@ async fn an_audit_that_was_stopped_goes_on_and_says_everything_once() {
     // A finished one begins anew.
     asked.stop = Stop::default();
     assert_eq!(asked.of(root).await.0.checked, whole.0.checked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_right_to_read_alone() {
+    let (folder, records) = small_archive();
+    let bucket = s3().await.create_bucket("chain", true).await;
+    let objects = vouched(folder.path());
+    for (key, bytes) in &objects {
+        bucket.put_over(&format!("archive/{key}"), bytes).await;
+    }
+    let store = bucket.store("archive", READER).await;
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    assert_found(&asked.of_store(&store).await, &[]);
+    for (key, bytes) in &objects {
+        let full = format!("archive/{key}");
+        let marker = bucket.put_delete_marker(&full).await;
+        assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectHidden, Severity::Error, 1)]);
+        assert!(bucket.deletes(&full, &marker).await);
+        // Even the same bytes once more.
+        let newer = bucket.put_over(&full, bytes).await.unwrap();
+        assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
+        assert!(bucket.deletes(&full, &newer).await);
+    }
+    let other = bucket.put_over("archive/runs/chain/default/00000002.json", b"{}").await.unwrap();
+    let answered = asked.of_store(&store).await;
+    assert_found(&answered, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
+    assert_eq!(answered.1[0].version_id.as_deref(), Some(other.as_str()));
+    assert!(bucket.deletes("archive/runs/chain/default/00000002.json", &other).await);
+
+    // The program, as an auditor runs it: no configuration but where the server is.
+    records.write_public_key(&folder.path().join("key.pem"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
+    command.env_clear().envs(READER.environment()).current_dir(folder.path());
+    command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
+    command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+    let url = format!("s3://{}/archive", bucket.name);
+    command.args(["audit", "chain", "--store", &url, "--public-key", "key.pem"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let audited = ended(child).await.expect(0);
+    assert_eq!(audited.json()["checked"]["entries"], 5, "{}", audited.stdout);
 }

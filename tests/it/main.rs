@@ -5,6 +5,7 @@
 mod archive_s3;
 mod backlog;
 mod bad_input;
+mod by_hand;
 mod chain;
 mod cli;
 mod config;
@@ -21,5 +22,6 @@ mod ledger_server;
 mod limits;
 mod metrics;
 mod program;
+mod prove;
 mod queue;
 mod support;

@@ -224,9 +224,9 @@ def check_proof(text, der):
         must((proof["tree_size"], proof["merkle_root"]) == (size, run["merkle_root"]), "the proof of something else")
         items = [item["media_id"] for item in line["items"]]
         must(proof["media_id"] is None or proof["media_id"] in items, "the line does not name the item")
-        if chain := proof["chain"]:
-            document = chain["entry"].encode()
-            entry = check_entry(document, (chain["signature"] or "").encode(), chain["key"], der)
+        chain = proof["chain"]
+        if chain and chain["signature"]:  # An entry that nobody signed adds nothing.
+            entry = check_entry(chain["entry"].encode(), chain["signature"].encode(), chain["key"], der)
             must(entry["archive_id"] == run["archive_id"], "the entry of another archive")
             must((entry["run_sha256"], entry["run_key"]) == (digest(record), proof["run_key"]), "the entry of another run")
     except Exception as error:
