@@ -27,6 +27,7 @@ pub mod gate;
 pub mod identity;
 pub mod keep;
 pub mod look;
+pub mod report;
 pub mod results;
 pub mod stop;
 pub mod summary;

@@ -20,6 +20,7 @@ use crate::error::Exit;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
+use crate::report::Report;
 use crate::results::ResultLine;
 use crate::summary::Summary;
 
@@ -36,6 +37,7 @@ const SCHEMAS: &[Published] = &[
     ("chain", "an entry of a chain of run records", || schema_for!(ChainEntry)),
     ("finding", "a line of an audit", || schema_for!(Finding)),
     ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
+    ("report", "the answer of report", || schema_for!(Report)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),
