@@ -1,6 +1,7 @@
 //! `report`: what the archive holds, how it is kept and when that was last checked, for the compliance team.
 
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,7 +157,12 @@ async fn look_at_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Resul
 fn write_beside(path: &Path, text: &str) -> Result<(), WriteError> {
     let written = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut draft = tempfile::Builder::new().prefix(".report-").suffix(".tmp").tempfile_in(folder)?;
+        // Readable as any new file is: a draft would be its owner's alone.
+        let mut draft = tempfile::Builder::new()
+            .prefix(".report-")
+            .suffix(".tmp")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
         draft.write_all(text.as_bytes())?;
         draft.as_file().sync_all()?;
         draft.persist(path).map_err(|error| error.error)?;

@@ -1,7 +1,7 @@
 //! Charts as inline SVG: columns in stacks and a calendar.
 //!
 //! Positions across are percentages and heights are pixels, so that a chart fills any width, on a phone and on paper, and
-//! its text keeps its size. Colours are classes of the page's style sheet. Every bar carries its number and where that
+//! its text keeps its size. What stands beside the columns is drawn into the margin that the style sheet leaves. Colours are classes of the page's style sheet. Every bar carries its number and where that
 //! stands in the document; a table beside the chart says the same in words.
 
 use std::fmt::Write as _;
@@ -12,9 +12,6 @@ const HEIGHT: f64 = 230.0;
 /// Where the columns begin and end, from above.
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 200.0;
-
-/// Where the columns begin, from the left, in percent; before it stand the numbers of the scale.
-const LEFT: f64 = 11.0;
 
 /// The widest that a column may be, in percent: a single one should not fill the page.
 const WIDEST: f64 = 9.0;
@@ -82,23 +79,22 @@ pub(super) enum Unit {
 pub(super) fn columns(words: Words<'_>, columns: &[Column], unit: Unit, is_labelled: bool) -> String {
     let sum = |column: &Column| column.parts.iter().map(|part| part.value).fold(0, u64::saturating_add);
     let top = round_up(columns.iter().map(sum).max().unwrap_or(0));
-    let mut svg = opening(words, HEIGHT);
+    let mut svg = opening(words, "chart", HEIGHT);
     for step in 0..=4_u32 {
         let y = BOTTOM - (BOTTOM - TOP) * f64::from(step) / 4.0;
         let value = part_of(top, step);
-        let _ = write!(svg, r#"<line class="grid" x1="{LEFT}%" x2="100%" y1="{y:.1}" y2="{y:.1}"/>"#);
+        let _ = write!(svg, r#"<line class="grid" x1="0" x2="100%" y1="{y:.1}" y2="{y:.1}"/>"#);
         // A scale up to less than four has steps that are no whole numbers.
         if value * 4 == top * u64::from(step) {
             let label = short(value, unit);
-            let x = LEFT - 1.2;
-            let _ = write!(svg, r#"<text class="scale" x="{x}%" y="{:.1}">{label}</text>"#, y + 4.0);
+            let _ = write!(svg, r#"<text class="scale" x="-8" y="{:.1}">{label}</text>"#, y + 4.0);
         }
     }
-    let step = (100.0 - LEFT) / as_f64(columns.len().max(1) as u64);
+    let step = 100.0 / as_f64(columns.len().max(1) as u64);
     let width = (step * 0.72).min(WIDEST);
     let every = if is_labelled { 1 } else { columns.len().div_ceil(LABELS).max(1) };
     for (number, column) in columns.iter().enumerate() {
-        let middle = LEFT + step * (as_f64(number as u64) + 0.5);
+        let middle = step * (as_f64(number as u64) + 0.5);
         let mut base = BOTTOM;
         for part in column.parts.iter().filter(|part| part.value > 0) {
             let height = (BOTTOM - TOP) * as_f64(part.value) / as_f64(top);
@@ -134,21 +130,20 @@ pub(super) fn columns(words: Words<'_>, columns: &[Column], unit: Unit, is_label
 /// Draws a row a year with a cell a month; the darker, the more.
 pub(super) fn calendar(words: Words<'_>, rows: &[Row]) -> String {
     const MONTHS: [&str; 12] = ["J", "F", "M", "A", "M", "J", "J", "A", "S", "O", "N", "D"];
-    const RIGHT: f64 = 16.0;
-    let step = (100.0 - LEFT - RIGHT) / 12.0;
+    let step = 100.0 / 12.0;
     let most = rows.iter().flat_map(|row| &row.cells).map(|(value, _)| *value).max().unwrap_or(0);
-    let mut svg = opening(words, 24.0 + ROW * as_f64(rows.len() as u64));
+    let mut svg = opening(words, "chart calendar", 24.0 + ROW * as_f64(rows.len() as u64));
     for (number, month) in MONTHS.iter().enumerate() {
-        let x = LEFT + step * (as_f64(number as u64) + 0.5);
+        let x = step * (as_f64(number as u64) + 0.5);
         let _ = write!(svg, r#"<text class="below" x="{x:.3}%" y="14">{month}</text>"#);
     }
     for (number, row) in rows.iter().enumerate() {
         let y = 22.0 + ROW * as_f64(number as u64);
         let text = y + 18.0;
-        let _ = write!(svg, r#"<text class="begin" x="0" y="{text:.1}">{}</text>"#, escaped(&row.label));
-        let _ = write!(svg, r#"<text class="scale" x="100%" y="{text:.1}">{}</text>"#, escaped(&row.total));
+        let _ = write!(svg, r#"<text class="scale" x="-8" y="{text:.1}">{}</text>"#, escaped(&row.label));
+        let _ = write!(svg, r#"<text class="total" x="100%" dx="8" y="{text:.1}">{}</text>"#, escaped(&row.total));
         for (month, (value, at)) in row.cells.iter().enumerate() {
-            let x = LEFT + step * as_f64(month as u64) + 0.25;
+            let x = step * as_f64(month as u64) + 0.25;
             let level = level(*value, most);
             let (width, height, label, month) = (step - 0.5, ROW - 5.0, escaped(&row.label), month + 1);
             let shown = grouped(*value);
@@ -161,11 +156,11 @@ pub(super) fn calendar(words: Words<'_>, rows: &[Row]) -> String {
     svg + "</svg>"
 }
 
-fn opening(words: Words<'_>, height: f64) -> String {
+fn opening(words: Words<'_>, class: &str, height: f64) -> String {
     let Words { id, title, description } = words;
     let (title, description) = (escaped(title), escaped(description));
     format!(
-        r#"<svg class="chart" role="img" aria-labelledby="{id}-title {id}-description" width="100%" height="{height}" xmlns="http://www.w3.org/2000/svg"><title id="{id}-title">{title}</title><desc id="{id}-description">{description}</desc>"#
+        r#"<svg class="{class}" role="img" aria-labelledby="{id}-title {id}-description" width="100%" height="{height}" xmlns="http://www.w3.org/2000/svg"><title id="{id}-title">{title}</title><desc id="{id}-description">{description}</desc>"#
     )
 }
 
@@ -178,12 +173,15 @@ fn level(value: u64, most: u64) -> u32 {
     [0.2, 0.4, 0.6, 0.8].iter().filter(|limit| part > **limit).count() as u32 + 1
 }
 
-/// Rounds up to a number that divides well into a scale: 1, 2, 4 or 8 times a power of ten.
+/// Rounds up to a number of which a quarter is a round one, too.
 fn round_up(most: u64) -> u64 {
+    if let Some(small) = [1, 2, 4, 8].into_iter().find(|small| *small >= most) {
+        return small;
+    }
     let mut power: u64 = 1;
     loop {
-        for digit in [1, 2, 4, 8] {
-            let candidate = power.saturating_mul(digit);
+        for digits in [10, 12, 16, 20, 24, 32, 40, 60, 80] {
+            let candidate = power.saturating_mul(digits);
             if candidate >= most {
                 return candidate;
             }
@@ -222,6 +220,7 @@ pub(super) fn bytes(value: u64) -> String {
 /// Writes a number for the scale of a chart.
 fn short(value: u64, unit: Unit) -> String {
     match unit {
+        _ if value == 0 => "0".to_owned(),
         Unit::Bytes => bytes(value),
         Unit::Count => with_unit(value, &["", "k", "M", "G", "T", "P", "E"], ""),
     }
@@ -289,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_scale_ends_just_above_the_highest_column() {
-        assert_eq!([0, 1, 3, 7, 80, 81, 12_345].map(round_up), [1, 1, 4, 8, 80, 100, 20_000]);
+        assert_eq!([0, 1, 3, 7, 9, 80, 81, 12_345].map(round_up), [1, 1, 4, 8, 10, 80, 100, 16_000]);
         assert_eq!(round_up(u64::MAX), u64::MAX);
     }
 

@@ -307,15 +307,15 @@ fn ended(exit_code: Option<u8>) -> &'static str {
     let Some(code) = exit_code else { return "not ended, or died" };
     let is = |exit: Exit| exit.code() == code;
     match code {
-        _ if is(Exit::Success) => "all sessions ended well",
-        _ if is(Exit::Failures) => "some sessions failed or are absent",
-        _ if is(Exit::TryLater) => "what failed may work later",
-        _ if is(Exit::Horizon) => "a deadline is near or past",
+        _ if is(Exit::Success) => "all ended well",
+        _ if is(Exit::Failures) => "some failed or are absent",
+        _ if is(Exit::TryLater) => "failures may pass",
+        _ if is(Exit::Horizon) => "deadline near or past",
         _ if is(Exit::Limit(Exit::LIMIT_CODE)) => "stopped at a limit",
-        _ if is(Exit::Refused) => "credentials, clock or store refused",
-        _ if is(Exit::Config) => "configuration or ledger not valid",
+        _ if is(Exit::Refused) => "refused: credentials, clock or store",
+        _ if is(Exit::Config) => "refused: configuration or ledger",
         _ if is(Exit::Interrupted) || is(Exit::Terminated) => "told to stop",
-        _ if is(Exit::Internal) => "a defect of the program",
+        _ if is(Exit::Internal) => "defect of the program",
         _ => "see the exit code",
     }
 }

@@ -52,7 +52,15 @@ fn part(body: &str, name: &str) -> Option<String> {
             words.extend(line.split_whitespace().map(str::to_owned));
         }
     }
-    Some(without_links(&words.join(" ")))
+    Some(without_emphasis(&without_links(&words.join(" "))))
+}
+
+/// Drops asterisks, but not those of code.
+fn without_emphasis(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let parts: Vec<String> =
+        parts.map(|(number, part)| if number % 2 == 0 { part.replace('*', "") } else { part.to_owned() }).collect();
+    parts.join("`")
 }
 
 /// Leaves the words of links and drops where they lead.
@@ -94,6 +102,10 @@ mod tests {
     fn commands_below_a_repair_follow_it() {
         let repair = &of("media.too_large").unwrap().repair;
         assert!(repair.starts_with("Raise it and repeat: `VERIFF_ARCHIVE__LIMITS__MAX_MEDIA_SIZE=4GiB"), "{repair}");
+        let throttled = &of("veriff.throttled").unwrap().repair;
+        assert!(throttled.contains("`integrations.*.max_requests_per_second`"), "{throttled}");
+        let absent = &of("veriff.absent").unwrap().repair;
+        assert!(absent.contains("If all sessions of an integration"), "{absent}");
         let denied = &of("store.denied").unwrap().repair;
         assert!(denied.ends_with("The rights that are needed are in the README."), "{denied}");
     }

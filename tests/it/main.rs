@@ -20,4 +20,5 @@ mod limits;
 mod metrics;
 mod program;
 mod queue;
+mod report;
 mod support;
