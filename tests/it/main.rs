@@ -27,5 +27,6 @@ mod program;
 mod prove;
 mod queue;
 mod record;
+mod report;
 mod retention;
 mod support;

@@ -1,6 +1,7 @@
 //! What tests stand on: servers that are real and start by themselves, and a look behind what the program sees.
 
 pub(crate) mod audited;
+pub(crate) mod browser;
 pub(crate) mod evidence;
 pub(crate) mod faulty;
 pub(crate) mod postgres;
