@@ -284,6 +284,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<SigningError>() {
         return Some(Exit::Config);
+    }
     if let Some(error) = cause.downcast_ref::<AuditFileError>() {
         // A path that names nothing, or something else, is a slip of the hand.
         return Some(match error {
