@@ -43,6 +43,7 @@ use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
+use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::run::ChunkRef;
 pub use crate::model::run::RunCounts;
@@ -451,6 +452,21 @@ pub struct MediaRow {
     pub size_bytes: u64,
     /// The digest of its bytes.
     pub sha256: Sha256Digest,
+}
+
+impl MediaRow {
+    /// Returns every item that a manifest names.
+    pub fn all_of(manifest: &Manifest) -> impl Iterator<Item = Self> {
+        manifest.media().map(|(attempt, media)| Self {
+            media_id: media.media_id.clone(),
+            attempt_id: attempt.attempt_id.clone(),
+            kind: media.kind,
+            key: media.key.clone(),
+            version_id: media.version_id.clone(),
+            size_bytes: media.size_bytes,
+            sha256: media.sha256,
+        })
+    }
 }
 
 /// What is known of a session.

@@ -97,23 +97,14 @@ fn state_of(newest: &Manifest, state: State) -> State {
 fn media(surveyed: &SurveyedSession, evidence: &Evidence, newest: &Manifest) -> Vec<Finding> {
     let mut left: BTreeMap<&MediaId, &MediaRow> = surveyed.media.iter().map(|media| (&media.media_id, media)).collect();
     let mut found = Vec::new();
-    for (attempt, item) in newest.media() {
-        let named = MediaRow {
-            media_id: item.media_id.clone(),
-            attempt_id: attempt.attempt_id.clone(),
-            kind: item.kind,
-            key: item.key.clone(),
-            version_id: item.version_id.clone(),
-            size_bytes: item.size_bytes,
-            sha256: item.sha256,
-        };
-        let told = left.remove(&item.media_id);
+    for named in MediaRow::all_of(newest) {
+        let told = left.remove(&named.media_id);
         if told != Some(&named) {
             let finding = evidence.finding(
                 Severity::Error,
                 FindingCode::LedgerContradicts,
-                &item.key,
-                item.version_id.as_deref(),
+                &named.key,
+                named.version_id.as_deref(),
                 FIXITY,
             );
             let told = told.map_or_else(|| "no such item".to_owned(), text);
