@@ -45,13 +45,18 @@ pub async fn read(
             return Ok((known.cloned(), findings));
         }
     };
+    if document.lock.is_some() {
+        reach.note_lock_shown();
+    }
     if reach.keeps_checksums()
         && let Told::Is(head) = reach.head(&key, version_id).await?
         && let Some(kept) = head.checksum.and_then(|checksum| checksum.full_digest())
-        && kept != document.sha256
     {
-        let expected = format!("sha256 {kept}, which the store keeps");
-        findings.push(begin(FindingCode::ObjectDigest, version_id).differs(expected, document.sha256));
+        reach.note_checksum_shown();
+        if kept != document.sha256 {
+            let expected = format!("sha256 {kept}, which the store keeps");
+            findings.push(begin(FindingCode::ObjectDigest, version_id).differs(expected, document.sha256));
+        }
     }
     let Some(archive) = ArchiveDocument::parse(&document.bytes) else {
         findings.push(begin(FindingCode::ArchiveInvalid, version_id).differs("archive.json", "something else"));

@@ -102,6 +102,9 @@ impl Expected {
     }
 }
 
+/// Names the integration that a session is to be looked for in, if that is configured.
+pub type NameOf<'a> = Box<dyn Fn(&Expected) -> Option<String> + 'a>;
+
 /// Holds one session after another against Veriff and the store.
 pub struct Coverage<'a> {
     /// The store.
@@ -113,7 +116,7 @@ pub struct Coverage<'a> {
     /// Clients by the name of the integration; `None`: Veriff is not asked.
     pub clients: Option<BTreeMap<String, VeriffClient>>,
     /// Names the integration of a session, from what its record and the ledger say.
-    pub integration_of: Box<dyn Fn(&Expected) -> Option<String> + 'a>,
+    pub integration_of: NameOf<'a>,
     /// Now.
     pub now: Timestamp,
     /// Sessions in a row that could not be asked for.
@@ -318,17 +321,17 @@ fn compare_attempts(
     for attempt in &catalog.attempts {
         let listed = attempt.status.as_deref();
         match known.get(&attempt.attempt_id) {
-            None => part.findings.push(
-                of_manifest(Severity::Error, FindingCode::CoverageAttempt, session, key)
-                    .differs(format!("attempt {}", attempt.attempt_id), "not in the newest manifest"),
-            ),
+            None => {
+                let finding = of_manifest(Severity::Error, FindingCode::CoverageAttempt, session, key);
+                let expected = format!("attempt {}", attempt.attempt_id);
+                part.findings.push(finding.differs(expected, "not in the newest manifest"));
+            }
             // A status never goes back from final.
             Some(known) if known.is_some_and(is_final_status) && !listed.is_some_and(is_final_status) => {}
             Some(known) if listed.is_some() && *known != listed => {
-                part.findings.push(of_manifest(Severity::Warn, FindingCode::CoverageStatus, session, key).differs(
-                    format!("attempt {}: {}", attempt.attempt_id, listed.unwrap_or_default()),
-                    known.unwrap_or("no status"),
-                ))
+                let finding = of_manifest(Severity::Warn, FindingCode::CoverageStatus, session, key);
+                let expected = format!("attempt {}: {}", attempt.attempt_id, listed.unwrap_or_default());
+                part.findings.push(finding.differs(expected, known.unwrap_or("no status")));
             }
             Some(_) => {}
         }

@@ -361,7 +361,7 @@ impl std::fmt::Debug for Feed<'_> {
 
 impl<'a> Feed<'a> {
     /// Turns it into steps, behind a place.
-    pub fn steps(self, from: Mark) -> impl Stream<Item = Result<Step<WalkedSession>, AuditError>> + 'a {
+    pub fn steps(self, from: &Mark) -> impl Stream<Item = Result<Step<WalkedSession>, AuditError>> + 'a {
         futures_util::stream::unfold(Some((self, from.records, 0)), |state| async move {
             let (mut feed, skip, seen) = state?;
             match feed.next(skip, seen).await {

@@ -200,7 +200,11 @@ impl Fixity<'_> {
             part.findings.extend(shown.weaker_than(due, "its sidecar promises").map(|weaker| weaker.finding(begin)));
         }
         // An object that was seen to be another one need not be read.
-        if self.mode == Mode::Read && part.findings.iter().all(|finding| finding.key.as_ref() != Some(named.key)) {
+        let is_another = |finding: &Finding| {
+            let is_told = matches!(finding.code, FindingCode::ObjectSize | FindingCode::ObjectDigest);
+            is_told && finding.key.as_ref() == Some(named.key)
+        };
+        if self.mode == Mode::Read && !part.findings.iter().any(is_another) {
             self.read_object(named, size_bytes, checksum, &begin, &mut part).await?;
         }
         Ok(part)
@@ -219,6 +223,9 @@ impl Fixity<'_> {
             begin(Severity::Error, FindingCode::ObjectDigest, FIND_OUT).differs(expected, found)
         };
         let kept = head.checksum.as_ref();
+        if kept.is_some() {
+            self.reach.note_checksum_shown();
+        }
         match kept.map(|kept| (kept, kept.full_digest())) {
             Some((_, Some(digest))) => {
                 if digest != named.sha256 {
@@ -239,7 +246,7 @@ impl Fixity<'_> {
             _ => {
                 part.tally.unchecked += 1;
                 // Of a store that keeps none at all it is said once; and who reads needs none.
-                if self.reach.keeps_checksums() && self.mode == Mode::Head {
+                if self.reach.shows_checksums() && self.mode == Mode::Head {
                     let finding = begin(Severity::Warn, FindingCode::ObjectUnchecked, "audit fixity --mode read");
                     part.findings.push(finding.differs("a checksum that can be compared", "none"));
                 }
@@ -303,7 +310,7 @@ impl Fixity<'_> {
                 return Ok(None);
             }
         };
-        if named.sidecar_sha256.is_none() {
+        if named.sidecar.is_none() {
             self.compare_unnamed_sidecar(evidence, &read, part).await?;
         }
         if let Some(due) = promised_lock(&read.document).filter(|_| self.reach.keeps_locks()) {
@@ -386,10 +393,11 @@ fn nothing_stands(session: &SessionId) -> Finding {
 #[must_use]
 pub fn closing_findings(reach: &Reach<'_>, mode: Mode, tally: &FixityTally) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !reach.keeps_checksums() && mode == Mode::Head && tally.unchecked > 0 {
+    if !reach.shows_checksums() && mode == Mode::Head && tally.unchecked > 0 {
         let found = format!("{} objects were compared by their size only", tally.unchecked);
+        let severity = if reach.keeps_checksums() { Severity::Warn } else { Severity::Info };
         findings.push(
-            Finding::of(Severity::Info, FindingCode::ObjectUnchecked, "audit fixity --mode read")
+            Finding::of(severity, FindingCode::ObjectUnchecked, "audit fixity --mode read")
                 .differs("a store that keeps checksums", found),
         );
     }

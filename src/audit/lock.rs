@@ -48,11 +48,10 @@ impl Shown {
         let text = |lock: Lock| format!("{} until {}", lock.mode, lock.retain_until);
         let expected = format!("{}, as {by}", text(due));
         let (code, found) = match self {
-            Self::Hidden => return None,
             Self::Unlocked => (FindingCode::LockMissing, "no lock".to_owned()),
             Self::Lock(lock) if lock.mode < due.mode => (FindingCode::LockWeak, text(lock)),
             Self::Lock(lock) if lock.retain_until < due.retain_until => (FindingCode::LockShort, text(lock)),
-            Self::Lock(_) => return None,
+            Self::Lock(_) | Self::Hidden => return None,
         };
         Some(Weaker { code, expected, found, due })
     }

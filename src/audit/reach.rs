@@ -26,6 +26,7 @@ pub struct Reach<'a> {
     keeps_locks: bool,
     keeps_checksums: bool,
     is_lock_shown: AtomicBool,
+    is_checksum_shown: AtomicBool,
 }
 
 /// What the store told of one object.
@@ -55,9 +56,14 @@ impl<'a> Reach<'a> {
     /// checksums.
     #[must_use]
     pub fn of(store: &'a dyn Store, concurrency: usize, is_bucket: bool) -> Self {
-        let permits = Semaphore::new(concurrency.max(1));
-        let is_lock_shown = AtomicBool::new(false);
-        Self { store, permits, keeps_locks: is_bucket, keeps_checksums: is_bucket, is_lock_shown }
+        Self {
+            store,
+            permits: Semaphore::new(concurrency.max(1)),
+            keeps_locks: is_bucket,
+            keeps_checksums: is_bucket,
+            is_lock_shown: AtomicBool::new(false),
+            is_checksum_shown: AtomicBool::new(false),
+        }
     }
 
     /// Notes that the store showed a lock, so that we have the right to see them.
@@ -68,6 +74,16 @@ impl<'a> Reach<'a> {
     /// Tells whether the store ever showed a lock.
     pub(super) fn shows_locks(&self) -> bool {
         self.is_lock_shown.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the store showed a checksum, so that it is of a kind that keeps them.
+    pub(super) fn note_checksum_shown(&self) {
+        self.is_checksum_shown.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether the store ever showed a checksum.
+    pub(super) fn shows_checksums(&self) -> bool {
+        self.is_checksum_shown.load(Ordering::Relaxed)
     }
 
     /// Returns the store itself.

@@ -467,11 +467,12 @@ fn oldest_below(
 ) -> impl Stream<Item = Result<ListedVersion, AuditError>> {
     struct State {
         page: std::vec::IntoIter<ListedVersion>,
-        /// Nothing once the last page was read.
-        next: Option<Option<PageToken>>,
+        next: Option<PageToken>,
+        /// The last page was read.
+        is_last: bool,
         held: Option<ListedVersion>,
     }
-    let state = State { page: Vec::new().into_iter(), next: Some(from), held: None };
+    let state = State { page: Vec::new().into_iter(), next: from, is_last: false, held: None };
     stream::try_unfold(state, move |mut state| async move {
         loop {
             if let Some(version) = state.page.next() {
@@ -483,12 +484,13 @@ fn oldest_below(
                     _ => continue,
                 }
             }
-            let Some(next) = state.next.take() else {
+            if state.is_last {
                 return Ok(state.held.take().map(|held| (held, state)));
-            };
-            let page = store.list(prefix, next).await?;
+            }
+            let page = store.list(prefix, state.next.take()).await?;
             state.page = page.versions.into_iter();
-            state.next = page.next.map(Some);
+            state.is_last = page.next.is_none();
+            state.next = page.next;
         }
     })
 }

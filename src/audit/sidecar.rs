@@ -19,9 +19,8 @@ pub(super) struct Named<'m> {
     pub(super) size_bytes: Option<u64>,
     pub(super) sha256: Sha256Digest,
     pub(super) checksum: Option<&'m Checksum>,
-    pub(super) sidecar_sha256: Option<Sha256Digest>,
-    /// Nothing: the manifest does not tell it.
-    pub(super) sidecar_version_id: Option<Option<&'m str>>,
+    /// Digest and version of its sidecar; nothing: the manifest does not tell them.
+    pub(super) sidecar: Option<(Sha256Digest, Option<&'m str>)>,
 }
 
 impl<'m> Named<'m> {
@@ -33,8 +32,7 @@ impl<'m> Named<'m> {
             size_bytes: Some(media.size_bytes),
             sha256: media.sha256,
             checksum: Some(&media.checksum),
-            sidecar_sha256: Some(media.sidecar_sha256),
-            sidecar_version_id: Some(media.sidecar_version_id.as_deref()),
+            sidecar: Some((media.sidecar_sha256, media.sidecar_version_id.as_deref())),
         }
     }
 
@@ -46,8 +44,7 @@ impl<'m> Named<'m> {
             size_bytes: None,
             sha256: conflict.sha256,
             checksum: None,
-            sidecar_sha256: conflict.sidecar_sha256,
-            sidecar_version_id: conflict.sidecar_sha256.map(|_| conflict.sidecar_version_id.as_deref()),
+            sidecar: conflict.sidecar_sha256.map(|sha256| (sha256, conflict.sidecar_version_id.as_deref())),
         }
     }
 }
@@ -70,11 +67,15 @@ pub(super) async fn read(
     archive: Option<&ArchiveId>,
 ) -> Result<(Result<ReadSidecar, Box<Finding>>, bool), StoreError> {
     let key = named.key.sidecar();
-    let version_id = match named.sidecar_version_id {
-        Some(version_id) => version_id.map(str::to_owned),
+    let version_id = match named.sidecar {
+        Some((_, version_id)) => version_id.map(str::to_owned),
         None => evidence.own(&key).and_then(|own| own.version_id.clone()),
     };
-    if let Err(finding) = evidence.named(&key, version_id.as_deref()) {
+    if let Err(mut finding) = evidence.named(&key, version_id.as_deref()) {
+        // A visit that was cut short put the bytes there and no sidecar; no manifest says that there is one.
+        if named.sidecar.is_none() {
+            finding.severity = Severity::Warn;
+        }
         return Ok((Err(finding), false));
     }
     let begin = |code, repair: &str| evidence.finding(Severity::Error, code, &key, version_id.as_deref(), repair);
@@ -89,7 +90,7 @@ pub(super) async fn read(
             return Ok((Err(Box::new(finding)), false));
         }
     };
-    if let Some(sha256) = named.sidecar_sha256.filter(|sha256| *sha256 != document.sha256) {
+    if let Some((sha256, _)) = named.sidecar.filter(|(sha256, _)| *sha256 != document.sha256) {
         let finding = begin(FindingCode::ObjectDigest, FIND_OUT);
         return Ok((Err(Box::new(finding.differs(format!("sha256 {sha256}"), document.sha256))), true));
     }

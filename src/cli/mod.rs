@@ -43,6 +43,7 @@ use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
 use crate::record::SigningError;
+use crate::report::{AuditFileError, PageError};
 use crate::results::ResultsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -262,6 +263,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match error {
             // Another file than was meant.
             AuditError::State(StateError::Foreign { .. }) => Exit::Usage,
+            AuditError::Veriff(error) if error.code().is_retryable() => Exit::TryLater,
             error => Exit::of_fatal(error.code()),
         });
     }
@@ -282,6 +284,21 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<SigningError>() {
         return Some(Exit::Config);
+    }
+    if let Some(error) = cause.downcast_ref::<AuditFileError>() {
+        // A path that names nothing, or something else, is a slip of the hand.
+        return Some(match error {
+            AuditFileError::Unreadable { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+                Exit::of_fatal(error.code())
+            }
+            _ => Exit::Usage,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<PageError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<report::WriteError>() {
+        return Some(Exit::of_fatal(error.code()));
     }
     if cause.is::<ResultsError>() {
         return Some(Exit::TryLater);

@@ -37,9 +37,13 @@ Examples:
 /// Compare what Veriff has, or what is expected, with what is archived
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("expected").required(true).args(["sessions", "backlog", "ledger"]))]
-pub(super) struct CoverageArgs {
-    /// The sessions of a list are expected: a file, - for standard input, or s3://bucket/key
-    #[arg(long, value_name = "PATH")]
+pub(in crate::cli) struct CoverageArgs {
+    /// The sessions of a list are expected.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "The sessions of a list are expected: a file, - for standard input, or s3://bucket/key"
+    )]
     sessions: Option<String>,
     #[command(flatten)]
     format: FormatArgs,

@@ -32,7 +32,7 @@ Examples:
 /// Compare every object with its digests
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub(super) struct FixityArgs {
+pub(in crate::cli) struct FixityArgs {
     /// How media are looked at
     #[arg(long, value_name = "MODE", default_value = "head")]
     mode: ModeArg,
@@ -70,7 +70,7 @@ pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Resul
     let fixity = Fixity { reach, ledger: desk.ledger.as_deref(), archive, mode, budget };
     let scope = args.sessions.scope(&drive.progress.seed);
     let share = args.sessions.part(&scope);
-    let steps = args.sessions.feed(&desk, scope, &from).await?.steps(from);
+    let steps = args.sessions.feed(&desk, scope, &from).await?.steps(&from);
     let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked), &mut findings).await?;
     let tally = drive.progress.tally;
     if stopped.is_none() {
@@ -87,13 +87,13 @@ pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Resul
 }
 
 /// What only this audit tells.
-fn details(tally: &FixityTally, seen: u64, seed: Option<&str>) -> serde_json::Value {
+fn details(tally: &FixityTally, sessions_seen: u64, seed: Option<&str>) -> serde_json::Value {
     serde_json::json!({
         "objects": tally.objects,
         "bytes": tally.bytes,
         "reread_objects": tally.reread_objects,
         "reread_bytes": tally.reread_bytes,
-        "total_sessions_seen": seen,
+        "total_sessions_seen": sessions_seen,
         "composite": tally.composite,
         "unchecked": tally.unchecked,
         "unvouched_manifests": tally.unvouched_manifests,

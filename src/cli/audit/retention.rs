@@ -30,7 +30,7 @@ Examples:
 /// Compare every lock with the policy and with what was promised
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub(super) struct RetentionArgs {
+pub(in crate::cli) struct RetentionArgs {
     #[command(flatten)]
     sessions: SessionsArgs,
 }
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &RetentionArgs, global: &GlobalArgs) -> anyhow::Re
     let share = args.sessions.part(&scope);
     let mut stopped = None;
     if !from.past_sessions {
-        let steps = args.sessions.feed(&desk, scope.clone(), &from).await?.steps(from.clone());
+        let steps = args.sessions.feed(&desk, scope.clone(), &from).await?.steps(&from);
         stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked), &mut findings).await?;
     }
     if stopped.is_none() && !args.sessions.is_list() {

@@ -49,8 +49,13 @@ pub(super) struct SessionsArgs {
     /// Draw the sample that an earlier audit drew, whose summary tells its seed [default: a new one]
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Which sessions")]
     pub(super) seed: Option<String>,
-    /// Look at the sessions of a list: a file, - for standard input, or s3://bucket/key
-    #[arg(long, value_name = "PATH", help_heading = "Which sessions")]
+    /// Look at the sessions of a list.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Which sessions",
+        help = "Look at the sessions of a list: a file, - for standard input, or s3://bucket/key"
+    )]
     pub(super) sessions: Option<String>,
     #[command(flatten)]
     pub(super) format: FormatArgs,

@@ -206,8 +206,9 @@ impl Bucket {
                 lock_of(mode.as_ref(), lock.retain_until_date())
             })),
             // The object has no lock, or the bucket knows none.
-            Err(Fault::Absent | Fault::Invalid(_)) => Ok(None),
-            Err(Fault::Error(StoreError::Unfit(_) | StoreError::Unsupported(_))) => Ok(None),
+            Err(
+                Fault::Absent | Fault::Invalid(_) | Fault::Error(StoreError::Unfit(_) | StoreError::Unsupported(_)),
+            ) => Ok(None),
             Err(fault) => Err(self.error_of(ACTION, fault)),
         }
     }
