@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,7 @@ fn sign(deployment: &Deployment, more: &str) -> PublicKey {
     let key = SigningKey::generate();
     deployment.write("signing.pem", key.to_pem().unwrap().expose_secret());
     let path = deployment.path("signing.pem");
+    deployment.write("public.pem", &key.public().to_pem().unwrap());
     deployment.configure_more(&format!("[signing]\nprivate_key = {{ file = \"{}\" }}\n{more}", path.display()));
     key.public()
 }
@@ -143,6 +144,13 @@ fn check_line(objects: &Objects, line: &Value) {
     }
 }
 
+/// The program's own audit of its records finds nothing.
+async fn audit(deployment: &Deployment) {
+    let ended = deployment.run(["audit", "chain", "--public-key", "public.pem"]).await.expect(0);
+    let summary: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["complete"], &summary["codes"]), (&true.into(), &serde_json::json!({})), "{}", ended.stdout);
+}
+
 fn outcomes(told: &Told, outcome: &str) -> usize {
     told.lines.iter().filter(|line| line["outcome"] == outcome).count()
 }
@@ -158,6 +166,7 @@ async fn a_run_leaves_a_signed_record_that_tells_of_every_session() {
     let second = deployment.archive(&[]).await.expect(0).json();
     let objects = everything(&deployment.store());
     let told = check(&objects, Some(&key), "default");
+    audit(&deployment).await;
     assert_eq!(told.len(), 2);
     assert_eq!((outcomes(&told[0], "archived"), outcomes(&told[1], "unchanged")), (sessions.len(), sessions.len()));
     for (told, summary) in told.iter().zip([&first, &second]) {
@@ -175,6 +184,49 @@ async fn a_run_leaves_a_signed_record_that_tells_of_every_session() {
         assert!(!text.contains(&simulator.api_key()) && !text.contains(&simulator.secret()));
         assert!(text.contains("[redacted]"));
     }
+}
+
+/// A block of code in docs/formats.md behind a heading.
+fn shown_code(heading: &str, language: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, behind) = text.split_once(&format!("\n{heading}\n")).unwrap();
+    let (_, code) = behind.split_once(&format!("```{language}\n")).unwrap();
+    code.split_once("```").unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_commands_and_the_script_of_the_formats_check_a_run_by_hand() {
+    let simulator = Simulator::start(small_world(9, 7)).await.unwrap();
+    let deployment = Deployment::with_directory(&simulator);
+    let key = sign(&deployment, "");
+    deployment.write_ids(&simulator.world().session_ids());
+    let summary = deployment.archive(&[]).await.expect(0).json();
+    let (store, run) = (deployment.store(), summary["run_record"]["key"].as_str().unwrap().to_owned());
+    let public = deployment.path("public.pem");
+    let script = deployment.write("check.py", &shown_code("### Signatures", "python"));
+    let by_hand = || Command::new("python3").arg(&script).arg(&store).arg(&run).status().unwrap().success();
+    assert!(by_hand());
+    let folder = store.join(&run).parent().unwrap().to_owned();
+    std::fs::copy(public, folder.join("public.pem")).unwrap();
+    let commands = format!("set -e\n{}", shown_code("### Signatures", "sh"));
+    let openssl = || Command::new("sh").arg("-c").arg(&commands).current_dir(&folder).output().unwrap();
+    let good = openssl();
+    let said = String::from_utf8(good.stdout).unwrap();
+    assert!(good.status.success(), "{said}\n{}", String::from_utf8_lossy(&good.stderr));
+    assert!(said.contains(&key.id().to_string()) && said.contains("Signature Verified Successfully"), "{said}");
+    assert!(said.contains(summary["run_record"]["sha256"].as_str().unwrap()), "{said}");
+    // Whatever is changed, one of the two notices.
+    let chunk = folder.join("sessions-000001.ndjson.gz");
+    let mut text = unpacked(&std::fs::read(&chunk).unwrap());
+    *text.iter_mut().find(|byte| **byte == b'a').unwrap() = b'b';
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, &text).unwrap();
+    std::fs::write(&chunk, packed.finish().unwrap()).unwrap();
+    assert!(!by_hand());
+    let record = std::fs::read_to_string(folder.join("run.json")).unwrap();
+    std::fs::write(folder.join("run.json"), record.replace("\"exit_code\":0", "\"exit_code\":3")).unwrap();
+    assert!(!openssl().status.success());
 }
 
 #[tokio::test]
@@ -283,6 +335,7 @@ async fn a_worker_that_was_taken_for_dead_goes_on_as_another_run() {
     assert_eq!(summary["counts"]["archived"], 4);
     let told = check(&everything(&deployment.store()), Some(&key), "default");
     assert_eq!(told.len(), 3);
+    audit(&deployment).await;
     let (dead, again) = (&told[1], &told[2]);
     assert_eq!((&dead.record["closed_by"], outcomes(dead, "archived")), (&closer["run_id"], 3));
     assert_eq!((&again.record["run_id"], outcomes(again, "archived")), (&summary["run_id"], 1));
@@ -351,6 +404,7 @@ async fn workers_of_one_group_that_end_at_the_same_time_leave_one_chain() {
     let [(_, access_key), ..] = WRITER.environment();
     assert!(told.iter().all(|told| told.record["store_principal"] == access_key));
     assert!(told.iter().all(|told| told.record["clock_offset_ms"]["min"].is_i64()));
+    audit(&deployment).await;
     // A marker over an entry and another version of one change nothing.
     bucket.put_delete_marker("archive/runs/chain/default/00000009.json").await;
     bucket.put_over("archive/runs/chain/default/00000008.json", b"{}").await;

@@ -190,7 +190,7 @@ impl Evidence {
     /// Fails unless every key has one version.
     #[track_caller]
     pub(crate) fn expect_one_version_each(&self) {
-        for (key, objects) in &self.objects {
+        for (key, objects) in self.objects.iter().chain(&self.runs) {
             assert_eq!(objects.len(), 1, "{key}");
         }
     }
