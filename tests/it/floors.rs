@@ -74,7 +74,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["telemetry/", "veriff/"]),
     ("serde_json_canonicalizer", &["audit/", "catalog.rs"]),
     ("rustix", &["actor.rs", "export/", "store/"]),
-    ("serde_json_canonicalizer", &["audit/", "catalog.rs"]),
     ("sqlx", &["ledger/"]),
     ("strsim", &["config/"]),
     ("toml", &["config/"]),
