@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod progress;
 mod prove;
+mod recording;
 mod report;
 mod run;
 mod schema;
@@ -41,6 +42,7 @@ use crate::error::{Code, Exit};
 use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
+use crate::record::SigningError;
 use crate::results::ResultsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -277,6 +279,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return Some(error.exit());
+    }
+    if cause.is::<SigningError>() {
+        return Some(Exit::Config);
     }
     if cause.is::<ResultsError>() {
         return Some(Exit::TryLater);

@@ -24,4 +24,5 @@ mod metrics;
 mod program;
 mod prove;
 mod queue;
+mod record;
 mod support;

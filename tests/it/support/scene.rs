@@ -100,7 +100,7 @@ impl Scene {
     /// Fails if anything at all was written into the store.
     #[track_caller]
     pub(crate) fn assert_nothing_written(&self) {
-        let keys: Vec<String> = stored::objects(&self.store()).into_keys().collect();
+        let keys: Vec<String> = stored::everything(&self.store()).into_keys().collect();
         assert!(keys.is_empty(), "{keys:?}");
     }
 }
