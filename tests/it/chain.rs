@@ -2,6 +2,7 @@
 //! is found in an archive nobody touched, and every change of it is.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -21,9 +22,10 @@ use veriff_archive::store::dir::DirStore;
 
 use super::support::faulty::{FaultyStore, Verb};
 use super::support::program::ended;
-use super::support::records::{Records, age, plain_line, put};
+use super::support::records::{Records, age, line_of, plain_line, put};
 use super::support::s3::{READER, s3};
-use super::support::stored::objects;
+use super::support::scene::{Scene, session, world_of};
+use super::support::stored::{everything, objects};
 
 /// What an audit is asked, and what it answered.
 #[derive(Default)]
@@ -94,9 +96,35 @@ fn small_archive() -> (TempDir, Records) {
     (folder, records)
 }
 
+/// An archive of thirty sessions, as the program makes it in five signed runs of two chains.
+async fn real_archive() -> (Scene, SigningKey) {
+    let sessions: Vec<_> = (0..30).map(|number| session(&format!("session {number}"))).collect();
+    let scene = Scene::of(world_of(&sessions)).await;
+    let key = scene.sign_runs("default");
+    let ids = scene.ids();
+    for (group, ids) in [
+        ("default", &ids[..12]),
+        ("night", &ids[10..20]),
+        ("default", &ids[..20]),
+        ("night", &ids[..3]),
+        ("default", &ids[..]),
+    ] {
+        scene.enter_in(group);
+        scene.deployment.write_ids(ids);
+        scene.archive(&[]).await.expect(0);
+    }
+    for key in vouched(&scene.store()).keys() {
+        // What was written just now may be followed by something.
+        let path = scene.store().join(key);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        age(&path);
+    }
+    (scene, key)
+}
+
 /// Everything that an audit of chains vouches for.
 fn vouched(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut objects = objects(root);
+    let mut objects = everything(root);
     objects.retain(|key, _| key.starts_with("runs/") || key == "archive.json");
     objects
 }
@@ -121,11 +149,14 @@ async fn nothing_is_found_in_an_archive_that_nobody_touched() {
     assert!(summary.next.contains(default["head_sha256"].as_str().unwrap()), "{}", summary.next);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renamed_is_found() {
-    let (folder, records) = small_archive();
-    let root = folder.path();
-    let asked = Asked::with(records.key.as_ref().unwrap());
+    let (scene, key) = real_archive().await;
+    let root = &scene.store();
+    let asked = Asked::with(&key);
+    let untouched = asked.of(root).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["records"], untouched.0.checked["lines"]), (5, 75));
     let objects = vouched(root);
     let mut count = 0;
     let mut unnoticed = Vec::new();
@@ -145,7 +176,7 @@ async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renam
             put(root, &object, &changed);
             expect_found(format!("byte {at} of {key}")).await;
         }
-        for changed in [&[][..], &bytes[..bytes.len() - 1], &[bytes, &b"\n\n"[..]].concat()] {
+        for changed in [&[][..], &bytes[..bytes.len() - 1], &[bytes, &b"\n"[..]].concat()] {
             put(root, &object, changed);
             expect_found(format!("another length of {key}")).await;
         }
@@ -176,16 +207,64 @@ async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renam
     assert_found(&asked.of(root).await, &[]);
 }
 
-#[test]
-fn a_script_that_uses_no_code_of_ours_finds_every_change_too() {
-    let (folder, records) = small_archive();
-    let key = folder.path().join("key.pem");
-    records.write_public_key(&key);
-    let output = python().arg("mutations.py").arg(folder.path()).arg(&key).arg("7").output().unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_uses_no_code_of_ours_finds_every_change_too() {
+    let (scene, _) = real_archive().await;
+    let key = scene.deployment.path("key.pem");
+    let mut command = python();
+    command.arg("mutations.py").arg(scene.store()).arg(&key).arg("11");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     let count: usize = said.split_whitespace().next().unwrap().parse().unwrap();
     assert!(count > 800, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_are_those_that_were_signed() {
+    let (scene, key) = real_archive().await;
+    let root = &scene.store();
+    let asked = Asked { manifests: true, ..Asked::with(&key) };
+    let untouched = asked.of(root).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["manifests"], untouched.0.checked["items"]), (75, 150));
+    assert_eq!(untouched.0.details["runs_without_record"], 0);
+    for (manifest, bytes) in objects(root).into_iter().filter(|(key, _)| key.contains("/manifest/")) {
+        let object = ObjectKey::from_store(manifest);
+        for at in (0..bytes.len()).step_by(bytes.len() / 5).chain([bytes.len() - 1]) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            put(root, &object, &changed);
+            let answered = asked.of(root).await;
+            assert!(answered.0.findings.error > 0, "byte {at} of {object}");
+            assert_eq!(answered.1[0].code, FindingCode::ObjectDigest);
+        }
+        std::fs::remove_file(root.join(object.as_str())).unwrap();
+        assert_eq!(asked.of(root).await.1[0].code, FindingCode::ObjectMissing);
+        put(root, &object, &bytes);
+    }
+
+    // Records may be younger than manifests; then the runs that wrote these are counted.
+    std::fs::remove_dir_all(root.join("runs")).unwrap();
+    let mut records = Records::in_store(root);
+    let lines: Vec<_> = scene.ids().iter().map(|id| line_of(root, id)).collect();
+    records.run("default", &lines);
+    let mut asked = Asked { manifests: true, ..Asked::with(records.key.as_ref().unwrap()) };
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[]);
+    assert_eq!(answered.0.details["runs_without_record"], 3);
+
+    // A line that tells of other items than its manifest, or of another session's.
+    let mut crooked = lines[..3].to_vec();
+    crooked[0].items.pop();
+    crooked[1].items[0].sha256 = Sha256Digest::of(b"other");
+    crooked[2].manifest.clone_from(&lines[4].manifest);
+    records.run("default", &crooked);
+    asked.manifests = false;
+    assert_found(&asked.of(root).await, &[]);
+    asked.manifests = true;
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[(FindingCode::ManifestInvalid, Severity::Error, 5)]);
 }
 
 #[tokio::test]

@@ -131,13 +131,15 @@ fn signed_by(key_id: Sha256Digest) -> String {
     format!("a signature by key {key_id}")
 }
 
-/// Reads a stored signature: the base64 of 64 bytes, a newline behind it or not, and not one other character. Only so can no
-/// byte of it be changed unnoticed.
+/// Reads a stored signature: the base64 of 64 bytes, one newline behind it, and not one other character. Only so can no byte
+/// of it be changed unnoticed.
 pub(crate) fn text_of(stored: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(stored).ok()?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let raw = BASE64.decode(text).ok()?;
-    (raw.len() == SIGNATURE_BYTES).then_some(text)
+    std::str::from_utf8(stored).ok()?.strip_suffix('\n').filter(|text| is_signature(text))
+}
+
+/// Tells whether a text has the form of a signature, without a newline.
+pub(crate) fn is_signature(text: &str) -> bool {
+    BASE64.decode(text).is_ok_and(|raw| raw.len() == SIGNATURE_BYTES)
 }
 
 #[cfg(test)]
@@ -148,15 +150,9 @@ mod tests {
     #[test]
     fn a_stored_signature_has_one_form() {
         let text = SigningKey::generate().sign(b"bytes");
-        assert_eq!(text_of(text.as_bytes()), Some(text.as_str()));
         assert_eq!(text_of(format!("{text}\n").as_bytes()), Some(text.as_str()));
-        for other in [
-            format!("{text}\n\n"),
-            format!(" {text}"),
-            format!("{text}\r\n"),
-            format!("{text}\u{b}"),
-            text[4..].to_owned(),
-        ] {
+        let other = ["", "\n\n", "\r\n", "\u{b}", " \n"].map(|ending| format!("{text}{ending}"));
+        for other in other.into_iter().chain([format!(" {text}\n"), format!("{}\n", &text[4..])]) {
             assert_eq!(text_of(other.as_bytes()), None, "{other:?}");
         }
     }
