@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use veriff_archive::audit::chain::ChainAudit;
 use veriff_archive::audit::state::StateFile;
@@ -19,11 +20,13 @@ use veriff_archive::model::signature::{PublicKey, SigningKey};
 use veriff_archive::stop::Stop;
 use veriff_archive::store::Store;
 use veriff_archive::store::dir::DirStore;
+use veriff_sim::Simulator;
 
+use super::support::evidence::small_world;
 use super::support::faulty::{FaultyStore, Verb};
-use super::support::program::ended;
+use super::support::program::{Deployment, ended};
 use super::support::records::{Records, age, line_of, plain_line, put};
-use super::support::s3::{READER, s3};
+use super::support::s3::{READER, WRITER, s3};
 use super::support::scene::{Scene, session, world_of};
 use super::support::stored::{everything, objects};
 
@@ -543,22 +546,33 @@ async fn an_audit_that_was_stopped_goes_on_and_says_everything_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_right_to_read_alone() {
-    let (folder, records) = small_archive();
+    let simulator = Simulator::start(small_world(41, 30)).await.unwrap();
     let bucket = s3().await.create_bucket("chain", true).await;
-    let objects = vouched(folder.path());
-    for (key, bytes) in &objects {
-        bucket.put_over(&format!("archive/{key}"), bytes).await;
+    let deployment = Deployment::with_bucket(&simulator, &bucket, WRITER, None);
+    let key = SigningKey::generate();
+    let path = deployment.write("signing.pem", key.to_pem().unwrap().expose_secret());
+    deployment.configure_more(&format!("[signing]\nprivate_key = {{ file = \"{}\" }}\n", path.display()));
+    let ids = simulator.world().session_ids();
+    for ids in [&ids[..10], &ids[..20], &ids[..]] {
+        deployment.write_ids(ids);
+        deployment.archive(&[]).await.expect(0);
     }
+    let keys = bucket.versions().await.into_iter().map(|version| version.key);
+    let objects: Vec<_> = keys.filter(|key| key.contains("/runs/") || key.ends_with("/archive.json")).collect();
+    assert_eq!(objects.len(), 1 + 3 * 5, "records, chunks, entries and two signatures of each run");
     let store = bucket.store("archive", READER).await;
-    let asked = Asked::with(records.key.as_ref().unwrap());
-    assert_found(&asked.of_store(&store).await, &[]);
-    for (key, bytes) in &objects {
-        let full = format!("archive/{key}");
+    let mut asked = Asked { manifests: true, ..Asked::with(&key) };
+    let untouched = asked.of_store(&store).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["lines"], untouched.0.checked["manifests"]), (60, 60));
+    asked.manifests = false;
+    for full in objects {
+        let bytes = bucket.bytes(&full, None).await;
         let marker = bucket.put_delete_marker(&full).await;
         assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectHidden, Severity::Error, 1)]);
         assert!(bucket.deletes(&full, &marker).await);
         // Even the same bytes once more.
-        let newer = bucket.put_over(&full, bytes).await.unwrap();
+        let newer = bucket.put_over(&full, &bytes).await.unwrap();
         assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
         assert!(bucket.deletes(&full, &newer).await);
     }
@@ -569,14 +583,25 @@ async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_ri
     assert!(bucket.deletes("archive/runs/chain/default/00000002.json", &other).await);
 
     // The program, as an auditor runs it: no configuration but where the server is.
-    records.write_public_key(&folder.path().join("key.pem"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
-    command.env_clear().envs(READER.environment()).current_dir(folder.path());
-    command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
-    command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("key.pem"), key.public().to_pem().unwrap()).unwrap();
     let url = format!("s3://{}/archive", bucket.name);
-    command.args(["audit", "chain", "--store", &url, "--public-key", "key.pem"]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let audited = ended(child).await.expect(0);
-    assert_eq!(audited.json()["checked"]["entries"], 5, "{}", audited.stdout);
+    let alone = async |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
+        command.env_clear().envs(READER.environment()).current_dir(folder.path());
+        command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
+        command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+        command.args(words).args(["--store", &url]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        ended(child).await.expect(0)
+    };
+    let audited = alone(&["audit", "chain", "--public-key", "key.pem", "--manifests"]).await.json();
+    assert_eq!(
+        (&audited["checked"]["entries"], &audited["checked"]["manifests"]),
+        (&3.into(), &60.into()),
+        "{audited}"
+    );
+    let proof = alone(&["prove", &ids[25]]).await;
+    let proof = veriff_archive::prove::Proof::parse(proof.stdout.as_bytes()).unwrap();
+    assert!(proof.check(&[key.public()], None).is_valid());
 }

@@ -84,13 +84,13 @@ fn by_script(folder: &Path) -> bool {
 async fn a_session_and_each_of_its_items_can_be_proven_with_the_public_key_alone() {
     let signed = Signed::archive().await;
     let ids = signed.scene.ids();
-    for id in [&ids[0], &ids[6], &ids[8]] {
+    for (id, run) in [(&ids[0], &signed.runs[0]), (&ids[6], &signed.runs[1]), (&ids[8], &signed.runs[2])] {
         let proof = signed.prove(&[id]).await;
-        // The newest run that tells of it.
-        assert_eq!(proof["run_id"], signed.runs[2].run_id.as_str(), "{proof}");
+        // The run that wrote its manifest.
+        assert_eq!(proof["run_id"], run.run_id.as_str(), "{proof}");
         let checked = signed.check(&[]).await.expect(0).json();
         assert_eq!((&checked["valid"], &checked["items"]), (&true.into(), &2.into()), "{checked}");
-        assert_eq!(checked["chain"]["sha256"], signed.runs[2].entry_sha256.to_string());
+        assert_eq!(checked["chain"]["sha256"], run.entry_sha256.to_string());
         assert_eq!(checked["signed_by"], signed.public_key().id().to_string());
     }
     let manifest = newest_manifest(&signed.scene.store(), &ids[3]);
@@ -117,6 +117,9 @@ async fn a_proof_can_be_asked_of_a_run_and_none_is_made_up() {
     let proof = signed.prove(&[&ids[1], "--run", first]).await;
     assert_eq!((&proof["run_id"], &proof["tree_size"]), (&first.into(), &2.into()));
     signed.check(&[]).await.expect(0);
+    let last = signed.runs[2].run_id.as_str();
+    assert_eq!(signed.prove(&[&ids[1], "--run", last]).await["tree_size"], 9);
+    assert_eq!(signed.check(&[]).await.expect(0).json()["outcome"], "unchanged");
     for (words, reason) in [
         (vec!["prove", &ids[8], "--run", first], "has no signed record with a line"),
         (vec!["prove", "no-such-session"], "no signed run has a line"),
