@@ -29,6 +29,8 @@ pub mod identity;
 pub mod keep;
 pub mod look;
 pub mod prove;
+pub mod record;
+pub mod report;
 pub mod results;
 pub mod stop;
 pub mod summary;

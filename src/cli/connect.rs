@@ -20,7 +20,7 @@ use crate::store::dir::DirStore;
 use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
-use crate::store::{ObjectBody, Store, StoreError};
+use crate::store::{ObjectBody, Store};
 use crate::unfinished::UnfinishedSource;
 use crate::worker::backlog::BacklogSource;
 
@@ -107,15 +107,13 @@ pub(super) async fn open_store(settings: &StoreSettings, clock: &Arc<dyn Clock>)
 /// # Errors
 /// Fatal: there is none, or it cannot be used as configured.
 pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<RetryingStore> {
-    let settings = config.require_store()?;
-    if let StoreSettings::Dir(directory) = settings
-        && !directory.is_dir()
-    {
-        let reason = format!("there is no directory {}; is store.url right?", directory.display());
-        return Err(StoreError::Unfit(reason).into());
-    }
-    let store = open_store(settings, clock).await?;
-    Ok(RetryingStore::new(store, Backoff::of_tries(config.limits.tries), Arc::new(|_| {})))
+    let inner: Arc<dyn Store> = match config.require_store()? {
+        StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
+        StoreSettings::Dir(directory) => Arc::new(DirStore::to_read(directory, Arc::clone(clock))),
+    };
+    let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
+    store.check().await?;
+    Ok(store)
 }
 
 /// Returns how to speak to the bucket of a list: as to the store's, where that is one.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 
-use super::connect::{open_file, open_store};
+use super::connect::{open_file, open_store_to_read};
 use super::output::{Answer, print};
 use super::source::{FormatArg, FormatArgs};
 use super::{GlobalArgs, StoreArgs, signals};
@@ -17,11 +17,9 @@ use crate::config::{Config, Environment, StoreSettings};
 use crate::error::Exit;
 use crate::export::{Asked, Exported, Form, Request, export};
 use crate::keep::Keeper;
-use crate::retry::Backoff;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::policy::demand;
-use crate::store::retrying::RetryingStore;
 use crate::summary::Stopped;
 
 /// The longest reason, in characters.
@@ -146,12 +144,14 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
         }
         None => Asked::of_ids(&args.session).await?,
     };
-    let store = reach_store(settings, config, &clock).await?;
+    let store = open_store_to_read(config, &clock).await?;
+    // The event must be kept as the policy says.
+    demand(&store.check().await?, config.retention.demands_locks() && settings.url().can_lock())?;
     let kms_key_id = match settings {
         StoreSettings::S3(settings) => settings.kms_key_id.clone(),
         StoreSettings::Dir(_) => None,
     };
-    let keeper = Keeper::new(store, config.retention.clone(), kms_key_id);
+    let keeper = Keeper::new(Arc::new(store), config.retention.clone(), kms_key_id);
     let environment = Environment::of_process();
     let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     let request = Request {
@@ -164,17 +164,4 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
         organization: args.organization.clone(),
     };
     Ok(export(&keeper, asked, request).await?)
-}
-
-/// Opens the store, retried, and refuses one in which the event would not be kept as the policy says.
-async fn reach_store(
-    settings: &StoreSettings,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Arc<dyn Store>> {
-    let backoff = Backoff::of_tries(config.limits.tries);
-    let store = RetryingStore::new(open_store(settings, clock).await?, backoff, Arc::new(|_| {}));
-    let report = store.check().await?;
-    demand(&report, config.retention.demands_locks() && settings.url().can_lock())?;
-    Ok(Arc::new(store))
 }

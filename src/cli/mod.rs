@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod progress;
 mod prove;
+mod recording;
 mod report;
 mod run;
 mod schema;
@@ -41,6 +42,8 @@ use crate::error::{Code, Exit};
 use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
+use crate::record::SigningError;
+use crate::report::{AuditFileError, PageError};
 use crate::results::ResultsError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -278,6 +281,24 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return Some(error.exit());
+    }
+    if cause.is::<SigningError>() {
+        return Some(Exit::Config);
+    }
+    if let Some(error) = cause.downcast_ref::<AuditFileError>() {
+        // A path that names nothing, or something else, is a slip of the hand.
+        return Some(match error {
+            AuditFileError::Unreadable { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+                Exit::of_fatal(error.code())
+            }
+            _ => Exit::Usage,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<PageError>() {
+        return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<report::WriteError>() {
+        return Some(Exit::of_fatal(error.code()));
     }
     if cause.is::<ResultsError>() {
         return Some(Exit::TryLater);

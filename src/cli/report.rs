@@ -1,14 +1,172 @@
-//! `report`.
+//! `report`: what the archive holds, how it is kept and when that was last checked, for the compliance team.
+
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use serde::Serialize;
 
-use super::GlobalArgs;
-use crate::error::Exit;
+use super::connect::open_store;
+use super::output::{Answer, OutputFormat, print};
+use super::{GlobalArgs, StoreArgs};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, format_duration};
+use crate::error::{Code, Exit};
+use crate::ledger::{self, Volume, VolumeQuery};
+use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
+use crate::store::{StoreError, StoreReport};
+
+const AFTER_HELP: &str = "\
+Reads the ledger and the results of audits, writes nothing but the page, and makes no ledger. Names no session, no media
+item and no person. With --output json the document report/v1 is printed; the page shows the same numbers.
+
+Exit codes: 0, whatever the report says; 2 a file of --audits that is not one; 5 the ledger or the page is out of reach.
+
+Examples:
+  veriff-archive report --html report.html
+  veriff-archive report --html report.html --check-store --audits fixity.ndjson --audits chain.ndjson
+  veriff-archive report --output json";
 
 /// Write the report for the compliance team
 #[derive(Debug, Args)]
-pub(super) struct ReportArgs {}
+#[command(after_help = AFTER_HELP)]
+pub(super) struct ReportArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Write the page to this file: one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Also take results of audits from what they printed as JSON, for auditors who may not write to the ledger; repeatable
+    #[arg(long, value_name = "FILE")]
+    audits: Vec<PathBuf>,
+    /// Ask the store whether it keeps versions and locks
+    #[arg(long)]
+    check_store: bool,
+}
 
-pub(super) async fn run(_args: &ReportArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+/// Why the page is not where it was to be.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the page to {}", path.display())]
+pub(super) struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl WriteError {
+    pub(super) const fn code(&self) -> Code {
+        Code::OutputUnwritable
+    }
+}
+
+/// The report as it is printed.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Printed<'a> {
+    report: &'a Report,
+    #[serde(skip)]
+    page: Option<&'a Path>,
+}
+
+impl Answer for Printed<'_> {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Report { sessions, horizon, volume, fixity, attention, .. } = self.report;
+        writeln!(out, "sessions   {}", sessions.total)?;
+        if let Some(percent) = sessions.archived_percent {
+            writeln!(out, "  archived completely {percent} %")?;
+        }
+        writeln!(out, "  still to be done {}, past the horizon {}", horizon.open, horizon.past)?;
+        writeln!(out, "media      {} ({} bytes)", volume.items, volume.bytes)?;
+        match fixity.read_percent {
+            Some(percent) => writeln!(out, "fixity     at least {percent} % re-read in the last twelve months")?,
+            None => writeln!(out, "fixity     nothing re-read in the last twelve months")?,
+        }
+        for item in attention {
+            let level = match item.level {
+                Level::Act => "act ",
+                Level::Look => "look",
+            };
+            writeln!(out, "{level}       {}", item.text)?;
+            if let Some(command) = &item.command {
+                writeln!(out, "           {command}")?;
+            }
+        }
+        match self.page {
+            Some(path) => writeln!(out, "the page is in {}", path.display()),
+            None => writeln!(out, "no page was written; --html FILE writes it"),
+        }
+    }
+}
+
+pub(super) async fn run(args: &ReportArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let config = global.load_config(args.store.store.as_deref())?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let now = clock.now();
+    let mut given_audits = Vec::new();
+    for path in &args.audits {
+        given_audits.extend(report::read_summaries(path)?);
+    }
+    let look = if args.check_store { Some(look_at_store(&config, &clock).await?) } else { None };
+    let (ledger_exists, volume) = read_ledger(&config, now).await?;
+    let report = Report::of(Facts {
+        now,
+        ledger_exists,
+        volume,
+        policy: &config.retention,
+        store: config.store.as_ref().map(crate::config::StoreSettings::url),
+        look,
+        horizon_alarm: format_duration(config.limits.horizon_alarm),
+        given_audits,
+    });
+    if let Some(path) = &args.html {
+        write_beside(path, &report::page(&report)?)?;
+    }
+    let format = global.format();
+    print(&Printed { report: &report, page: args.html.as_deref() }, format)?;
+    if let (Some(path), OutputFormat::Json) = (&args.html, format) {
+        tracing::info!("the page is in {}", path.display());
+    }
+    Ok(Exit::Success)
+}
+
+/// Sums up the ledger, if there is one.
+async fn read_ledger(config: &Config, now: Timestamp) -> anyhow::Result<(bool, Volume)> {
+    if !ledger::exists(&config.ledger_url).await? {
+        return Ok((false, Volume::default()));
+    }
+    let ledger = ledger::open(&config.ledger_url).await?;
+    let query =
+        VolumeQuery { now, horizon_alarm: config.limits.horizon_alarm, runs: REPORT_RUNS, audits: REPORT_AUDITS };
+    let volume = ledger.volume(&query).await;
+    ledger.close().await;
+    Ok((true, volume?))
+}
+
+/// Asks the store what it can do. That it cannot be asked is a part of the report.
+async fn look_at_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Result<StoreReport, StoreError>> {
+    let store = open_store(config.require_store()?, clock).await?;
+    let look = store.check().await;
+    if let Err(error) = &look {
+        tracing::warn!("the store could not be looked at, and the report says so: {error}");
+    }
+    Ok(look)
+}
+
+/// Writes a file beside where it is to be and moves it there, so that what stands there is always whole.
+fn write_beside(path: &Path, text: &str) -> Result<(), WriteError> {
+    let written = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Readable as any new file is: a draft would be its owner's alone.
+        let mut draft = tempfile::Builder::new()
+            .prefix(".report-")
+            .suffix(".tmp")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
+        draft.write_all(text.as_bytes())?;
+        draft.as_file().sync_all()?;
+        draft.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    written().map_err(|source| WriteError { path: path.to_owned(), source })
 }

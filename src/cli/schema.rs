@@ -25,6 +25,7 @@ use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
 use crate::prove::Proof;
+use crate::report::Report;
 use crate::results::ResultLine;
 use crate::summary::Summary;
 
@@ -45,6 +46,7 @@ const SCHEMAS: &[Published] = &[
     ("keygen", "the answer of keygen", || schema_for!(Keygen)),
     ("prove", "the answer of prove, a proof", || schema_for!(Proof)),
     ("prove-check", "the answer of prove --check", || schema_for!(ProveCheck)),
+    ("report", "the answer of report", || schema_for!(Report)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
     ("plan", "the answer of plan", || schema_for!(Plan)),

@@ -25,6 +25,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::error::Code;
 use crate::ledger::LedgerUrl;
 use crate::model::retention::RetentionPolicy;
+use crate::record::SigningSettings;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, StoreUrl};
@@ -60,6 +61,10 @@ pub struct Config {
     pub limits: Limits,
     /// Where the numbers of a run go.
     pub telemetry: TelemetrySettings,
+    /// How run records are signed.
+    pub signing: SigningSettings,
+    /// Who runs this, as the host says: `user@host`, or the pod.
+    pub actor: String,
     /// What is allowed, and worth a second look.
     pub warnings: Vec<String>,
     shown: Vec<ShownValue>,
@@ -321,6 +326,21 @@ impl Config {
                 _ => None,
             })
             .collect()
+    }
+}
+
+impl Config {
+    /// Returns what a run would miss that is to be signed.
+    #[must_use]
+    pub fn missing_signing_key(&self) -> Option<Problem> {
+        match &self.signing.private_key {
+            Some(SecretSource::Missing(variable)) => Some(Problem {
+                key: "signing.private_key".to_owned(),
+                text: format!("the environment variable {variable} is not set"),
+                origin: Origin::Default,
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use crate::model::digest::Sha256Digest;
 use crate::model::event::{EventSessions, SessionList};
 use crate::source::Source;
 
-/// How many ids are read back at once.
-const PAGE_IDS: u32 = 1024;
+/// How many ids are read back at once: these sessions are proved together and shown one after another, so that what is
+/// known of them is in memory, about a hundred kilobytes each.
+const PAGE_IDS: u32 = 256;
 
 /// How many records that cannot be read are told of one by one.
 const MAX_TOLD: usize = 100;

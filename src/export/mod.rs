@@ -8,9 +8,11 @@ mod asked;
 mod bag;
 mod names;
 mod page;
+mod proofs;
 mod session;
+mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -239,6 +241,8 @@ struct Export<'a> {
     rows: Lines,
     /// Every problem, for people.
     problems: Lines,
+    /// Objects of run records that were told of as damaged.
+    damaged_records: BTreeSet<ObjectKey>,
     answer: Exported,
 }
 
@@ -257,8 +261,13 @@ pub async fn export(keeper: &Keeper, mut asked: Asked, request: Request) -> Resu
         let ids = asked.after(&last).await?;
         let Some(end) = ids.last() else { break };
         end.as_str().clone_into(&mut last);
+        let mut views = Vec::with_capacity(ids.len());
         for id in &ids {
-            export.session(id).await?;
+            views.push(export.session(id).await?);
+        }
+        export.prove(&mut views).await?;
+        for view in &views {
+            export.show(view)?;
         }
     }
     export.finish(&request, &asked)
@@ -364,6 +373,7 @@ impl<'a> Export<'a> {
             sections,
             rows,
             problems,
+            damaged_records: BTreeSet::new(),
             answer,
         })
     }

@@ -3,7 +3,8 @@
 //! The newest manifest says what there is, by key, version and digest; nothing else is believed. What is not there, or is
 //! something else, stays out and is told as a problem; a store that does not answer ends the export.
 
-use super::page::{AttemptView, ManifestView, MediaView, ProblemView, RowView, SessionView, Shown};
+use super::page::{ProblemView, RowView};
+use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Shown};
 use super::{Export, ExportError, names};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::error::Code;
@@ -49,9 +50,8 @@ enum Copied {
 }
 
 impl Export<'_> {
-    /// Exports a session.
-    pub(super) async fn session(&mut self, id: &SessionId) -> Result<(), ExportError> {
-        let before = self.answer.problems.error;
+    /// Exports a session, apart from its proofs and its page.
+    pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
         let mut view = SessionView::of(id);
         let looked = look(self.keeper.store(), Some(&self.event.archive_id), id).await;
         let standing = match looked {
@@ -82,20 +82,21 @@ impl Export<'_> {
                 self.tell(&mut view, &finding)?;
             }
         }
-        let counts = &mut self.answer.sessions;
-        match &standing.manifest {
-            None => counts.unarchived += 1,
-            Some(_) if self.answer.problems.error > before => counts.damaged += 1,
-            Some(_) if view.expired > 0 => counts.expired += 1,
-            Some(manifest) if manifest.document.absent.is_some() => counts.absent += 1,
-            Some(_) => counts.whole += 1,
-        }
         tracing::info!(session.id = %id, media = view.items, size_bytes = view.bytes, problems = view.problems.len(), "exported");
-        self.show(&view)
+        Ok(view)
     }
 
-    /// Writes the session's page, or its part of the one page.
-    fn show(&mut self, view: &SessionView) -> Result<(), ExportError> {
+    /// Counts the session and writes its page, or its part of the one page.
+    pub(super) fn show(&mut self, view: &SessionView) -> Result<(), ExportError> {
+        let counts = &mut self.answer.sessions;
+        let count = match view.outcome() {
+            Outcome::Unarchived => &mut counts.unarchived,
+            Outcome::Damaged => &mut counts.damaged,
+            Outcome::Expired => &mut counts.expired,
+            Outcome::Absent => &mut counts.absent,
+            Outcome::Whole => &mut counts.whole,
+        };
+        *count += 1;
         self.row(&RowView::of(view, self.is_one_page()))?;
         if self.is_one_page() {
             let html = self.page.section(view, &self.event, &format!("{}/", view.session_id))?;
@@ -107,7 +108,7 @@ impl Export<'_> {
     }
 
     /// Takes a problem of a session.
-    fn tell(&mut self, view: &mut SessionView, finding: &Finding) -> Result<(), ExportError> {
+    pub(super) fn tell(&mut self, view: &mut SessionView, finding: &Finding) -> Result<(), ExportError> {
         view.problems.push(ProblemView::of(finding));
         self.problem(finding)
     }
@@ -248,8 +249,14 @@ impl Export<'_> {
             return Ok(shown);
         }
         self.object(&wanted, &path, &mut shown, view).await?;
-        // A manifest tells no digest of this sidecar: what it says of the bytes is held against them.
         let key = conflict.key.sidecar();
+        if let Some(sha256) = conflict.sidecar_sha256 {
+            let version_id = conflict.sidecar_version_id.as_deref();
+            let sidecar = Wanted { key: &key, version_id, sha256, ..wanted };
+            self.sidecar(&sidecar, &path, &mut shown, view).await?;
+            return Ok(shown);
+        }
+        // An early manifest tells no digest of this sidecar: what it says of the bytes is held against them.
         let object = standing.object(&key);
         let version_id = object.and_then(|object| object.version_id.as_deref());
         let sidecar = Wanted { key: &key, version_id, ..wanted };
@@ -401,7 +408,7 @@ impl Export<'_> {
     }
 
     /// Adds a document of a session.
-    fn add(&mut self, id: &SessionId, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+    pub(super) fn add(&mut self, id: &SessionId, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
         self.bag.add(&format!("data/{id}/{file}"), bytes).map_err(|source| self.unwritable(source))
     }
 }

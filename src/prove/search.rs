@@ -50,19 +50,19 @@ pub enum ProveError {
 }
 
 /// A record that can prove something.
-struct Signed {
-    key: ObjectKey,
-    record: RunRecord,
+pub(super) struct Signed {
+    pub(super) key: ObjectKey,
+    pub(super) record: RunRecord,
     text: String,
     signature: String,
     listed: Vec<ListedKey>,
 }
 
 /// A line in a record.
-struct Place {
-    text: String,
-    line: RunLine,
-    index: u64,
+pub(super) struct Place {
+    pub(super) text: String,
+    pub(super) line: RunLine,
+    pub(super) index: u64,
 }
 
 /// Makes the proof of a session, or of one media item of it.
@@ -92,24 +92,34 @@ pub async fn find(
         return Err(ProveError::Damaged { key: signed.key, reason: "does not fit its lines".to_owned() });
     }
     let chain = entry_of(store, &signed).await?;
-    let key_id = signed.record.key_id.unwrap_or_else(|| Sha256Digest::of(b""));
-    Ok(Proof {
+    Ok(proof_of(&signed, place, media, path, chain))
+}
+
+/// Puts a proof together.
+pub(super) fn proof_of(
+    signed: &Signed,
+    place: Place,
+    media: Option<&MediaId>,
+    path: Vec<Sha256Digest>,
+    chain: Option<ProofEntry>,
+) -> Proof {
+    Proof {
         schema: PROOF_SCHEMA.to_owned(),
-        archive_id: signed.record.archive_id,
+        archive_id: signed.record.archive_id.clone(),
         session_id: place.line.session_id,
         media_id: media.cloned(),
-        run_id: signed.record.run_id,
+        run_id: signed.record.run_id.clone(),
         line: place.text,
         leaf_index: place.index,
-        tree_size: leaves,
+        tree_size: signed.record.chunks.iter().map(|chunk| chunk.sessions).sum(),
         path,
         merkle_root: signed.record.merkle_root,
-        run_key: signed.key,
-        run: signed.text,
-        run_signature: signed.signature,
-        key_id,
+        run_key: signed.key.clone(),
+        run: signed.text.clone(),
+        run_signature: signed.signature.clone(),
+        key_id: signed.record.key_id.unwrap_or_else(|| Sha256Digest::of(b"")),
         chain,
-    })
+    }
 }
 
 async fn search(
@@ -169,7 +179,7 @@ async fn locate(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, Sto
 }
 
 /// Finds the record of a run by the time that a UUID of version 7 begins with (RFC 9562, section 5.7).
-async fn by_time(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
+pub(super) async fn by_time(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
     let digits: String = run.as_str().chars().filter(|c| *c != '-').take(12).collect();
     let Ok(millis) = i64::from_str_radix(&digits, 16) else { return Ok(None) };
     let began_at = Timestamp::from_unix_millis(millis);
@@ -211,7 +221,7 @@ async fn try_run(
     Ok(found.map(|place| (signed, place)))
 }
 
-async fn open(store: &dyn Store, key: ObjectKey) -> Result<Option<Signed>, ProveError> {
+pub(super) async fn open(store: &dyn Store, key: ObjectKey) -> Result<Option<Signed>, ProveError> {
     let folder = key.as_str().trim_end_matches("run.json").to_owned();
     let listed = KeyWalk::of(store, folder).collect().await?;
     let Some(bytes) = own(store, &listed, &key).await? else { return Ok(None) };
@@ -235,7 +245,11 @@ async fn own(store: &dyn Store, listed: &[ListedKey], key: &ObjectKey) -> Result
     }
 }
 
-async fn for_each_line(store: &dyn Store, signed: &Signed, mut take: impl FnMut(u64, &[u8])) -> Result<(), ProveError> {
+pub(super) async fn for_each_line(
+    store: &dyn Store,
+    signed: &Signed,
+    mut take: impl FnMut(u64, &[u8]),
+) -> Result<(), ProveError> {
     let mut index = 0;
     for chunk in &signed.record.chunks {
         let damaged = |reason: String| ProveError::Damaged { key: chunk.key.clone(), reason };
@@ -253,7 +267,7 @@ async fn for_each_line(store: &dyn Store, signed: &Signed, mut take: impl FnMut(
 }
 
 /// Finds the entry that names a record: first among those written after it, then among all others, newest first.
-async fn entry_of(store: &dyn Store, signed: &Signed) -> Result<Option<ProofEntry>, ProveError> {
+pub(super) async fn entry_of(store: &dyn Store, signed: &Signed) -> Result<Option<ProofEntry>, ProveError> {
     let written_at = signed.listed.iter().find(|listed| listed.key == signed.key);
     let written_at = written_at.and_then(|listed| listed.own.as_ref()?.modified_at).map(|at| at.plus_millis(-SLACK_MS));
     let listed = KeyWalk::of(store, ObjectKey::chain_prefix(&signed.record.group)).collect().await?;

@@ -37,6 +37,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Returns whom the store takes us for, as far as that is known without asking it; an identifier, never a secret.
+    async fn principal(&self) -> Option<String> {
+        None
+    }
+
     /// Looks at the store before a run and tells what it found; writes nothing.
     ///
     /// # Errors

@@ -151,6 +151,10 @@ impl Store for RetryingStore {
         self.inner.clock_offsets()
     }
 
+    async fn principal(&self) -> Option<String> {
+        self.inner.principal().await
+    }
+
     async fn check(&self) -> Result<StoreReport, StoreError> {
         tried!(self.pace, self.inner.check())
     }

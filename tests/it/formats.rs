@@ -192,7 +192,7 @@ fn fields(schema: &Value) -> Map<String, Value> {
 }
 
 /// Says what in a document is not as the schema says: types, required fields, allowed values.
-fn wrong(root: &Value, schema: &Value, document: &Value) -> Option<String> {
+pub(crate) fn wrong(root: &Value, schema: &Value, document: &Value) -> Option<String> {
     let schema = resolved(root, schema);
     for choice in ["anyOf", "oneOf"] {
         if let Some(choices) = schema[choice].as_array() {

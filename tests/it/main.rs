@@ -5,6 +5,8 @@
 mod archive_s3;
 mod backlog;
 mod bad_input;
+mod by_hand;
+mod chain;
 mod cli;
 mod config;
 mod contracts;
@@ -22,6 +24,9 @@ mod ledger_server;
 mod limits;
 mod metrics;
 mod program;
+mod prove;
 mod queue;
+mod record;
+mod report;
 mod retention;
 mod support;

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::ChainError;
 use super::keys::{ListedKey, read};
 use super::record::{Against, Entered, RESTORE};
 use super::report::Report;
 use super::seal::Seal;
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
 use crate::model::RunId;
@@ -96,7 +96,7 @@ impl Group {
         pending: Pending,
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<Looked, ChainError> {
+    ) -> Result<Looked, AuditError> {
         let Pending { number, entry: listed, signature, .. } = pending;
         for finding in listed.lying_over().chain(signature.iter().flat_map(ListedKey::lying_over)) {
             report.add(finding)?;
@@ -144,13 +144,14 @@ impl Group {
             self.summary.last_finished_at = Some(record.finished_at);
             self.summary.lapsed += u64::from(record.closed_reason == ClosedReason::Lapsed);
         }
-        self.judge(&listed.key, &entry.run_id, [Some(entry_seal), seen.seal], against, report)?;
+        let is_fresh = listed.own.as_ref().is_some_and(|own| against.is_fresh(own));
+        self.judge(&listed.key, &entry.run_id, [Some(entry_seal), seen.seal], is_fresh, against, report)?;
         looked.run = Some((entry.run_id, entry.run_key));
         Ok(looked)
     }
 
     /// Tells whether this number follows the one before, and says which are missing if not.
-    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut Report<'_>) -> Result<bool, ChainError> {
+    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut Report<'_>) -> Result<bool, AuditError> {
         let expected = self.summary.last + 1;
         // The first of all follows nothing, which is known too.
         let is_known = self.previous.is_some() || expected == 1;
@@ -174,7 +175,7 @@ impl Group {
         listed: &ListedKey,
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<Option<Vec<u8>>, ChainError> {
+    ) -> Result<Option<Vec<u8>>, AuditError> {
         let found = match &listed.own {
             None => "nothing".to_owned(),
             Some(own) => match read(against.store, &listed.key, own.version_id.as_deref()).await {
@@ -210,9 +211,10 @@ impl Group {
         key: &ObjectKey,
         run: &RunId,
         seals: [Option<Seal>; 2],
+        is_fresh: bool,
         against: &Against<'_>,
         report: &mut Report<'_>,
-    ) -> Result<(), ChainError> {
+    ) -> Result<(), AuditError> {
         let is_signed = seals.iter().all(|seal| seal.is_some_and(Seal::is_good));
         let has_key = self.summary.signed > 0 || seals.iter().flatten().any(|seal| seal.is_good());
         if is_signed {
@@ -235,7 +237,9 @@ impl Group {
         // What is broken was reported where it was found.
         if seals.contains(&Some(Seal::None)) {
             let repair = "restore the signature from a copy of the bucket; if a worker ran without a key, give it one";
-            let finding = Finding::of(Severity::Error, FindingCode::ChainUnsigned, repair).run(run);
+            // The signature is written right behind the entry, which may be this moment.
+            let severity = if is_fresh { Severity::Warn } else { Severity::Error };
+            let finding = Finding::of(severity, FindingCode::ChainUnsigned, repair).run(run);
             let found = if seals[0] == Some(Seal::None) { "no signature of the entry" } else { "an unsigned record" };
             report.add(finding.object(key, None).differs("signed, as runs before it", found))?;
         }

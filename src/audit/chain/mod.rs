@@ -15,7 +15,6 @@ pub(crate) mod seal;
 mod stray;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,17 +25,17 @@ use self::keys::{KeyWalk, ListedKey, read};
 use self::record::{Against, Archive};
 use self::report::{Mark, Report, mark};
 use self::seal::Seals;
-use super::state::{StateError, StateFile};
+use super::drive::AuditError;
+use super::state::StateFile;
 use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink};
 use crate::clock::{Clock, Timestamp};
-use crate::error::Code;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::manifest::ArchiveDocument;
 use crate::model::signature::PublicKey;
 use crate::stop::Stop;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// The prefix of all chains.
 const CHAINS: &str = "runs/chain/";
@@ -73,20 +72,6 @@ pub struct Progress {
     writers: BTreeSet<String>,
 }
 
-/// Why the audit could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    /// The store did not do what it was asked.
-    #[error("the audit cannot go on")]
-    Store(#[from] StoreError),
-    /// A finding could not be passed on.
-    #[error("a finding cannot be printed")]
-    Output(#[from] io::Error),
-    /// How far it came cannot be kept or read.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
 /// What only this audit tells.
 #[derive(Debug, Default, Serialize)]
 struct Details {
@@ -108,18 +93,6 @@ struct HeadPlace {
     number: Option<u32>,
     /// How many entries were added since.
     followed_by: Option<u32>,
-}
-
-impl ChainError {
-    /// Returns the stable code, which fixes the disposition.
-    #[must_use]
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Store(error) => error.code(),
-            Self::State(StateError::Foreign { .. }) => Code::ConfigInvalid,
-            Self::State(StateError::File { .. }) | Self::Output(_) => Code::OutputUnwritable,
-        }
-    }
 }
 
 /// One audit under way.
@@ -144,7 +117,7 @@ impl ChainAudit<'_> {
     ///
     /// # Errors
     /// As the store's; retryable: findings or progress cannot be written; fatal: the state is another audit's.
-    pub async fn run(&self, state: &StateFile<Progress>, sink: Sink) -> Result<AuditSummary, ChainError> {
+    pub async fn run(&self, state: &StateFile<Progress>, sink: Sink) -> Result<AuditSummary, AuditError> {
         let started_at = self.clock.now();
         let progress = state.read()?.unwrap_or_else(|| Progress {
             audit_id: RunId::new(started_at).to_string(),
@@ -187,7 +160,7 @@ impl ChainAudit<'_> {
     }
 
     /// Reads `archive.json`, and says what is wrong with it.
-    async fn archive(&self, say: bool, findings: &mut Findings) -> Result<Archive, ChainError> {
+    async fn archive(&self, say: bool, findings: &mut Findings) -> Result<Archive, AuditError> {
         let key = ObjectKey::archive();
         let listed = KeyWalk::of(self.store, key.as_str()).collect().await?;
         let listed = listed.into_iter().find(|listed| listed.key == key);
@@ -228,7 +201,7 @@ impl Walk<'_> {
     }
 
     /// Walks all chains; false if it was told to stop.
-    async fn chains(&mut self) -> Result<bool, ChainError> {
+    async fn chains(&mut self) -> Result<bool, AuditError> {
         let prefixes: Vec<String> = if self.audit.groups.is_empty() {
             vec![CHAINS.to_owned()]
         } else {
@@ -251,7 +224,7 @@ impl Walk<'_> {
     }
 
     /// Walks the chains under a prefix, which follow one another; false if it was told to stop.
-    async fn chain(&mut self, prefix: String) -> Result<bool, ChainError> {
+    async fn chain(&mut self, prefix: String) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, prefix);
         let mut group: Option<Group> = None;
         let mut pending: Option<Pending> = None;
@@ -286,7 +259,7 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn stray(&mut self, listed: &ListedKey, code: FindingCode, found: &str) -> Result<(), ChainError> {
+    fn stray(&mut self, listed: &ListedKey, code: FindingCode, found: &str) -> Result<(), AuditError> {
         if self.is_muted(&listed.key) {
             return Ok(());
         }
@@ -300,7 +273,7 @@ impl Walk<'_> {
     }
 
     /// Looks at an entry and the run it names.
-    async fn enter(&mut self, entry: Pending, group: &mut Option<Group>) -> Result<(), ChainError> {
+    async fn enter(&mut self, entry: Pending, group: &mut Option<Group>) -> Result<(), AuditError> {
         if group.as_ref().is_none_or(|group| group.name() != entry.group)
             && let Some(done) = group.replace(Group::new(&entry.group))
         {
@@ -330,7 +303,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn close(&mut self, group: Group) -> Result<(), ChainError> {
+    fn close(&mut self, group: Group) -> Result<(), AuditError> {
         let name = group.name().to_owned();
         let (summary, finding) = group.close(self.against.seals.are_checked());
         // Where it stopped before, this chain was not at its end, or the run after it had not begun.
@@ -342,7 +315,7 @@ impl Walk<'_> {
     }
 
     /// Writes down how far it is.
-    fn note(&mut self, finished: bool) -> Result<(), ChainError> {
+    fn note(&mut self, finished: bool) -> Result<(), AuditError> {
         if !self.state.is_kept() {
             return Ok(());
         }
@@ -353,7 +326,7 @@ impl Walk<'_> {
     }
 
     /// Says what follows from all that was seen together.
-    fn conclude(&mut self) -> Result<(), ChainError> {
+    fn conclude(&mut self) -> Result<(), AuditError> {
         let summaries = &self.details.groups;
         let checks_keys = self.against.seals.are_checked();
         if !checks_keys {
@@ -381,7 +354,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn summary(mut self, complete: bool) -> Result<AuditSummary, ChainError> {
+    fn summary(mut self, complete: bool) -> Result<AuditSummary, AuditError> {
         self.note(complete)?;
         let groups = self.details.groups.values();
         let heads: Vec<String> =

@@ -7,6 +7,7 @@ use super::lines::Lines;
 use super::manifests;
 use super::report::Report;
 use super::seal::{Seal, Seals};
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
@@ -17,6 +18,9 @@ use crate::store::{ListedVersion, Store, StoreError};
 
 /// How many lines are held against their manifests at a time.
 const BATCH: usize = 64;
+
+/// A run writes record, signature, entry and its signature one after another; each is tried for minutes at most.
+const FRESH_MS: i64 = 5 * 60 * 1000;
 
 /// What to do about an object that is gone or has other bytes.
 pub(super) const RESTORE: &str = "restore the object from a copy of the bucket; find out who changed it";
@@ -57,6 +61,11 @@ pub(super) struct Seen {
 }
 
 impl Against<'_> {
+    /// Tells whether an object was written so lately that what belongs to it may be on its way.
+    pub(super) fn is_fresh(&self, version: &ListedVersion) -> bool {
+        version.modified_at.is_some_and(|at| self.store.now().millis_since(at) < FRESH_MS)
+    }
+
     /// Looks at the record under a key, and at everything in its folder.
     ///
     /// # Errors
@@ -67,7 +76,7 @@ impl Against<'_> {
         run: &RunId,
         entered: Option<Entered<'_>>,
         report: &mut Report<'_>,
-    ) -> Result<Seen, super::ChainError> {
+    ) -> Result<Seen, AuditError> {
         let folder = folder_of(key);
         let listed = KeyWalk::of(self.store, folder).collect().await?;
         for finding in listed.iter().flat_map(ListedKey::lying_over) {
@@ -111,11 +120,7 @@ impl Against<'_> {
         Ok(Seen { record, seal: Some(seal) })
     }
 
-    async fn read(
-        &self,
-        version: &ListedVersion,
-        report: &mut Report<'_>,
-    ) -> Result<Option<Vec<u8>>, super::ChainError> {
+    async fn read(&self, version: &ListedVersion, report: &mut Report<'_>) -> Result<Option<Vec<u8>>, AuditError> {
         let finding =
             |code| Finding::of(Severity::Error, code, RESTORE).object(&version.key, version.version_id.as_deref());
         match read(self.store, &version.key, version.version_id.as_deref()).await {
@@ -141,7 +146,7 @@ impl Against<'_> {
         record: &RunRecord,
         entered: Option<Entered<'_>>,
         report: &mut Report<'_>,
-    ) -> Result<(), super::ChainError> {
+    ) -> Result<(), AuditError> {
         let mut invalid = |code, expected: String, found: String| {
             let repair = "restore the first version; find out who wrote this";
             report
@@ -184,7 +189,7 @@ impl Against<'_> {
         record: &RunRecord,
         own: impl Fn(&ObjectKey) -> Option<&'l ListedVersion>,
         report: &mut Report<'_>,
-    ) -> Result<(), super::ChainError> {
+    ) -> Result<(), AuditError> {
         let mut tree = Tree::default();
         let mut items = 0;
         let mut is_whole = true;
@@ -229,7 +234,7 @@ impl Against<'_> {
         version: &ListedVersion,
         tree: &mut Tree,
         report: &mut Report<'_>,
-    ) -> Result<Option<u64>, super::ChainError> {
+    ) -> Result<Option<u64>, AuditError> {
         let Some(bytes) = self.read(version, report).await? else { return Ok(None) };
         let finding = |code| {
             let finding = Finding::of(Severity::Error, code, RESTORE).run(&record.run_id);
@@ -283,7 +288,7 @@ impl Against<'_> {
         lines: Vec<RunLine>,
         run: &RunId,
         report: &mut Report<'_>,
-    ) -> Result<(), super::ChainError> {
+    ) -> Result<(), AuditError> {
         for looked in manifests::look(self.store, self.archive.id.as_ref(), lines).await? {
             report.count("manifests", u64::from(looked.written_by.is_some()));
             for finding in looked.findings {
@@ -304,7 +309,7 @@ impl Against<'_> {
         record: Option<&RunRecord>,
         run: &RunId,
         report: &mut Report<'_>,
-    ) -> Result<(), super::ChainError> {
+    ) -> Result<(), AuditError> {
         let signature = key.signature();
         for found in listed.iter().filter(|listed| listed.key != *key && listed.own.is_some()) {
             let is_named = match found.key.read() {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::keys::read;
 use super::report::Report;
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
@@ -62,7 +63,7 @@ impl Seals {
         signature: Option<&ListedVersion>,
         claimed: Option<Option<Sha256Digest>>,
         report: &mut Report<'_>,
-    ) -> Result<Seal, super::ChainError> {
+    ) -> Result<Seal, AuditError> {
         let at = key.signature();
         let finding = |code, repair: &str| Finding::of(Severity::Error, code, repair).object(&at, None);
         let Some(signature) = signature else {

@@ -5,11 +5,12 @@
 use super::keys::ListedKey;
 use super::record::folder_of;
 use super::report::{Report, mark};
-use super::{CHAINS, ChainError, KeyWalk, Walk, read};
+use super::{CHAINS, KeyWalk, Walk, read};
+use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
-use crate::model::run::RunRecord;
+use crate::model::run::{ChainEntry, RunRecord};
 use crate::store::StoreError;
 
 /// The prefix of all run records and chains.
@@ -17,7 +18,7 @@ const RUNS: &str = "runs/";
 
 impl Walk<'_> {
     /// Walks the folders of all runs; false if it was told to stop.
-    pub(super) async fn strays(&mut self) -> Result<bool, ChainError> {
+    pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, RUNS);
         let mut folder: Vec<ListedKey> = Vec::new();
         loop {
@@ -43,7 +44,7 @@ impl Walk<'_> {
     }
 
     /// Looks at a folder that no chain names.
-    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), ChainError> {
+    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), AuditError> {
         let asks_for_all = self.audit.groups.is_empty();
         let own = || folder.iter().filter(|listed| listed.own.is_some());
         let record = own().find_map(|listed| match listed.key.read() {
@@ -86,25 +87,52 @@ impl Walk<'_> {
         Ok(())
     }
 
-    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), ChainError> {
+    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), AuditError> {
         let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
-        if !self.audit.groups.is_empty() {
-            let group = match read(self.audit.store, &listed.key, version).await {
-                Ok(bytes) => bytes.as_deref().and_then(RunRecord::parse).map(|record| record.group),
-                Err(StoreError::TooLarge { .. }) => None,
-                Err(error) => return Err(error.into()),
-            };
-            if group.is_some_and(|group| !self.audit.is_asked(&group)) {
-                return Ok(());
-            }
+        let group = match read(self.audit.store, &listed.key, version).await {
+            Ok(bytes) => bytes.as_deref().and_then(RunRecord::parse).map(|record| record.group),
+            Err(StoreError::TooLarge { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if group.as_ref().is_some_and(|group| !self.audit.is_asked(group)) {
+            return Ok(());
         }
+        self.recorded.insert(mark(run.as_str()));
+        if let Some(group) = &group
+            && self.was_entered_since(group, &listed.key).await?
+        {
+            // The run ended while this audit went on; the next one looks at it.
+            return Ok(());
+        }
+        let is_fresh = listed.own.as_ref().is_some_and(|own| self.against.is_fresh(own));
+        let severity = if is_fresh { Severity::Warn } else { Severity::Error };
         let repair = "run once more: a run whose end was cut off is entered by the next one. If it was entered, restore the \
                       entry from a copy of the bucket";
-        let finding = Finding::of(Severity::Error, FindingCode::RecordUnchained, repair).run(run);
+        let finding = Finding::of(severity, FindingCode::RecordUnchained, repair).run(run);
         self.findings.add(&finding.object(&listed.key, version).differs("an entry of a chain", "none names it"))?;
-        self.recorded.insert(mark(run.as_str()));
+        if is_fresh {
+            return Ok(());
+        }
         let mut report = Report::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, false);
         self.against.check(&listed.key, run, None, &mut report).await?;
         Ok(())
+    }
+
+    /// Tells whether a run was entered behind the last entry that this audit saw.
+    async fn was_entered_since(&self, group: &str, run_key: &ObjectKey) -> Result<bool, AuditError> {
+        let mut keys = KeyWalk::of(self.audit.store, ObjectKey::chain_prefix(group));
+        if let Some(last) = self.details.groups.get(group).map(|summary| summary.last) {
+            keys.skip_to(ObjectKey::chain_entry(group, last));
+        }
+        while let Some(listed) = keys.next().await? {
+            let Some(own) = listed.own.filter(|own| matches!(own.key.read(), StoreObject::ChainEntry(..))) else {
+                continue;
+            };
+            let bytes = read(self.audit.store, &own.key, own.version_id.as_deref()).await?;
+            if bytes.as_deref().and_then(ChainEntry::parse).is_some_and(|entry| entry.run_key == *run_key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{finish, printer};
 use crate::audit::AuditKind;
-use crate::audit::chain::{ChainAudit, ChainError};
+use crate::audit::chain::ChainAudit;
 use crate::audit::state::StateFile;
 use crate::cli::connect::open_store_to_read;
 use crate::cli::prove::{read_file, read_key};
@@ -68,15 +68,7 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
         heads,
         manifests: args.manifests,
     };
-    let summary = match audit.run(&state, printer(global.format())).await {
-        Ok(summary) => summary,
-        Err(error @ ChainError::Store(_)) => return Err(error.into()),
-        Err(error) => {
-            let exit = Exit::of_fatal(error.code());
-            tracing::error!("{:#}", anyhow::Error::from(error));
-            return Ok(exit);
-        }
-    };
+    let summary = audit.run(&state, printer(global.format())).await?;
     let exit = finish(&summary, &config, global).await?;
     if summary.complete {
         return Ok(exit);

@@ -94,6 +94,10 @@ impl Store for DirStore {
         self.clock.now()
     }
 
+    async fn principal(&self) -> Option<String> {
+        Some(format!("uid {}", rustix::process::geteuid().as_raw()))
+    }
+
     async fn check(&self) -> Result<StoreReport, StoreError> {
         const ACTION: &str = "look at the directory";
         let root = Arc::clone(&self.root);

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
@@ -51,9 +52,18 @@ pub(super) struct Bucket {
     pub(super) clock: StoreClock,
     pub(super) token_expired_at: Mutex<Option<Instant>>,
     pub(super) features: OnceLock<Features>,
+    /// What the credential chain found; nothing where requests are not signed.
+    pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
 impl Bucket {
+    /// Returns the access key that requests are signed with.
+    pub(super) async fn principal(&self) -> Option<String> {
+        let credentials = self.credentials.as_ref()?.provide_credentials();
+        let credentials = tokio::time::timeout(ANSWER_TIMEOUT, credentials).await.ok()?.ok()?;
+        Some(credentials.access_key_id().to_owned())
+    }
+
     pub(super) fn full_key(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.prefix)
     }

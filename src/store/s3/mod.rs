@@ -110,7 +110,8 @@ impl S3Store {
         if let Some(credentials) = credentials {
             loader = loader.credentials_provider(credentials);
         }
-        let config = aws_sdk_s3::config::Builder::from(&loader.load().await)
+        let loaded = loader.load().await;
+        let config = aws_sdk_s3::config::Builder::from(&loaded)
             .force_path_style(settings.force_path_style)
             .interceptor(KnownDigest)
             .interceptor(clock.clone())
@@ -129,6 +130,7 @@ impl S3Store {
                 clock,
                 token_expired_at: Mutex::new(None),
                 features: OnceLock::new(),
+                credentials: loaded.credentials_provider(),
             }),
         })
     }
@@ -199,6 +201,10 @@ impl Store for S3Store {
 
     fn clock_offsets(&self) -> Option<(i64, i64)> {
         self.bucket.clock.offsets().map(|seen| (seen.min, seen.max))
+    }
+
+    async fn principal(&self) -> Option<String> {
+        self.bucket.principal().await
     }
 
     async fn check(&self) -> Result<StoreReport, StoreError> {

@@ -11,23 +11,28 @@ const REQUIREMENTS: &str = include_str!("../../requirements.txt");
 
 /// Returns the environment's folder of programs; makes the environment on first use.
 ///
-/// It is named by what is in it, and made under a lock, because several test processes may want it at once.
+/// It is named by what is in it.
 pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(folder).expect("the target folder can be written");
         let name = format!("python-{}", Sha256Digest::of(REQUIREMENTS.as_bytes()).short(12));
-        let lock = File::create(folder.join(format!("{name}.lock"))).expect("a lock file can be made");
-        lock.lock().expect("the lock file can be locked");
-        let environment = folder.join(name);
-        let complete = environment.join("complete");
-        if !complete.exists() {
-            install(&environment);
-            fs::write(&complete, REQUIREMENTS).expect("the environment can be stamped");
-        }
+        let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        once(&name, || install(&environment));
         environment.join("bin")
     })
+}
+
+/// Makes a folder below the target folder, unless that was done before; one process at a time.
+pub(super) fn once(name: &str, make: impl FnOnce()) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(folder).expect("the target folder can be written");
+    let lock = File::create(folder.join(format!("{name}.lock"))).expect("a lock file can be made");
+    lock.lock().expect("the lock file can be locked");
+    let complete = folder.join(name).join("complete");
+    if !complete.exists() {
+        make();
+        fs::write(&complete, name).expect("the folder can be stamped");
+    }
 }
 
 fn install(environment: &Path) {
@@ -38,7 +43,7 @@ fn install(environment: &Path) {
         .arg(requirements));
 }
 
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output =
         command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     assert!(
