@@ -13,7 +13,7 @@ use super::output::{Answer, OutputFormat, print};
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, format_duration};
-use crate::error::{Code, Exit};
+use crate::error::Exit;
 use crate::ledger::{self, Volume, VolumeQuery};
 use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
 use crate::store::{StoreError, StoreReport};
@@ -52,12 +52,6 @@ pub(super) struct ReportArgs {
 pub(super) struct WriteError {
     path: PathBuf,
     source: io::Error,
-}
-
-impl WriteError {
-    pub(super) const fn code(&self) -> Code {
-        Code::OutputUnwritable
-    }
 }
 
 /// The report as it is printed.

@@ -52,8 +52,8 @@ async fn archive() -> Told {
 }
 
 fn state(status: &Value, name: &str) -> u64 {
-    let states = status["states"].as_array().unwrap();
-    states.iter().find(|count| count["state"] == name).map_or(0, |count| count["sessions"].as_u64().unwrap())
+    let all = status["states"].as_array().unwrap();
+    all.iter().find(|count| count["state"] == name).map_or(0, |count| count["sessions"].as_u64().unwrap())
 }
 
 fn summary(audit: AuditKind, mode: Option<&str>, share: Option<&str>, archive: Option<ArchiveId>) -> AuditSummary {
