@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use tokio_util::sync::CancellationToken;
-use veriff_archive::archive::{Archiver, Integration};
+use veriff_archive::archive::{Archiver, CurrentRun, Integration};
 use veriff_archive::budget::Budget;
 use veriff_archive::clock::{Clock, SystemClock, Timestamp};
 use veriff_archive::fetch::Habits;
@@ -155,7 +155,7 @@ async fn connect(simulator: &Simulator, sink: String) -> (Archiver, Integration)
         budget: Budget::of_memory(256 * 1024 * 1024),
         max_media_size_bytes: 2 * 1024 * 1024 * 1024,
         meter,
-        run_id: RunId::new(clock.now()),
+        run: CurrentRun::new(RunId::new(clock.now())),
         abandon: CancellationToken::new(),
     };
     let habits = Habits::default();

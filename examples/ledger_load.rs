@@ -174,6 +174,9 @@ fn entry(session: SessionId, sequence: u32, run_id: &RunId, at: Timestamp) -> Re
             version_id: None,
             sequence,
             sha256: Sha256Digest::of(session.as_str().as_bytes()),
+
+            holder: None,
+            line: None,
         }),
         complete: true,
         settled: true,

@@ -5,7 +5,7 @@
 //! acknowledgement are the worker's, in that order, after this.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -65,9 +65,32 @@ pub struct Archiver {
     /// Counts of the run.
     pub meter: Arc<Meter>,
     /// The run.
-    pub run_id: RunId,
+    pub run: CurrentRun,
     /// Told when work in flight is to be given up.
     pub abandon: CancellationToken,
+}
+
+/// The run as which the process works now: a worker that was taken for dead goes on as another one.
+#[derive(Debug)]
+pub struct CurrentRun(RwLock<RunId>);
+
+impl CurrentRun {
+    /// Begins as a run.
+    #[must_use]
+    pub const fn new(id: RunId) -> Self {
+        Self(RwLock::new(id))
+    }
+
+    /// Returns which run it is now.
+    #[must_use]
+    pub fn id(&self) -> RunId {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes on as another run.
+    pub fn become_run(&self, id: RunId) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = id;
+    }
 }
 
 /// What this visit did with the items.
@@ -241,7 +264,7 @@ impl Archiver {
             session_meter: meter,
             abandon: &self.abandon,
         };
-        let (session_id, run_id) = (&record.session_id, &self.run_id);
+        let (session_id, run_id) = (&record.session_id, &self.run.id());
         let depositor = Depositor { lane, archive_id, session_id, run_id, standing };
         let depositor = &depositor;
         let decided_at = decided_at(record, standing);
@@ -414,7 +437,7 @@ impl Archiver {
             sequence,
             previous: None,
             archived_at: self.keeper.store().now(),
-            run_id: self.run_id.clone(),
+            run_id: self.run.id(),
             decided_at: None,
             complete: false,
             settled: false,

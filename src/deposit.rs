@@ -175,11 +175,22 @@ impl Depositor<'_> {
 
     /// Tells of bytes that a visit which was cut short put beside the item's own key.
     async fn tell_of_conflict(&self, plan: &Plan<'_>, beside: &ListedVersion) -> Result<ConflictItem, ItemError> {
+        let keeper = self.lane.keeper;
+        let sidecar_key = beside.key.sidecar();
+        let (sidecar_sha256, sidecar_version_id) = match self.standing.object(&sidecar_key) {
+            Some(sidecar) => {
+                let (_, sha256, _) = keeper.read_sidecar(&sidecar_key, sidecar.version_id.as_deref()).await?;
+                (Some(sha256), sidecar.version_id.clone())
+            }
+            None => (None, None),
+        };
         Ok(ConflictItem {
             media_id: plan.item.media_id.clone(),
             key: beside.key.clone(),
             version_id: beside.version_id.clone(),
-            sha256: self.lane.keeper.digest_of(&beside.key, beside.version_id.as_deref()).await?,
+            sha256: keeper.digest_of(&beside.key, beside.version_id.as_deref()).await?,
+            sidecar_sha256,
+            sidecar_version_id,
         })
     }
 
@@ -222,8 +233,15 @@ impl Depositor<'_> {
         if !conflict {
             return self.with_sidecar(plan, place.attempt_id, sidecar, stored, plan.lock).await;
         }
-        self.lane.keeper.place_sidecar(&sidecar, plan.lock).await?;
-        let beside = ConflictItem { media_id: plan.item.media_id.clone(), key, version_id: stored.version_id, sha256 };
+        let (sidecar_sha256, sidecar_version_id) = self.lane.keeper.place_sidecar(&sidecar, plan.lock).await?;
+        let beside = ConflictItem {
+            media_id: plan.item.media_id.clone(),
+            key,
+            version_id: stored.version_id,
+            sha256,
+            sidecar_sha256: Some(sidecar_sha256),
+            sidecar_version_id,
+        };
         let others = odd("Veriff sent other bytes for this item; they stand beside it");
         let standing = self.reconstruct(plan, place, vec![others]).await?;
         Ok(Deposited { conflict: Some(beside), ..standing })

@@ -113,6 +113,8 @@ codes! {
     ConfigInvalid = "config.invalid", Fatal;
     /// The run was told to stop before the session was done.
     RunStopped = "run.stopped", Retryable;
+    /// Another run took this one for dead and closed its record.
+    RunClosed = "run.closed", Retryable;
     /// A defect of this program.
     InternalError = "internal.error", Retryable;
 }

@@ -120,6 +120,14 @@ impl Identity {
     }
 }
 
+/// Reads from the store alone which archive it is; nothing if it is none.
+///
+/// # Errors
+/// As [`Identity::find`].
+pub async fn archive_of(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
+    read(store).await
+}
+
 async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
     let key = ObjectKey::archive();
     let versions = list_all(store, key.as_str()).await?;

@@ -13,6 +13,7 @@ use crate::error::{Code, Exit};
 use crate::ledger::RunCounts;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
 use crate::results::Outcome;
 
 /// The value of `schema` in a run's summary.
@@ -81,8 +82,29 @@ pub struct Summary {
     pub requests: RequestSummary,
     /// Deadlines of sessions still to be done, as the ledger knows them.
     pub horizon: HorizonSummary,
+    /// Where the run's record stands; nothing if the run wrote none, or a later one has to close it.
+    pub run_record: Option<RunRecordSummary>,
     /// The exact command to type next, or `nothing`.
     pub next: String,
+}
+
+/// Where a run's record stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct RunRecordSummary {
+    /// Its key.
+    pub key: ObjectKey,
+    /// The digest of its bytes.
+    pub sha256: Sha256Digest,
+    /// The chain it is entered in.
+    pub group: String,
+    /// The key of its entry.
+    pub chain_key: ObjectKey,
+    /// The number of its entry.
+    pub chain_number: u32,
+    /// The digest of the entry's bytes, which `audit chain --expect-head` takes.
+    pub chain_sha256: Sha256Digest,
+    /// It is signed.
+    pub signed: bool,
 }
 
 /// What was read of the source.

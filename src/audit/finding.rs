@@ -56,12 +56,76 @@ finding_codes! {
     ObjectShadowed = "object.shadowed";
     /// An object under a key that nothing of the archive names.
     ObjectUnknown = "object.unknown";
+    /// The store refuses to hand an object out.
+    ObjectUnreadable = "object.unreadable";
     /// A sidecar is missing, cannot be read, or tells of something else.
     SidecarInvalid = "sidecar.invalid";
     /// A manifest is missing, cannot be read, or contradicts the one before it.
     ManifestInvalid = "manifest.invalid";
+    /// A session that was asked for has no manifest in the archive.
+    SessionUnarchived = "session.unarchived";
+    /// Something of a session that was asked for was expired by plan.
+    SessionExpired = "session.expired";
     /// `archive.json` is missing, cannot be read, or another than the documents name.
     ArchiveInvalid = "archive.invalid";
+    /// An object that must be locked is not.
+    LockMissing = "lock.missing";
+    /// A lock ends earlier than its sidecar promises or the policy demands.
+    LockShort = "lock.short";
+    /// A lock has a weaker mode than its sidecar promises or the policy demands.
+    LockWeak = "lock.weak";
+    /// A lock ends later than the policy's maximum allows.
+    LockLong = "lock.long";
+    /// The store does not tell whether objects are locked.
+    LockUnreadable = "lock.unreadable";
+    /// Locks have ended: their objects can be deleted.
+    LockExpired = "lock.expired";
+    /// The store cannot lock at all.
+    LockUnsupported = "lock.unsupported";
+    /// A sidecar names a retention class that is not configured.
+    ClassUnknown = "class.unknown";
+    /// Objects encrypted with a key cannot be read.
+    KeyUnusable = "key.unusable";
+    /// Objects are encrypted with another key than the configured one, or with none of the key service.
+    KeyDiffers = "key.differs";
+    /// A session that is expected, or that Veriff has, is not archived.
+    CoverageSession = "coverage.session";
+    /// An attempt that Veriff has is in no manifest.
+    CoverageAttempt = "coverage.attempt";
+    /// A media item that Veriff has is not archived.
+    CoverageMedia = "coverage.media";
+    /// The status of an attempt went on since it was archived.
+    CoverageStatus = "coverage.status";
+    /// A session could not be asked for, or one of its lists could not be read.
+    CoverageUnasked = "coverage.unasked";
+    /// Sessions that are archived are absent at Veriff now.
+    CoverageAbsent = "coverage.absent";
+    /// Sessions are older than Veriff keeps media: its lists may leave out what it had.
+    CoverageHorizon = "coverage.horizon";
+    /// An entry of a chain is missing.
+    ChainGap = "chain.gap";
+    /// An entry of a chain does not follow the one before, or tells of something else than its key.
+    ChainBroken = "chain.broken";
+    /// A signature is not that of its document, or by a key that was not given.
+    ChainSignature = "chain.signature";
+    /// A run, a chain or the whole archive is not signed.
+    ChainUnsigned = "chain.unsigned";
+    /// No key was given, so no signature was checked.
+    ChainUnchecked = "chain.unchecked";
+    /// An entry that was noted earlier is not there.
+    ChainHead = "chain.head";
+    /// A chain names a run that was entered already.
+    ChainTwice = "chain.twice";
+    /// A run record or a chunk cannot be read, or contradicts its key, its chunks or its chain.
+    RecordInvalid = "record.invalid";
+    /// A run record that no chain names.
+    RecordUnchained = "record.unchained";
+    /// A chunk or a signature that no record names.
+    RecordOrphan = "record.orphan";
+    /// Chunks of a run that has no record yet.
+    RecordOpen = "record.open";
+    /// A proof does not show what it says.
+    ProofInvalid = "proof.invalid";
 }
 
 impl fmt::Display for FindingCode {

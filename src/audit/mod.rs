@@ -3,7 +3,18 @@
 //! Every audit reads and compares, and writes nothing but its findings. A finding names its repair; an audit that could
 //! not look at something says so as an error of its own, never as silence.
 
+pub mod archive;
+pub mod chain;
+pub mod coverage;
+pub mod drive;
+pub mod evidence;
 mod finding;
+pub mod fixity;
+mod lock;
+pub mod reach;
+pub mod retention;
+pub mod scope;
+mod sidecar;
 pub mod state;
 pub mod walk;
 

@@ -63,6 +63,12 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
         Self { path, kind, question, progress: std::marker::PhantomData }
     }
 
+    /// Tells whether anything is kept at all.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Returns how far an audit that was stopped came; nothing if there was none, or it was finished.
     ///
     /// # Errors

@@ -79,8 +79,8 @@ pub(super) fn run(command: &ConfigCommand, global: &GlobalArgs) -> anyhow::Resul
     match command {
         ConfigCommand::Check => {
             let config = global.load_config(None)?;
-            let missing = config.missing_credentials();
-            let missing = missing.iter().map(|problem| format!("{}: {}", problem.key, problem.text));
+            let missing = config.missing_credentials().into_iter().chain(config.missing_signing_key());
+            let missing = missing.map(|problem| format!("{}: {}", problem.key, problem.text));
             let answer = ConfigCheck {
                 schema: CHECK_SCHEMA,
                 valid: true,

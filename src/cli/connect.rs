@@ -12,10 +12,12 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
 use crate::ledger::Ledger;
 use crate::model::RunId;
+use crate::retry::Backoff;
 use crate::source::file::FileSource;
 use crate::source::sqs::{SqsSource, Terms};
 use crate::source::{Checks, QueueSettings, Source, SourceError};
 use crate::store::dir::DirStore;
+use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
 use crate::store::{ObjectBody, Store};
@@ -81,7 +83,7 @@ pub(super) async fn open_file(
     })
 }
 
-fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
+pub(super) fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
     Checks {
         classes: config.retention.classes().keys().cloned().collect(),
         integrations: config.integrations.keys().cloned().collect::<BTreeSet<_>>(),
@@ -98,6 +100,20 @@ pub(super) async fn open_store(settings: &StoreSettings, clock: &Arc<dyn Clock>)
         StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
         StoreSettings::Dir(directory) => Arc::new(DirStore::open(directory, Arc::clone(clock)).await?),
     })
+}
+
+/// Opens the store that is configured, to read from it: nothing is made where nothing is.
+///
+/// # Errors
+/// Fatal: there is none, or it cannot be used as configured.
+pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<RetryingStore> {
+    let inner: Arc<dyn Store> = match config.require_store()? {
+        StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
+        StoreSettings::Dir(directory) => Arc::new(DirStore::to_read(directory, Arc::clone(clock))),
+    };
+    let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
+    store.check().await?;
+    Ok(store)
 }
 
 /// Returns how to speak to the bucket of a list: as to the store's, where that is one.

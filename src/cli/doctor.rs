@@ -435,7 +435,7 @@ impl Doctor {
         let repair = match &error {
             LedgerError::Url(_) => "correct ledger.url",
             LedgerError::Schema(_) => "see docs/runbook.md under ledger.schema",
-            LedgerError::Unavailable { .. } | LedgerError::Damaged(_) => {
+            LedgerError::Unavailable { .. } | LedgerError::Damaged(_) | LedgerError::RunClosed(_) => {
                 "check ledger.url, and the file or the server it names; see docs/runbook.md under ledger.unavailable"
             }
         };

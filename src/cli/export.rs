@@ -1,14 +1,167 @@
-//! `export`.
+//! `export`: the evidence of sessions as a BagIt bag.
 
-use clap::Args;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::GlobalArgs;
+use anyhow::Context as _;
+use clap::{ArgGroup, Args};
+
+use super::connect::{open_file, open_store_to_read};
+use super::output::{Answer, print};
+use super::source::{FormatArg, FormatArgs};
+use super::{GlobalArgs, StoreArgs, signals};
+use crate::actor::actor;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Environment, StoreSettings};
 use crate::error::Exit;
+use crate::export::{Asked, Exported, Form, Request, export};
+use crate::keep::Keeper;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::store::policy::demand;
+use crate::summary::Stopped;
+
+/// The longest reason, in characters.
+const MAX_TEXT_LENGTH: usize = 2000;
+
+const AFTER_HELP: &str = "\
+Before anything is read, an event that says who exports what and why is written into the archive under its lock; without
+the right to write below events/ there is no export. Needs neither Veriff nor the ledger.
+
+Exit codes:
+    0  all that was asked for is in the bag
+    3  the bag is there; some sessions are not archived, or Veriff did not have them
+    4  the bag is there; something that a manifest names is missing, changed or covered
+    5  the store did not answer, or there is no space; there is no bag
+   77  the store refuses, also to take the event; there is no bag
+
+Examples:
+  veriff-archive export --session 0d2f4c1e-6b7a-4f3c-9d8e-1a2b3c4d5e6f --reason \"docket 12/2026\" --to docket-12.zip
+  veriff-archive export --sessions ids.txt --reason \"audit of 2026\" --to /media/auditor/bag";
 
 /// Export the evidence of sessions as a BagIt bag
 #[derive(Debug, Args)]
-pub(super) struct ExportArgs {}
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("which").required(true).args(["session", "sessions"]))]
+pub(super) struct ExportArgs {
+    /// A session; may be given several times
+    #[arg(long, value_name = "ID")]
+    session: Vec<String>,
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Session ids or records: a file, - for standard input, or s3://bucket/key; of a record only the id counts"
+    )]
+    sessions: Option<String>,
+    /// Form of the records [default: detected]
+    #[arg(long, value_name = "FORMAT", requires = "sessions")]
+    format: Option<FormatArg>,
+    /// Why; stands in the event and in the bag, and in no log
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who asked for it; stands beside the reason
+    #[arg(long, value_name = "TEXT")]
+    requested_by: Option<String>,
+    /// What the bag names as its Source-Organization
+    #[arg(long, value_name = "TEXT")]
+    organization: Option<String>,
+    /// The bag; nothing stands there yet. A name that ends in .zip makes a zip
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+    /// Make a zip, whatever the name ends in
+    #[arg(long)]
+    zip: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
 
-pub(super) async fn run(_args: &ExportArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+impl Answer for Exported {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let counts = &self.sessions;
+        writeln!(out, "bag        {} ({})", self.bag.display(), self.form.as_str())?;
+        writeln!(out, "event      {}", self.event_key)?;
+        writeln!(
+            out,
+            "sessions   {} asked for: {} whole, {} damaged, {} expired, {} absent upstream, {} not archived",
+            counts.asked, counts.whole, counts.damaged, counts.expired, counts.absent, counts.unarchived
+        )?;
+        if counts.invalid + counts.repeated > 0 {
+            writeln!(out, "input      {} records name no session, {} one again", counts.invalid, counts.repeated)?;
+        }
+        writeln!(out, "evidence   {} objects, {} bytes, {} proofs", self.objects, self.bytes, self.proofs)?;
+        writeln!(out, "problems   {} errors, {} warnings", self.problems.error, self.problems.warn)?;
+        for problem in &self.first_problems {
+            let key = problem.key.as_ref().map(ToString::to_string);
+            let about = key.or_else(|| problem.session_id.as_ref().map(|id| format!("session {id}")));
+            writeln!(out, "  {:<20} {}", problem.code, about.unwrap_or_default())?;
+        }
+        writeln!(out, "next       {}", self.next)
+    }
+}
+
+pub(super) async fn run(args: &ExportArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    if let Some(wrong) = wrong_text(args) {
+        eprintln!("error: {wrong}");
+        return Ok(Exit::Usage);
+    }
+    let stop = Stop::default();
+    signals::listen(stop.clone()).context("cannot listen for signals")?;
+    let config = global.load_config(args.store.store.as_deref())?;
+    let exported = tokio::select! {
+        exported = Box::pin(exported(args, &config)) => exported?,
+        // Dropped on the way, an export leaves no bag.
+        stopped = stop.requested() => return Ok(match stopped {
+            Stopped::Terminated => Exit::Terminated,
+            _ => Exit::Interrupted,
+        }),
+    };
+    print(&exported, global.format())?;
+    Ok(exported.exit())
+}
+
+/// Says what is wrong with a text that is given, without repeating it.
+fn wrong_text(args: &ExportArgs) -> Option<String> {
+    let texts = [("--reason", Some(&args.reason)), ("--requested-by", args.requested_by.as_ref())];
+    let texts = texts.into_iter().chain([("--organization", args.organization.as_ref())]);
+    texts.filter_map(|(name, text)| text.map(|text| (name, text))).find_map(|(name, text)| {
+        if text.trim().is_empty() {
+            Some(format!("{name} is empty"))
+        } else if text.chars().count() > MAX_TEXT_LENGTH {
+            Some(format!("{name} is longer than {MAX_TEXT_LENGTH} characters"))
+        } else {
+            None
+        }
+    })
+}
+
+async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = config.require_store()?;
+    let asked = match &args.sessions {
+        Some(sessions) => {
+            let format = FormatArgs { format: args.format, only: None };
+            Asked::of_source(open_file(sessions, &format, config, &clock).await?).await?
+        }
+        None => Asked::of_ids(&args.session).await?,
+    };
+    let store = open_store_to_read(config, &clock).await?;
+    // The event must be kept as the policy says.
+    demand(&store.check().await?, config.retention.demands_locks() && settings.url().can_lock())?;
+    let kms_key_id = match settings {
+        StoreSettings::S3(settings) => settings.kms_key_id.clone(),
+        StoreSettings::Dir(_) => None,
+    };
+    let keeper = Keeper::new(Arc::new(store), config.retention.clone(), kms_key_id);
+    let environment = Environment::of_process();
+    let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
+    let request = Request {
+        place: args.to.clone(),
+        form: if is_zip { Form::Zip } else { Form::Directory },
+        actor: actor(environment.get("USER").or_else(|| environment.get("LOGNAME"))),
+        store_principal: None,
+        requested_by: args.requested_by.clone(),
+        reason: args.reason.clone(),
+        organization: args.organization.clone(),
+    };
+    Ok(export(&keeper, asked, request).await?)
 }

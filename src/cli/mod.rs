@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod progress;
 mod prove;
+mod recording;
 mod report;
 mod run;
 mod schema;
@@ -34,10 +35,14 @@ pub use output::OutputFormat;
 pub use run::{ProgressArg, RunArgs};
 pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
+use crate::audit::drive::AuditError;
+use crate::audit::state::StateError;
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
+use crate::export::ExportError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
+use crate::record::SigningError;
 use crate::report::{AuditFileError, PageError};
 use crate::results::ResultsError;
 use crate::source::SourceError;
@@ -148,8 +153,24 @@ impl GlobalArgs {
     /// # Errors
     /// Fatal (configuration): everything that is wrong with it.
     pub fn load_config(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
+        self.load_by(Config::load, store_url)
+    }
+
+    /// The same for a command that only reads the archive, and has no use for a policy of retention.
+    ///
+    /// # Errors
+    /// As [`GlobalArgs::load_config`].
+    pub fn load_config_to_read(&self, store_url: Option<&str>) -> Result<Config, ConfigError> {
+        self.load_by(Config::load_to_read, store_url)
+    }
+
+    fn load_by(
+        &self,
+        load: impl FnOnce(Sources<'_>) -> Result<Config, ConfigError>,
+        store_url: Option<&str>,
+    ) -> Result<Config, ConfigError> {
         let environment = Environment::of_process();
-        let config = Config::load(Sources {
+        let config = load(Sources {
             // An orchestrator may set the variable to nothing.
             file: self.config.as_deref().filter(|path| !path.as_os_str().is_empty()),
             environment: &environment,
@@ -217,7 +238,7 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
         Command::Backlog(command) => backlog::run(&command, global).await,
         Command::Audit(command) => audit::run(&command, global).await,
         Command::Prove(args) => prove::run(&args, global).await,
-        Command::Keygen(args) => keygen::run(&args, global).await,
+        Command::Keygen(args) => keygen::run(&args, global),
         Command::Report(args) => report::run(&args, global).await,
         Command::Export(args) => export::run(&args, global).await,
         Command::Doctor(args) => doctor::run(&args, global).await,
@@ -238,6 +259,14 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ConfigError>() {
         return Some(Exit::of_fatal(error.code()));
     }
+    if let Some(error) = cause.downcast_ref::<AuditError>() {
+        return Some(match error {
+            // Another file than was meant.
+            AuditError::State(StateError::Foreign { .. }) => Exit::Usage,
+            AuditError::Veriff(error) if error.code().is_retryable() => Exit::TryLater,
+            error => Exit::of_fatal(error.code()),
+        });
+    }
     if let Some(error) = cause.downcast_ref::<ListenError>() {
         return Some(Exit::of_fatal(error.code()));
     }
@@ -249,6 +278,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<IdentityError>() {
         return Some(Exit::of_fatal(error.code()));
+    }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return Some(error.exit());
+    }
+    if cause.is::<SigningError>() {
+        return Some(Exit::Config);
     }
     if let Some(error) = cause.downcast_ref::<AuditFileError>() {
         // A path that names nothing, or something else, is a slip of the hand.

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Holder, open_file, open_leased, open_store};
 use super::output::print;
 use super::progress::{self, Shown};
-use super::signals;
 use super::source::SourceArgs;
 use super::summary::{next, summarise};
 use super::{GlobalArgs, StoreArgs};
-use crate::archive::{Archiver, Integration};
+use super::{recording, signals};
+use crate::archive::{Archiver, CurrentRun, Integration};
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreSettings, parse_duration, parse_size};
@@ -25,9 +25,10 @@ use crate::error::Exit;
 use crate::fetch::Habits;
 use crate::identity::Identity;
 use crate::keep::Keeper;
-use crate::ledger::{self, Ledger, Overview, RunFinish, RunStart};
+use crate::ledger::{self, Ledger, Overview, RunFinish};
 use crate::metrics::Meter;
 use crate::model::RunId;
+use crate::model::signature::SigningKey;
 use crate::results::ResultsFile;
 use crate::retry::Backoff;
 use crate::source::Source;
@@ -164,10 +165,10 @@ async fn archive(
         prepared = Box::pin(prepare(args, config, watched, &stop)) => prepared?,
         stopped = stop.requested() => return Ok(exit_of(&Tally::default(), Some(stopped), false, HorizonSummary::default(), 0)),
     };
-    let (mut worker, source) = prepared;
+    let Prepared { mut worker, source, signer } = prepared;
     let started_at = watched.started_at;
     if !args.dry_run {
-        write_start(&worker, &*source, started_at, config).await?;
+        recording::begin(&mut worker, &*source, config, signer, started_at).await?;
     }
     let shown = Shown::of(&worker, args.source.sessions.as_deref());
     let progress = progress::show(args.progress, shown);
@@ -184,7 +185,8 @@ async fn archive(
     let horizon = horizon(overview.as_ref(), worker.clock.now());
     let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
     let exit = exit_of(&worker.tally, worker.stopped, is_any_stopped, horizon, args.limit_exit_code);
-    let summary = summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed));
+    let run_record = recording::end(&mut worker, &tally, exit).await;
+    let summary = Summary { run_record, ..summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed)) };
     if !args.dry_run {
         write_end(&worker, &summary).await;
     }
@@ -193,15 +195,18 @@ async fn archive(
     Ok(exit)
 }
 
+/// Everything a run needs.
+struct Prepared {
+    worker: Worker,
+    source: Box<dyn Source>,
+    signer: Option<SigningKey>,
+}
+
 /// Opens everything a run needs, in the order in which a mistake is cheapest to find; writes nothing.
-async fn prepare(
-    args: &RunArgs,
-    config: &Config,
-    watched: &Watched,
-    stop: &Stop,
-) -> anyhow::Result<(Worker, Box<dyn Source>)> {
+async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop) -> anyhow::Result<Prepared> {
     let Watched { clock, meter, .. } = watched;
     let settings = config.require_store()?;
+    let signer = config.signing.load().await?;
     let integrations = connect(config, args, clock, meter).await?;
     let file = match &args.source.sessions {
         Some(sessions) => Some(open_file(sessions, &args.source.format, config, clock).await?),
@@ -224,7 +229,7 @@ async fn prepare(
         budget: Budget::of_memory(config.limits.memory_bytes),
         max_media_size_bytes: config.limits.max_media_size_bytes,
         meter: Arc::clone(meter),
-        run_id: watched.run_id.clone(),
+        run: CurrentRun::new(watched.run_id.clone()),
         abandon: CancellationToken::new(),
     };
     let results = match &args.results {
@@ -237,6 +242,7 @@ async fn prepare(
         desks: integrations.into_iter().map(desk).collect(),
         default_integration: args.source.integration.clone(),
         ledger,
+        recording: None,
         results,
         limits: limits(args, config),
         skip_settled: args.source.skip_settled,
@@ -250,24 +256,7 @@ async fn prepare(
         source_keeps: false,
         stopped: None,
     };
-    Ok((worker, source))
-}
-
-/// Writes down that the run began.
-async fn write_start(
-    worker: &Worker,
-    source: &dyn Source,
-    started_at: Timestamp,
-    config: &Config,
-) -> anyhow::Result<()> {
-    let start = RunStart {
-        run_id: worker.archiver.run_id.clone(),
-        started_at,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        source_kind: source.tally().kind.to_owned(),
-        store_url: config.require_store()?.url().to_string(),
-    };
-    Ok(worker.ledger.start_run(&start).await?)
+    Ok(Prepared { worker, source, signer })
 }
 
 /// Writes down how the run ended; the summary tells it in any case.

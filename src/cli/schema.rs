@@ -10,16 +10,21 @@ use super::GlobalArgs;
 use super::backlog::{BacklogAccept, BacklogAdd, BacklogList, BacklogRetry};
 use super::config::{ConfigCheck, ConfigShow};
 use super::doctor::Doctor;
+use super::keygen::Keygen;
 use super::ledger::LedgerMigrate;
 use super::output::{Answer, print, print_with};
 use super::plan::Plan;
+use super::prove::ProveCheck;
 use super::status::Status;
 use crate::audit::{AuditSummary, Finding};
 use crate::config::config_schema;
 use crate::error::Exit;
+use crate::export::Exported;
+use crate::model::event::Event;
 use crate::model::manifest::{ArchiveDocument, Manifest};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
+use crate::prove::Proof;
 use crate::report::Report;
 use crate::results::ResultLine;
 use crate::summary::Summary;
@@ -35,8 +40,12 @@ const SCHEMAS: &[Published] = &[
     ("run", "the record of a run, run.json", || schema_for!(RunRecord)),
     ("run-line", "a line of a run record's chunks", || schema_for!(RunLine)),
     ("chain", "an entry of a chain of run records", || schema_for!(ChainEntry)),
+    ("event", "what people did with the archive, such as an export", || schema_for!(Event)),
     ("finding", "a line of an audit", || schema_for!(Finding)),
     ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
+    ("keygen", "the answer of keygen", || schema_for!(Keygen)),
+    ("prove", "the answer of prove, a proof", || schema_for!(Proof)),
+    ("prove-check", "the answer of prove --check", || schema_for!(ProveCheck)),
     ("report", "the answer of report", || schema_for!(Report)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
     ("summary", "the answer of run", || schema_for!(Summary)),
@@ -48,6 +57,7 @@ const SCHEMAS: &[Published] = &[
     ("backlog-accept", "the answer of backlog accept", || schema_for!(BacklogAccept)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),
     ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
+    ("export", "the answer of export", || schema_for!(Exported)),
     ("config", "the configuration file", config_schema),
     ("config-check", "the answer of config check", || schema_for!(ConfigCheck)),
     ("config-show", "the answer of config show", || schema_for!(ConfigShow)),

@@ -29,7 +29,7 @@ pub(super) fn summarise(
         .collect();
     Summary {
         schema: SUMMARY_SCHEMA,
-        run_id: worker.archiver.run_id.clone(),
+        run_id: worker.archiver.run.id(),
         dry_run: worker.dry_run,
         started_at,
         finished_at: worker.clock.now(),
@@ -49,6 +49,7 @@ pub(super) fn summarise(
             bytes_received: worker.meter.bytes_received.get(),
         },
         horizon,
+        run_record: None,
         next,
     }
 }
@@ -128,6 +129,14 @@ impl Answer for Summary {
         }
         if let Some(stopped) = &self.stopped {
             writeln!(out, "  stopped early: {stopped}")?;
+        }
+        if let Some(record) = &self.run_record {
+            let signed = if record.signed { "signed" } else { "unsigned" };
+            writeln!(
+                out,
+                "  run record {}, {signed}, entry {} of chain {}",
+                record.key, record.chain_number, record.group
+            )?;
         }
         writeln!(out, "  exit code {}", self.exit_code)?;
         writeln!(out, "next: {}", self.next)

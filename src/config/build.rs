@@ -10,8 +10,8 @@ use url::Url;
 
 use super::env::Environment;
 use super::file::{
-    RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawStore, RawTelemetry, RawWhen, Reader, SecretText,
-    Section as _,
+    RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawSigning, RawStore, RawTelemetry, RawWhen, Reader,
+    SecretText, Section as _, is_name,
 };
 use super::origin::{Layers, Origin};
 use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::ledger::LedgerUrl;
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
+use crate::record::{DEFAULT_GROUP, SigningSettings};
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};
@@ -51,11 +52,13 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
     let queue = builder.queue(raw.queue.unwrap_or_default());
     let limits = builder.limits(&raw.limits.unwrap_or_default());
     let telemetry = builder.telemetry(raw.telemetry.unwrap_or_default());
+    let signing = builder.signing(raw.signing.unwrap_or_default());
     if !builder.reader.problems.is_empty() {
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
     let (warnings, shown) = (builder.warnings, builder.shown);
-    Ok(Config { integrations, store, retention, ledger_url, queue, limits, telemetry, warnings, shown })
+    let actor = environment.actor();
+    Ok(Config { integrations, store, retention, ledger_url, queue, limits, telemetry, signing, actor, warnings, shown })
 }
 
 struct Builder<'a> {
@@ -190,6 +193,10 @@ impl Builder<'_> {
                 return None;
             }
         };
+        Some(self.secret_source(key, text, &origin))
+    }
+
+    fn secret_source(&mut self, key: String, text: SecretText, origin: &Origin) -> SecretSource {
         let source = match text {
             SecretText::File(path) => SecretSource::File(path),
             SecretText::Command(command) => SecretSource::Command(command),
@@ -199,8 +206,29 @@ impl Builder<'_> {
             },
         };
         let is_missing = matches!(source, SecretSource::Missing(_));
-        self.show_from(key, (!is_missing).then_some(REDACTED), &origin);
-        Some(source)
+        self.show_from(key, (!is_missing).then_some(REDACTED), origin);
+        source
+    }
+
+    fn signing(&mut self, raw: RawSigning) -> SigningSettings {
+        const KEY: &str = "signing.private_key";
+        const GROUP: &str = "signing.group";
+        let private_key = match raw.private_key {
+            Some(text) => {
+                let origin = self.layers.origin(KEY);
+                Some(self.secret_source(KEY.to_owned(), text, &origin))
+            }
+            None => {
+                self.show(KEY, Value::Null);
+                None
+            }
+        };
+        let group = raw.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned());
+        if !is_name(&group) {
+            self.report(GROUP, "a group has 1 to 64 characters of A-Z a-z 0-9 _ -");
+        }
+        self.show(GROUP, group.as_str());
+        SigningSettings { private_key, group }
     }
 
     fn store(&mut self, raw: RawStore) -> Option<StoreSettings> {

@@ -49,6 +49,8 @@ sections! {
         section limits: RawLimits,
         /// Where the numbers of a run go.
         section telemetry: RawTelemetry,
+        /// How run records are signed.
+        section signing: RawSigning,
     }
 
     /// One Veriff integration.
@@ -188,6 +190,14 @@ sections! {
         /// The address and port where Prometheus finds them.
         value prometheus_listen: String,
     }
+
+    /// How run records are signed.
+    RawSigning {
+        /// Where the private key is kept: Ed25519, PKCS #8 PEM. Without one, runs are unsigned and say so.
+        value private_key: SecretText,
+        /// The chain this worker adds to.
+        value group: String,
+    }
 }
 
 pub(super) trait Section: Sized {
@@ -285,7 +295,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 

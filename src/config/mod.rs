@@ -25,6 +25,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::error::Code;
 use crate::ledger::LedgerUrl;
 use crate::model::retention::RetentionPolicy;
+use crate::record::SigningSettings;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, StoreUrl};
@@ -60,6 +61,10 @@ pub struct Config {
     pub limits: Limits,
     /// Where the numbers of a run go.
     pub telemetry: TelemetrySettings,
+    /// How run records are signed.
+    pub signing: SigningSettings,
+    /// Who runs this, as the host says: `user@host`, or the pod.
+    pub actor: String,
     /// What is allowed, and worth a second look.
     pub warnings: Vec<String>,
     shown: Vec<ShownValue>,
@@ -199,9 +204,24 @@ impl ConfigError {
         Code::ConfigInvalid
     }
 
-    fn missing(key: &str, text: impl Into<String>) -> Self {
+    pub(crate) fn missing(key: &str, text: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem { key: key.to_owned(), text: text.into(), origin: Origin::Default }])
     }
+}
+
+/// Lays file, environment and flags over one another.
+fn lay(sources: Sources<'_>) -> Result<origin::Layers, ConfigError> {
+    let table = match sources.file {
+        Some(path) => read_file(path)?,
+        None => Table::new(),
+    };
+    let mut layers = origin::Layers::of_file(table, sources.file.map(Path::to_path_buf));
+    layers.lay_environment(sources.environment);
+    if let Some(url) = sources.store_url {
+        let path = ["store".to_owned(), "url".to_owned()];
+        layers.set(&path, Value::String(url.to_owned()), Origin::Flag("--store"));
+    }
+    Ok(layers)
 }
 
 impl Config {
@@ -210,15 +230,18 @@ impl Config {
     /// # Errors
     /// Fatal (configuration): all that is wrong, at once.
     pub fn load(sources: Sources<'_>) -> Result<Self, ConfigError> {
-        let table = match sources.file {
-            Some(path) => read_file(path)?,
-            None => Table::new(),
-        };
-        let mut layers = origin::Layers::of_file(table, sources.file.map(Path::to_path_buf));
-        layers.lay_environment(sources.environment);
-        if let Some(url) = sources.store_url {
-            let path = ["store".to_owned(), "url".to_owned()];
-            layers.set(&path, Value::String(url.to_owned()), Origin::Flag("--store"));
+        build::build(&lay(sources)?, sources.environment)
+    }
+
+    /// The same for a command that only reads: a bucket without a policy of retention is taken as it is.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_to_read(sources: Sources<'_>) -> Result<Self, ConfigError> {
+        let mut layers = lay(sources)?;
+        if !layers.table.contains_key("retention") {
+            let path = ["retention".to_owned(), "mode".to_owned()];
+            layers.set(&path, Value::String("none".to_owned()), Origin::Default);
         }
         build::build(&layers, sources.environment)
     }
@@ -303,6 +326,21 @@ impl Config {
                 _ => None,
             })
             .collect()
+    }
+}
+
+impl Config {
+    /// Returns what a run would miss that is to be signed.
+    #[must_use]
+    pub fn missing_signing_key(&self) -> Option<Problem> {
+        match &self.signing.private_key {
+            Some(SecretSource::Missing(variable)) => Some(Problem {
+                key: "signing.private_key".to_owned(),
+                text: format!("the environment variable {variable} is not set"),
+                origin: Origin::Default,
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod location;
 mod overview;
 mod postgres;
 mod rows;
+mod runs;
 mod schema;
 pub mod scratch;
 mod sqlite;
@@ -27,6 +28,7 @@ pub use backlog::{
 };
 pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
+pub use runs::{ChainHead, ChunkEntry, ClosedRecord, LineEntry, RecordRow, RecordState, SignedText, WaitingLine};
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
 pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
@@ -40,6 +42,7 @@ use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
+use crate::model::run::ChunkRef;
 pub use crate::model::run::RunCounts;
 use crate::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
 
@@ -70,13 +73,15 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::adopt_archive`].
     async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError>;
 
-    /// Takes the end of one visit to a session, in one transaction, and returns the state that now stands.
+    /// Takes the end of one visit to a session, in one transaction, and returns the state that now stands. A line of the
+    /// entry is taken with it, once.
     ///
     /// May be repeated, and by several workers at once: what is known from a later manifest never goes back, see
     /// [`Standing::after`].
     ///
     /// # Errors
-    /// As [`Ledger::adopt_archive`]; then nothing of the entry was taken, or all of it.
+    /// As [`Ledger::adopt_archive`]; then nothing of the entry was taken, or all of it. [`LedgerError::RunClosed`]: the
+    /// entry has a line and the run's record is no longer open; nothing was taken, and it may be committed under another.
     async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError>;
 
     /// Returns what is known of a session.
@@ -168,6 +173,93 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Ledger::archive_id`].
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError>;
+
+    /// Renews the heartbeat of a run; false if its record is no longer open.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError>;
+
+    /// Returns what is known of a run's record.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError>;
+
+    /// Returns lines of a run that wait for their chunk, in order: at most `limit` of those behind a number.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError>;
+
+    /// Notes a chunk that stands in the store and drops the lines it holds, in one transaction; false if somebody else
+    /// writes the record by now, or has noted this chunk.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError>;
+
+    /// Returns the chunks of a run, in order.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError>;
+
+    /// Claims the closing of a run's record: a run that of its own, anyone that of a run without a heartbeat, or without a
+    /// step of whoever claimed it, since `lapsed_before`. Returns whether `by` has it now. No two have it at once.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn claim_closing(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        at: Timestamp,
+        lapsed_before: Timestamp,
+    ) -> Result<bool, LedgerError>;
+
+    /// Lists runs whose record anyone may close, see [`Ledger::claim_closing`].
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError>;
+
+    /// Writes a run's record down before it goes into the store, and returns the one that was written down first; nothing
+    /// if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn note_document(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        document: &SignedText,
+    ) -> Result<Option<SignedText>, LedgerError>;
+
+    /// Writes down, before the first attempt, the lowest number of the chain that may hold a run's record, and returns the
+    /// one that was written down first; nothing if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError>;
+
+    /// Notes that a run's record stands in the store; false if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError>;
+
+    /// Gives up the record of a run that wrote nothing into the store, with the lines that wait for it.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError>;
+
+    /// Returns the highest entry of a chain that the ledger knows.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError>;
 
     /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
     /// safe.
@@ -290,6 +382,17 @@ pub struct SessionEntry {
     /// The session may still change: it goes into the backlog, or back into it, to come again at this time. Ends the lease
     /// that whoever commits may have on it.
     pub look_again_at: Option<Timestamp>,
+    /// Who holds its lease, if that is not this run but the one its process began as.
+    pub holder: Option<RunId>,
+    /// What the run's record says of it; nothing if the run keeps no record.
+    pub line: Option<LineEntry>,
+}
+
+impl SessionEntry {
+    /// Returns who may hold the session's lease.
+    fn holder(&self) -> &RunId {
+        self.holder.as_ref().unwrap_or(&self.run_id)
+    }
 }
 
 /// Where a manifest stands.
@@ -376,6 +479,8 @@ pub struct RunStart {
     pub source_kind: String,
     /// Where it archives to; a store URL holds no secret.
     pub store_url: String,
+    /// What its record will say of it that only the run knows, as JSON. With one its record is open; without, it has none.
+    pub draft: Option<String>,
 }
 
 /// A run that ended.
@@ -427,6 +532,9 @@ pub enum LedgerError {
     /// The schema is older or newer than this program.
     #[error("{0}")]
     Schema(String),
+    /// Somebody took this run for dead and closed its record.
+    #[error("the record of run {0} was closed by another run, which took this one for dead")]
+    RunClosed(RunId),
 }
 
 impl LedgerError {
@@ -437,6 +545,7 @@ impl LedgerError {
             Self::Url(_) => Code::ConfigInvalid,
             Self::Unavailable { .. } | Self::Damaged(_) => Code::LedgerUnavailable,
             Self::Schema(_) => Code::LedgerSchema,
+            Self::RunClosed(_) => Code::RunClosed,
         }
     }
 }

@@ -8,12 +8,14 @@ use sqlx::sqlite::SqliteRow;
 
 use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
+use super::runs::{ChainHead, ClosedRecord, RecordRow, RecordState, SignedText, WaitingLine};
 use super::volume::{DayGroup, DeadlineGroup, MediaDayGroup};
 use super::{AuditRow, LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
+use crate::model::run::ChunkRef;
 use crate::model::{MediaKind, RunId, SessionId};
 
 /// A row of an engine: the four kinds of values that the schema has, by the name of their column.
@@ -128,6 +130,15 @@ impl<'r> Columns<'r> {
         Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_unix_millis))
     }
 
+    fn digest(&self, column: &'static str) -> Result<Sha256Digest, LedgerError> {
+        self.digest_if_known(column)?.ok_or(LedgerError::Damaged(column))
+    }
+
+    fn digest_if_known(&self, column: &'static str) -> Result<Option<Sha256Digest>, LedgerError> {
+        let Some(bytes) = self.0.bytes(column).map_err(|_| LedgerError::Damaged(column))? else { return Ok(None) };
+        Sha256Digest::from_hex(&hex::encode(bytes)).map(Some).ok_or(LedgerError::Damaged(column))
+    }
+
     fn run_id(&self) -> Result<RunId, LedgerError> {
         RunId::parse(self.get("run_id")?).map_err(|_| LedgerError::Damaged("run_id"))
     }
@@ -167,8 +178,7 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
             key: ObjectKey::from_store(key),
             version_id: columns.get("manifest_version_id")?,
             sequence: columns.get("manifest_sequence")?,
-            sha256: Sha256Digest::from_hex(&hex::encode(columns.get::<&[u8]>("manifest_sha256")?))
-                .ok_or(LedgerError::Damaged("manifest_sha256"))?,
+            sha256: columns.digest("manifest_sha256")?,
         }),
         None => None,
     };
@@ -228,6 +238,56 @@ pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
             bytes: columns.count("bytes")?,
         },
     })
+}
+
+pub(super) fn record_row_of(columns: &Columns<'_>) -> Result<RecordRow, LedgerError> {
+    let document = columns.get::<Option<String>>("record_json")?;
+    let signature = columns.get("record_signature")?;
+    let closed = match (columns.get::<Option<String>>("record_key")?, columns.get::<Option<u32>>("chain_number")?) {
+        (Some(key), Some(number)) => Some(ClosedRecord {
+            key: ObjectKey::from_store(key),
+            sha256: columns.digest("record_sha256")?,
+            group: columns.get("chain_group")?,
+            number,
+            entry_sha256: columns.digest("chain_sha256")?,
+        }),
+        _ => None,
+    };
+    Ok(RecordRow {
+        run_id: columns.run_id()?,
+        started_at: columns.time("started_at")?,
+        version: columns.get("version")?,
+        source_kind: columns.get("source_kind")?,
+        state: RecordState::parse(columns.get("record_state")?).ok_or(LedgerError::Damaged("record_state"))?,
+        draft: columns.get("record_draft")?,
+        sums: columns.get("record_sums")?,
+        lines: columns.count("record_lines")?,
+        chunks: columns.get("record_chunks")?,
+        document: document.map(|text| SignedText { text, signature }),
+        chain_from: columns.get("chain_from")?,
+        closed,
+    })
+}
+
+pub(super) fn waiting_line_of(columns: &Columns<'_>) -> Result<WaitingLine, LedgerError> {
+    Ok(WaitingLine { text: columns.get("line")?, media: columns.count("media")?, bytes: columns.count("bytes")? })
+}
+
+pub(super) fn chunk_of(columns: &Columns<'_>) -> Result<ChunkRef, LedgerError> {
+    Ok(ChunkRef {
+        key: ObjectKey::from_store(columns.get::<String>("key")?),
+        sha256: columns.digest("sha256")?,
+        sessions: columns.count("sessions")?,
+        items: columns.count("items")?,
+    })
+}
+
+pub(super) fn chain_head_of(columns: &Columns<'_>) -> Result<ChainHead, LedgerError> {
+    Ok(ChainHead { number: columns.get("chain_number")?, sha256: columns.digest("chain_sha256")? })
+}
+
+pub(super) fn run_id_of(columns: &Columns<'_>) -> Result<RunId, LedgerError> {
+    columns.run_id()
 }
 
 pub(super) fn audit_of(columns: &Columns<'_>) -> Result<AuditRow, LedgerError> {

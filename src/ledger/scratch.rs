@@ -43,6 +43,8 @@ const UNFINISHED: &str = "
     SELECT first, text FROM chosen INDEXED BY chosen_in_order CROSS JOIN lines ON position = last
     WHERE first > ?1 ORDER BY first LIMIT ?2";
 
+const NAMES: &str = "SELECT DISTINCT name FROM lines INDEXED BY lines_by_name WHERE name > ?1 ORDER BY name LIMIT ?2";
+
 /// Lines set aside, the last of each name.
 #[derive(Debug)]
 pub struct Scratch {
@@ -141,6 +143,16 @@ impl FilledScratch {
             })
             .collect()
     }
+
+    /// Returns names, each once and in order, at most `limit` of those behind a name; an empty one is before all.
+    ///
+    /// # Errors
+    /// As [`FilledScratch::unfinished`].
+    pub async fn names(&mut self, after: &str, limit: u32) -> Result<Vec<String>, LedgerError> {
+        let rows = sqlx::query(NAMES).bind(after).bind(limit).fetch_all(&mut self.connection).await;
+        let rows = rows.map_err(unavailable("read lines set aside"))?;
+        rows.iter().map(|row| row.try_get(0).map_err(|_| LedgerError::Damaged("name"))).collect()
+    }
 }
 
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), LedgerError> {
@@ -174,5 +186,17 @@ mod tests {
         assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), expected);
         assert_eq!(found[0].1, "first \"1\"\n\u{0}");
         assert_eq!(found[1], (4, "again".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn names_come_once_each_and_in_order() {
+        let mut scratch = Scratch::create().await.unwrap();
+        for (at, name) in (0..).zip(["b", "a", "b", "A", "c"]) {
+            scratch.put(name.to_owned(), at, String::new(), false).await.unwrap();
+        }
+        let mut filled = scratch.filled().await.unwrap();
+        assert_eq!(filled.names("", 3).await.unwrap(), ["A", "a", "b"]);
+        assert_eq!(filled.names("b", 3).await.unwrap(), ["c"]);
+        assert!(filled.names("c", 3).await.unwrap().is_empty());
     }
 }

@@ -137,6 +137,12 @@ pub struct ConflictItem {
     pub version_id: Option<String>,
     /// Their digest.
     pub sha256: Sha256Digest,
+    /// The digest of their sidecar; manifests of the first version do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar_sha256: Option<Sha256Digest>,
+    /// That sidecar's version, on a versioned store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar_version_id: Option<String>,
 }
 
 /// One answer of Veriff, byte for byte.
@@ -192,6 +198,16 @@ impl Listing {
             sha256: Sha256Digest::of(body),
             body: text.map(str::to_owned),
             body_base64: text.is_none().then(|| BASE64.encode(body)),
+        }
+    }
+
+    /// Hashes the body that is kept; nothing if none is, or it cannot be read.
+    #[must_use]
+    pub fn digest(&self) -> Option<Sha256Digest> {
+        match (&self.body, &self.body_base64) {
+            (Some(body), _) => Some(Sha256Digest::of(body.as_bytes())),
+            (None, Some(body)) => BASE64.decode(body).ok().map(|body| Sha256Digest::of(&body)),
+            (None, None) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! that stand in the store have a file each. Nothing here knows where bytes come from or go to.
 
 pub mod digest;
+pub mod event;
 pub mod key;
 pub mod manifest;
 pub mod merkle;
@@ -142,6 +143,10 @@ id!(
     RunId, "run id", |_: &str| Ok::<(), IdError>(())
 );
 id!(
+    /// The id of an event, a UUID v7: it sorts by time.
+    EventId, "event id", |_: &str| Ok::<(), IdError>(())
+);
+id!(
     /// The id of an archive, made once and written into `archive.json`.
     ArchiveId, "archive id", |_: &str| Ok::<(), IdError>(())
 );
@@ -164,11 +169,23 @@ impl RunId {
     /// Makes a new id that sorts by the given time.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        let seconds = u64::try_from(now.unix_seconds()).unwrap_or(0);
-        let nanos = u32::try_from(now.unix_millis().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
-        let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
-        Self(uuid::Uuid::new_v7(time).to_string())
+        Self(sorted_by(now).to_string())
     }
+}
+
+impl EventId {
+    /// Makes a new id that sorts by the given time.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self(sorted_by(now).to_string())
+    }
+}
+
+/// Makes a UUID v7.
+fn sorted_by(now: Timestamp) -> uuid::Uuid {
+    let seconds = u64::try_from(now.unix_seconds()).unwrap_or(0);
+    let nanos = u32::try_from(now.unix_millis().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
 }
 
 impl ArchiveId {

@@ -409,6 +409,21 @@ impl Class {
         }
         Ok(Some(Lock { mode: self.mode, retain_until }))
     }
+
+    /// Returns the least lock that an object of this class may have, its period counted from then; whenever it was given.
+    #[must_use]
+    pub fn least(&self, counted_from: Timestamp) -> Option<Lock> {
+        let (mode, period) = (self.mode, self.period?);
+        let retain_until = ceil_to_midnight(period.after(counted_from));
+        (mode != Mode::None).then_some(Lock { mode, retain_until })
+    }
+
+    /// Returns the latest date that a lock of this class may have, if it was given by then.
+    #[must_use]
+    pub fn latest(&self, given_by: Timestamp) -> Option<Timestamp> {
+        let max_period = self.max_period.filter(|_| self.mode != Mode::None)?;
+        Some(lock_date(max_period, given_by, given_by))
+    }
 }
 
 /// Computes the date of a lock: the period by the calendar, up to the next midnight, at least two days from now.

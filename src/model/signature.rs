@@ -8,7 +8,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes,
+};
 use ed25519_dalek::{Signature, Signer as _};
 use secrecy::SecretString;
 
@@ -49,12 +51,14 @@ impl SigningKey {
         ed25519_dalek::SigningKey::from_pkcs8_pem(pem.trim()).map(Self).map_err(|_| KeyError::Private)
     }
 
-    /// Writes the private key.
+    /// Writes the private key, in the first version of PKCS #8: the second, which has the public key in it too, is not read
+    /// by openssl 3.0.
     ///
     /// # Errors
     /// Never in practice: the encoding of 32 bytes cannot fail.
     pub fn to_pem(&self) -> Result<SecretString, KeyError> {
-        let pem = self.0.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyError::Private)?;
+        let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
+        let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyError::Private)?;
         Ok(SecretString::from(pem.as_str().to_owned()))
     }
 

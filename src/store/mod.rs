@@ -37,6 +37,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Returns whom the store takes us for, as far as that is known without asking it; an identifier, never a secret.
+    async fn principal(&self) -> Option<String> {
+        None
+    }
+
     /// Looks at the store before a run and tells what it found; writes nothing.
     ///
     /// # Errors
@@ -61,6 +66,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Store::put`].
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError>;
+
+    /// Asks for the lock of a version and for nothing else. [`Store::head`] shows the lock only to those who have the right
+    /// to see it, and cannot tell a lock that is hidden from none; this can.
+    ///
+    /// # Errors
+    /// As [`Store::put`]. Fatal (denied): the store does not tell us.
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        Ok(self.head(key, version).await?.and_then(|head| head.lock))
+    }
 
     /// Opens the bytes under a key, or `None`. Without a version: the current one.
     ///

@@ -151,6 +151,10 @@ impl Store for RetryingStore {
         self.inner.clock_offsets()
     }
 
+    async fn principal(&self) -> Option<String> {
+        self.inner.principal().await
+    }
+
     async fn check(&self) -> Result<StoreReport, StoreError> {
         tried!(self.pace, self.inner.check())
     }
@@ -166,6 +170,10 @@ impl Store for RetryingStore {
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
         tried!(self.pace, self.inner.head(key, version))
+    }
+
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        tried!(self.pace, self.inner.read_lock(key, version))
     }
 
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {

@@ -7,6 +7,7 @@
 pub mod backlog;
 mod desk;
 mod flight;
+mod recording;
 mod second;
 mod settle;
 
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 pub use self::desk::Desk;
 use self::desk::Held;
 use self::flight::{Finished, Flight, Landing, not_done};
+use self::recording::Beat;
+pub use self::recording::Recording;
 use self::second::SecondTry;
 use crate::archive::{Archiver, Integration};
 use crate::clock::Clock;
@@ -26,6 +29,7 @@ use crate::error::Code;
 use crate::gate::StopReason;
 use crate::ledger::{Ledger, LedgerError, State};
 use crate::metrics::{Board, Meter, SessionMeter};
+use crate::model::RunId;
 use crate::model::record::SessionRecord;
 use crate::model::retention::Mode;
 use crate::results::{Outcome, ResultLine, ResultsFile};
@@ -81,6 +85,8 @@ pub struct Worker {
     pub default_integration: Option<String>,
     /// What was archived is written down here.
     pub ledger: Arc<dyn Ledger>,
+    /// What the run's record is made of; nothing if it keeps none.
+    pub recording: Option<Recording>,
     /// And told here.
     pub results: Option<ResultsFile>,
     /// The limits.
@@ -164,7 +170,7 @@ impl Worker {
             }
             // What a source keeps is with it again, and is only told of.
             let pass = if self.source_keeps { Pass::Telling } else { Pass::Second };
-            let mut second = SecondTry::of(Arc::clone(&self.ledger), self.archiver.run_id.clone());
+            let mut second = SecondTry::of(Arc::clone(&self.ledger), self.runs());
             Box::pin(self.work(&mut second, pass)).await;
             self.settle_held(&mut second).await;
             let rest = deferred.saturating_sub(self.tally.sessions() - before);
@@ -217,6 +223,7 @@ impl Worker {
                 Some(landing) = flight.next(), if !flight.is_empty() => self.landed(landing, source, pass).await,
                 _ = watch.tick() => {
                     self.watch(!flight.is_empty());
+                    self.beat().await;
                     self.renew(source, &mut flight, waiting.as_ref()).await;
                 }
                 received = source.receive(), if has_room => match received {
@@ -346,9 +353,25 @@ impl Worker {
         }
     }
 
+    /// Gives the sign of life that keeps others from closing this run's record.
+    async fn beat(&mut self) {
+        if let Some(recording) = &mut self.recording
+            && recording.beat(&*self.ledger, &*self.clock).await == Beat::Dead
+            && let Err(error) = recording.begin_another(&self.archiver.run, &*self.ledger, &*self.clock).await
+        {
+            // The next commit meets it again.
+            tracing::warn!(error.code = %error.code(), "the run was taken for dead and could not begin anew yet: {error}");
+        }
+    }
+
+    /// Lists the runs as which this process has worked.
+    fn runs(&self) -> Vec<RunId> {
+        self.recording.as_ref().map_or_else(|| vec![self.archiver.run.id()], |recording| recording.runs().to_vec())
+    }
+
     /// Counts a line that cannot be worked on as failed, with its place and the reason.
     async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
-        tracing::error!(run.id = %self.archiver.run_id, error.code = %Code::InputInvalid, "{reason}");
+        tracing::error!(run.id = %self.archiver.run.id(), error.code = %Code::InputInvalid, "{reason}");
         self.count("", Outcome::Failed, Some(Code::InputInvalid));
         self.board.sessions.increment();
         self.board.failed.increment();
@@ -428,7 +451,10 @@ impl Worker {
                     None => return,
                 },
                 () = tokio::time::sleep_until(until) => return,
-                _ = watch.tick() => self.renew(source, flight, None).await,
+                _ = watch.tick() => {
+                    self.beat().await;
+                    self.renew(source, flight, None).await;
+                }
             }
         }
     }

@@ -13,29 +13,33 @@ use crate::source::{Delivery, Place, Release, Source, SourceError, Tally};
 /// How many sessions are read back at once.
 const PAGE: u32 = 256;
 
-/// The sessions that a run set aside and that are still as it left them.
+/// The sessions that a process set aside and that are still as it left them. It works as one run, rarely as several.
 #[derive(Debug)]
 pub(super) struct SecondTry {
     ledger: Arc<dyn Ledger>,
-    run_id: RunId,
+    runs: VecDeque<RunId>,
     page: VecDeque<SessionRecord>,
     after: Option<SessionId>,
     records: u64,
 }
 
 impl SecondTry {
-    pub(super) const fn of(ledger: Arc<dyn Ledger>, run_id: RunId) -> Self {
-        Self { ledger, run_id, page: VecDeque::new(), after: None, records: 0 }
+    pub(super) fn of(ledger: Arc<dyn Ledger>, runs: Vec<RunId>) -> Self {
+        Self { ledger, runs: runs.into(), page: VecDeque::new(), after: None, records: 0 }
     }
 }
 
 #[async_trait]
 impl Source for SecondTry {
     async fn receive(&mut self) -> Result<Option<Delivery>, SourceError> {
-        if self.page.is_empty() {
-            let page = self.ledger.retryable_of_run(&self.run_id, self.after.as_ref(), PAGE).await;
+        while self.page.is_empty() {
+            let Some(run) = self.runs.front() else { return Ok(None) };
+            let page = self.ledger.retryable_of_run(run, self.after.as_ref(), PAGE).await;
             self.page = page.map_err(|error| SourceError::SetAside(Box::new(error)))?.into();
-            self.after = self.page.back().map(|record| record.session_id.clone()).or(self.after.take());
+            self.after = self.page.back().map(|record| record.session_id.clone());
+            if self.page.is_empty() {
+                self.runs.pop_front();
+            }
         }
         let Some(record) = self.page.pop_front() else {
             return Ok(None);

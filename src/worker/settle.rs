@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::desk::Held;
+use super::recording::Recording;
 use super::{Done, End, Pass, Worker, code_of};
 use crate::clock::Timestamp;
 use crate::error::{Code, Disposition};
@@ -21,6 +22,10 @@ use crate::visit::VisitError;
 
 /// How often a ledger commit is tried before the run ends.
 const COMMIT_TRIES: u32 = 8;
+
+/// As how many runs one commit is tried: more than one only if this process stood still for a lease, which it then did
+/// again and again.
+const RUNS_A_COMMIT: u32 = 3;
 
 /// A session that may still change is not looked at again sooner, however short `settle_after` is.
 const SHORTEST_LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -259,19 +264,53 @@ impl Worker {
         if self.dry_run {
             return true;
         }
-        let entry = self.entry(done, end);
+        let mut entry = self.entry(done, end);
         if let Some(deadline) = entry.deadline_at
             && matches!(end.outcome, Outcome::Failed | Outcome::Pending)
         {
             self.board.note_deadline(deadline.unix_seconds());
         }
-        match self.commit_entry(&entry).await {
+        let new = done.visit.as_ref().map_or((0, 0), |visit| visit.new);
+        match self.commit_recorded(&mut entry, end.outcome, new).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(error.code = %error.code(), "the run ends: {error}");
                 self.stopped.get_or_insert(Stopped::Fatal(error.code()));
                 false
             }
+        }
+    }
+
+    /// Commits an entry with its line of the run record. If this run was taken for dead meanwhile, the process goes on as
+    /// another one, and nothing is lost.
+    async fn commit_recorded(
+        &mut self,
+        entry: &mut SessionEntry,
+        outcome: Outcome,
+        new: (u64, u64),
+    ) -> Result<(), LedgerError> {
+        for _ in 0..RUNS_A_COMMIT {
+            if let Some(recording) = &self.recording {
+                recording.add_line(entry, outcome, new);
+            }
+            match self.commit_entry(entry).await {
+                Ok(()) => {
+                    if let Some(recording) = &mut self.recording {
+                        recording.committed(entry).await;
+                    }
+                    return Ok(());
+                }
+                Err(LedgerError::RunClosed(_)) => self.go_on_as_another_run().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(LedgerError::RunClosed(entry.run_id.clone()))
+    }
+
+    async fn go_on_as_another_run(&mut self) -> Result<(), LedgerError> {
+        match &mut self.recording {
+            Some(recording) => recording.begin_another(&self.archiver.run, &*self.ledger, &*self.clock).await,
+            None => Ok(()),
         }
     }
 
@@ -316,9 +355,11 @@ impl Worker {
             complete: visit.is_some_and(|visit| visit.complete),
             settled: visit.is_some_and(|visit| visit.settled),
             media: visit.map(|visit| visit.media.clone()).unwrap_or_default(),
-            run_id: self.archiver.run_id.clone(),
+            run_id: self.archiver.run.id(),
             at: self.clock.now(),
             look_again_at: self.look_again_at(done, end, created_at, decided_at),
+            holder: self.recording.as_ref().and_then(Recording::holder),
+            line: None,
         }
     }
 
@@ -358,13 +399,13 @@ impl Worker {
         let outcome = end.outcome.as_str();
         match end.outcome {
             Outcome::Failed if end.code.is_some_and(|code| !code.is_retryable()) => {
-                tracing::error!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
+                tracing::error!(run.id = %self.archiver.run.id(), session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
             }
             Outcome::Failed | Outcome::Absent => {
-                tracing::warn!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
+                tracing::warn!(run.id = %self.archiver.run.id(), session.id = %session, integration = %desk, outcome, error.code = code, duration_ms, "{message}");
             }
             _ => {
-                tracing::info!(run.id = %self.archiver.run_id, session.id = %session, integration = %desk, outcome, error.code = code, media = new.0, size_bytes = new.1, duration_ms, "{message}");
+                tracing::info!(run.id = %self.archiver.run.id(), session.id = %session, integration = %desk, outcome, error.code = code, media = new.0, size_bytes = new.1, duration_ms, "{message}");
             }
         }
     }

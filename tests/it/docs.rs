@@ -20,7 +20,7 @@ const ANOMALIES: &[&str] =
     &[anomaly::RECONSTRUCTED, anomaly::SIZE, anomaly::TYPE, anomaly::MAGIC, anomaly::SIGNATURE, anomaly::CONFLICT];
 
 /// The promises that this version makes.
-const PROMISES: usize = 9;
+const PROMISES: usize = 10;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -9,6 +9,7 @@ use schemars::schema_for;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use veriff_archive::model::digest::{Checksum, PART_SIZE_BYTES, Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
+use veriff_archive::model::event::{Event, SessionList};
 use veriff_archive::model::manifest::{ArchiveDocument, Manifest};
 use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::sidecar::Sidecar;
@@ -76,6 +77,21 @@ fn an_archive_document_of_version_1_is_read_for_ever() {
 }
 
 #[test]
+fn an_event_of_version_1_is_read_for_ever() {
+    let bytes = sample("event-v1");
+    let event = Event::parse(&bytes).unwrap();
+    assert_eq!(json(&event), value(&bytes));
+    assert_eq!(Event::parse(&stored(&event.to_payload())), Some(event.clone()));
+    assert_eq!(Event::parse(&more(&bytes)), Some(event.clone()), "a field that was added later");
+    let mut list = SessionList::default();
+    for id in event.sessions.ids.clone().unwrap() {
+        list.add(id);
+    }
+    assert_eq!(list.finish(), event.sessions);
+    assert_eq!(event.key().as_str(), format!("events/2026/11/25/{}.json", event.event_id));
+}
+
+#[test]
 fn a_result_line_of_version_1_is_written_as_the_sample_and_is_an_input() {
     let bytes = sample("result-v1");
     let record: SessionRecord = serde_json::from_slice(&bytes).unwrap();
@@ -98,6 +114,7 @@ fn a_document_of_another_version_is_not_taken_for_one_of_this() {
         ("sidecar", (|bytes| Sidecar::parse(bytes).is_some()) as fn(&[u8]) -> bool),
         ("manifest", |bytes| Manifest::parse(bytes).is_some()),
         ("archive", |bytes| ArchiveDocument::parse(bytes).is_some()),
+        ("event", |bytes| Event::parse(bytes).is_some()),
     ] {
         let mut document = value(&sample(&format!("{name}-v1")));
         assert!(is_read(&serde_json::to_vec(&document).unwrap()), "{name}");
@@ -112,6 +129,7 @@ fn the_samples_show_every_field_of_the_published_schemas_and_no_other() {
         ("sidecar", json(schema_for!(Sidecar))),
         ("manifest", json(schema_for!(Manifest))),
         ("archive", json(schema_for!(ArchiveDocument))),
+        ("event", json(schema_for!(Event))),
         ("result", json(schema_for!(ResultLine))),
     ] {
         let sample = value(&sample(&format!("{name}-v1")));

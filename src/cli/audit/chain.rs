@@ -1,14 +1,103 @@
 //! `audit chain`.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use clap::Args;
 
-use crate::cli::GlobalArgs;
+use super::{finish, printer};
+use crate::audit::AuditKind;
+use crate::audit::chain::ChainAudit;
+use crate::audit::state::StateFile;
+use crate::cli::connect::open_store_to_read;
+use crate::cli::prove::{read_file, read_key};
+use crate::cli::{GlobalArgs, StoreArgs, signals};
+use crate::clock::{Clock, SystemClock};
 use crate::error::Exit;
+use crate::model::digest::Sha256Digest;
+use crate::model::signature::PublicKey;
+use crate::stop::Stop;
+use crate::summary::Stopped;
+
+/// A document that is longer than this is no head.
+const MAX_HEAD_BYTES: u64 = 1024 * 1024;
 
 /// Check every run record, its chunks, signatures and chain
+///
+/// Needs the store and the public key, which must come from outside the archive: no ledger, no access to Veriff.
 #[derive(Debug, Args)]
-pub(super) struct ChainArgs {}
+#[command(after_help = "Exit codes: 0 nothing wrong, 4 findings of severity error, 5 out of reach, 77 refused.")]
+pub(in crate::cli) struct ChainArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Public key (PEM) that signed runs; once for each key that ever did
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+    /// Look only at this chain and its runs; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+    /// Entry that was noted earlier: its digest, a file that holds the digest, or a copy of the entry
+    #[arg(long, value_name = "SHA256|FILE")]
+    expect_head: Vec<String>,
+    /// Also read each manifest that a run record names, so that the signatures reach every item
+    #[arg(long)]
+    manifests: bool,
+    /// Keep how far the audit came, and go on from there
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+}
 
-pub(super) async fn run(_args: &ChainArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let Some((keys, heads)) = given(args)? else { return Ok(Exit::Usage) };
+    let config = global.load_config_to_read(args.store.store.as_deref())?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open_store_to_read(&config, &clock).await?;
+    let stop = Stop::default();
+    signals::listen(stop.clone())?;
+    let mut question = vec![format!("store={}", config.require_store()?.url())];
+    question.extend(args.group.iter().map(|group| format!("group={group}")));
+    question.extend(keys.iter().map(|key| format!("key={}", key.id().short(16))));
+    question.extend(args.manifests.then(|| "manifests".to_owned()));
+    let state = StateFile::of(args.state.clone(), AuditKind::Chain, question.join(" "));
+    let audit = ChainAudit {
+        store: &store,
+        clock: clock.as_ref(),
+        stop: stop.clone(),
+        keys,
+        groups: args.group.iter().cloned().collect(),
+        heads,
+        manifests: args.manifests,
+    };
+    let summary = audit.run(&state, printer(global.format())).await?;
+    let exit = finish(&summary, &config, global).await?;
+    if summary.complete {
+        return Ok(exit);
+    }
+    Ok(match stop.requested().await {
+        Stopped::Terminated => Exit::Terminated,
+        _ => Exit::Interrupted,
+    })
+}
+
+/// Reads the keys and heads; nothing, with a word about it, if one of them is none.
+fn given(args: &ChainArgs) -> anyhow::Result<Option<(Vec<PublicKey>, Vec<Sha256Digest>)>> {
+    let keys: Result<Vec<PublicKey>, String> = args.public_key.iter().map(|path| read_key(path)).collect();
+    let heads: Result<Vec<Sha256Digest>, String> = args.expect_head.iter().map(|text| read_head(text)).collect();
+    match (keys, heads) {
+        (Ok(keys), Ok(heads)) => Ok(Some((keys, heads))),
+        (Err(reason), _) | (_, Err(reason)) => {
+            eprintln!("error: {reason}");
+            Ok(None)
+        }
+    }
+}
+
+/// Reads the digest of a head: as it is typed, from a file, or of a copy of the entry.
+fn read_head(text: &str) -> Result<Sha256Digest, String> {
+    if let Some(digest) = Sha256Digest::from_hex(text) {
+        return Ok(digest);
+    }
+    let bytes = read_file(Path::new(text), MAX_HEAD_BYTES)?;
+    let noted = std::str::from_utf8(&bytes).ok().and_then(|text| Sha256Digest::from_hex(text.trim()));
+    Ok(noted.unwrap_or_else(|| Sha256Digest::of(&bytes)))
 }

@@ -1,14 +1,154 @@
 //! `audit coverage`.
 
-use clap::Args;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-use crate::cli::GlobalArgs;
+use clap::{ArgGroup, Args};
+
+use super::sessions::{Desk, GoingOnArgs};
+use crate::audit::AuditKind;
+use crate::audit::coverage::{self, Coverage, CoverageTally, Expected};
+use crate::audit::drive::{AuditError, End, Part, Question};
+use crate::cli::connect::open_file;
+use crate::cli::source::FormatArgs;
+use crate::cli::{GlobalArgs, StoreArgs};
+use crate::config::ConfigError;
 use crate::error::Exit;
+use crate::metrics::Meter;
+use crate::veriff::VeriffClient;
+use crate::veriff::settings::IntegrationSettings;
 
-/// Ask Veriff again and report what is not archived
+const AFTER_HELP: &str = "\
+Asks Veriff for its lists of each session, within the pace that is configured, and holds them against the newest manifest
+in the store. Downloads no media. With --without-veriff it only tells which sessions are not archived at all.
+
+Exit codes:
+    0  nothing is missing
+    4  there is a finding of severity error
+    5  nothing is missing, but some sessions could not be asked for; or Veriff or the store does not answer
+   77  the store or Veriff refuses
+  130, 143  told to stop; go on with --state
+
+Examples:
+  veriff-archive audit coverage --sessions last-month.csv
+  veriff-archive audit coverage --ledger --without-veriff";
+
+/// Compare what Veriff has, or what is expected, with what is archived
 #[derive(Debug, Args)]
-pub(super) struct CoverageArgs {}
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("expected").required(true).args(["sessions", "backlog", "ledger"]))]
+pub(in crate::cli) struct CoverageArgs {
+    /// The sessions of a list are expected.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "The sessions of a list are expected: a file, - for standard input, or s3://bucket/key"
+    )]
+    sessions: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
+    /// The sessions of the backlog are expected
+    #[arg(long)]
+    backlog: bool,
+    /// All sessions that the ledger knows are expected
+    #[arg(long)]
+    ledger: bool,
+    /// Do not ask Veriff
+    #[arg(long)]
+    without_veriff: bool,
+    /// Integration of records that name none
+    #[arg(long, value_name = "NAME")]
+    integration: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    going_on: GoingOnArgs,
+}
 
-pub(super) async fn run(_args: &CoverageArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+pub(super) async fn run(args: &CoverageArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let desk = Desk::open(global, &args.store).await?;
+    let config = &desk.config;
+    if let Some(name) = &args.integration {
+        config.integration_of(Some(name), None)?;
+    }
+    let clients = if args.without_veriff { None } else { Some(connect(&desk).await?) };
+    let (mut drive, mut findings) = desk.begin::<CoverageTally>(args.question(&desk)?, global)?;
+    let from = drive.progress.mark.clone();
+    let archive = desk.archive(&desk.reach(1), drive.is_gone_on_with, &mut findings).await?;
+    let integration_of = Box::new(|expected: &Expected| {
+        let named = expected.record.integration.as_deref().or(expected.integration.as_deref());
+        config.integration_of(named, args.integration.as_deref()).ok().map(|settings| settings.name.clone())
+    });
+    let coverage = Coverage {
+        store: &*desk.store,
+        ledger: desk.ledger.clone(),
+        archive,
+        clients,
+        integration_of,
+        now: desk.clock.now(),
+        unasked_in_a_row: AtomicU32::new(0),
+    };
+    let check = async |expected: Option<Expected>| match expected {
+        Some(expected) => coverage.check(expected).await,
+        None => Ok(Part { tally: CoverageTally { bad_lines: 1, ..CoverageTally::default() }, findings: Vec::new() }),
+    };
+    let in_flight = config.limits.sessions_in_flight;
+    let stopped = if let Some(path) = &args.sessions {
+        let source = open_file(path, &args.format, config, &desk.clock).await?;
+        drive.run(coverage::listed(source, &from), in_flight, check, &mut findings).await?
+    } else {
+        let ledger = desk.ledger.clone().ok_or_else(no_ledger)?;
+        drive.run(coverage::known(ledger, args.backlog, &from), in_flight, check, &mut findings).await?
+    };
+    let tally = drive.progress.tally;
+    if stopped.is_none() {
+        for finding in Coverage::closing_findings(&tally) {
+            findings.add(&finding).map_err(AuditError::from)?;
+        }
+    }
+    let is_at_end = stopped.is_none();
+    let end = End {
+        is_complete: is_at_end && tally.unasked == 0,
+        is_at_end,
+        share: None,
+        archive_id: coverage.archive.clone(),
+        details: serde_json::to_value(tally)?,
+    };
+    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
+    let exit = desk.finish(&summary, stopped, global).await?;
+    Ok(if tally.unasked > 0 { exit.min(Exit::TryLater) } else { exit })
+}
+
+impl CoverageArgs {
+    fn question(&self, desk: &Desk) -> anyhow::Result<Question> {
+        let mut text = vec![format!("store={}", desk.config.require_store()?.url())];
+        text.extend(self.sessions.as_ref().map(|path| format!("sessions={path}")));
+        let flags = [("backlog", self.backlog), ("ledger", self.ledger), ("without-veriff", self.without_veriff)];
+        text.extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned()));
+        text.extend(self.integration.as_ref().map(|name| format!("integration={name}")));
+        Ok(Question {
+            kind: AuditKind::Coverage,
+            mode: self.without_veriff.then(|| "without-veriff".to_owned()),
+            text: text.join(" "),
+            state: self.going_on.state.clone(),
+            seed: None,
+        })
+    }
+}
+
+/// Makes a client for each integration; one that asks for lists and nothing else.
+async fn connect(desk: &Desk) -> anyhow::Result<BTreeMap<String, VeriffClient>> {
+    let meter = Arc::new(Meter::starting(desk.clock.instant()));
+    let mut clients = BTreeMap::new();
+    for (name, settings) in desk.config.require_integrations()? {
+        let settings = IntegrationSettings { records: Vec::new(), ..settings.clone() };
+        let tries = desk.config.limits.tries;
+        let client = VeriffClient::connect(settings, tries, Arc::clone(&desk.clock), Arc::clone(&meter)).await?;
+        clients.insert(name.clone(), client);
+    }
+    Ok(clients)
+}
+
+fn no_ledger() -> ConfigError {
+    ConfigError::missing("ledger.url", "there is no ledger that could tell what is expected; give --sessions")
 }

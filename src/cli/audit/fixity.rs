@@ -2,13 +2,102 @@
 
 use clap::Args;
 
+use super::sessions::{Desk, SessionsArgs};
+use crate::audit::AuditKind;
+use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
+use crate::audit::fixity::{Fixity, FixityTally, Mode, closing_findings};
+use crate::budget::Budget;
 use crate::cli::GlobalArgs;
 use crate::error::Exit;
 
+const AFTER_HELP: &str = "\
+Reads every manifest and every sidecar, and compares their digests, in both modes. Of the media themselves
+  head  compares what the store says of each: that it is there by its version, its size, the checksum that the store took
+        when it was written (of a long object, that of its parts), and its lock. A directory keeps no checksum: then sizes
+        are compared and nothing else
+  read  also downloads each and hashes it: the only way to find bytes that were changed behind the store's back
+
+Exit codes:
+    0  nothing is wrong
+    4  there is a finding of severity error
+    5  the store does not answer; go on with --state
+   77  the store refuses
+  130, 143  told to stop; go on with --state
+
+Examples:
+  veriff-archive audit fixity
+  veriff-archive audit fixity --mode read --share 3/30 --state fixity.json
+  veriff-archive audit fixity --mode read --sample 1%";
+
 /// Compare every object with its digests
 #[derive(Debug, Args)]
-pub(super) struct FixityArgs {}
+#[command(after_help = AFTER_HELP)]
+pub(in crate::cli) struct FixityArgs {
+    /// How media are looked at
+    #[arg(long, value_name = "MODE", default_value = "head")]
+    mode: ModeArg,
+    #[command(flatten)]
+    sessions: SessionsArgs,
+}
 
-pub(super) async fn run(_args: &FixityArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+/// How media are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ModeArg {
+    /// By what the store says of them
+    Head,
+    /// By their bytes
+    Read,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Head => Self::Head,
+            ModeArg::Read => Self::Read,
+        }
+    }
+}
+
+pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let mode = Mode::from(args.mode);
+    let desk = Desk::open(global, &args.sessions.store).await?;
+    let question = args.sessions.question(AuditKind::Fixity, Some(mode.as_str()), desk.config.require_store()?);
+    let (mut drive, mut findings) = desk.begin::<FixityTally>(question, global)?;
+    let from = drive.progress.mark.clone();
+    let reach = desk.reach(args.sessions.concurrency);
+    let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
+    let budget = Budget::of_memory(desk.config.limits.memory_bytes);
+    let fixity = Fixity { reach, ledger: desk.ledger.as_deref(), archive, mode, budget };
+    let scope = args.sessions.scope(&drive.progress.seed);
+    let share = args.sessions.part(&scope);
+    let steps = args.sessions.feed(&desk, scope, &from).await?.steps(&from);
+    let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked), &mut findings).await?;
+    let tally = drive.progress.tally;
+    if stopped.is_none() {
+        for finding in closing_findings(&fixity.reach, mode, &tally) {
+            findings.add(&finding).map_err(AuditError::from)?;
+        }
+    }
+    let details =
+        details(&tally, drive.progress.seen, args.sessions.sample.is_some().then_some(drive.progress.seed.as_str()));
+    let is_at_end = stopped.is_none();
+    let end = End { is_complete: is_at_end, is_at_end, share, archive_id: fixity.archive.clone(), details };
+    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
+    desk.finish(&summary, stopped, global).await
+}
+
+/// What only this audit tells.
+fn details(tally: &FixityTally, sessions_seen: u64, seed: Option<&str>) -> serde_json::Value {
+    serde_json::json!({
+        "objects": tally.objects,
+        "bytes": tally.bytes,
+        "reread_objects": tally.reread_objects,
+        "reread_bytes": tally.reread_bytes,
+        "total_sessions_seen": sessions_seen,
+        "composite": tally.composite,
+        "unchecked": tally.unchecked,
+        "unvouched_manifests": tally.unvouched_manifests,
+        "hidden_locks": tally.hidden_locks,
+        "seed": seed,
+    })
 }

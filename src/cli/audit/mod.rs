@@ -9,6 +9,7 @@ mod coverage;
 mod fixity;
 mod reconcile;
 mod retention;
+mod sessions;
 
 use std::io::{self, Write as _};
 

@@ -431,7 +431,7 @@ pub(super) async fn follow_commit(open: &mut PgConnection, entry: &SessionEntry)
             .bind(plain(&entry.integration))
             .bind(deadline_at)
             .bind(look_again_at.unix_millis())
-            .bind(entry.run_id.as_str())
+            .bind(entry.holder().as_str())
             .execute(open)
             .await?;
     } else if deadline_at.is_some() && entry.code.is_some() {

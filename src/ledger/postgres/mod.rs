@@ -6,6 +6,7 @@
 
 mod backlog;
 pub(super) mod connect;
+mod runs;
 mod volume;
 
 use std::borrow::Cow;
@@ -25,12 +26,14 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry,
-    SessionRow, Standing, State, Volume, VolumeQuery, retryable_codes,
+    AuditRow, ChainHead, ChunkEntry, ClosedRecord, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, Volume, VolumeQuery,
+    WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::record::SessionRecord;
+use crate::model::run::ChunkRef;
 use crate::model::{ArchiveId, RunId, SessionId};
 
 /// How long the end of the use of the ledger may take; a connection that does not answer is left to the server.
@@ -42,6 +45,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         ("sessions media runs", include_str!("../../../migrations/postgres/0001_sessions_media_runs.sql")),
         ("backlog", include_str!("../../../migrations/postgres/0002_backlog.sql")),
         ("audits", include_str!("../../../migrations/postgres/0003_audits.sql")),
+        ("run records", include_str!("../../../migrations/postgres/0004_run_records.sql")),
     ])
 });
 
@@ -204,6 +208,7 @@ impl PostgresLedger {
         let sequence = entry.manifest.as_ref().map(|manifest| manifest.sequence);
         let media: BTreeMap<&str, &MediaRow> = entry.media.iter().map(|item| (item.media_id.as_str(), item)).collect();
         let mut open = self.pool.begin().await?;
+        runs::take_line(&mut open, entry).await?;
         let mut standing = standing(&mut open, id).await?;
         if standing.is_none() {
             let made = Standing::after(None, entry.state, sequence);
@@ -265,7 +270,8 @@ impl PostgresLedger {
 
     async fn start_run_once(&self, run: &RunStart) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url) VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url, record_draft, record_state, heartbeat_at)
+             VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6::text IS NULL THEN 'none' ELSE 'open' END, $2)
              ON CONFLICT (run_id) DO NOTHING",
         )
         .bind(run.run_id.as_str())
@@ -273,6 +279,7 @@ impl PostgresLedger {
         .bind(plain(&run.version))
         .bind(plain(&run.source_kind))
         .bind(plain(&run.store_url))
+        .bind(run.draft.as_deref().map(plain))
         .execute(&self.pool)
         .await
         .map(|_| ())
@@ -405,6 +412,65 @@ impl Ledger for PostgresLedger {
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
         let rows = call!("be read", sqlx::query(super::LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
         rows.iter().map(|row| audit_of(&Columns(row))).collect()
+    }
+
+    async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError> {
+        call!("note a heartbeat", self.beat_once(run_id, at))
+    }
+
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
+        call!("be read", self.record_once(run_id))
+    }
+
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
+        call!("be read", self.waiting_lines_once(run_id, after, limit))
+    }
+
+    async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError> {
+        call!("note a chunk", self.note_chunk_once(entry))
+    }
+
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
+        call!("be read", self.chunks_once(run_id))
+    }
+
+    async fn claim_closing(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        at: Timestamp,
+        lapsed_before: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        call!("begin to close a run record", self.claim_closing_once(run_id, by, at, lapsed_before))
+    }
+
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
+        call!("be read", self.lapsed_runs_once(lapsed_before, limit))
+    }
+
+    async fn note_document(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        document: &SignedText,
+    ) -> Result<Option<SignedText>, LedgerError> {
+        call!("write down a run record", self.note_document_once(run_id, by, document))
+    }
+
+    async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError> {
+        call!("note a place in a chain", self.note_chain_from_once(run_id, by, number))
+    }
+
+    async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError> {
+        call!("close a run record", self.close_record_once(run_id, by, closed))
+    }
+
+    async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError> {
+        call!("give up a run record", self.forgo_record_once(run_id))
+    }
+
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
+        call!("be read", self.chain_head_once(group))
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

@@ -357,7 +357,7 @@ pub(super) async fn follow_commit(open: &mut Open, entry: &SessionEntry) -> Resu
             .bind(&entry.integration)
             .bind(deadline_at)
             .bind(look_again_at.unix_millis())
-            .bind(entry.run_id.as_str())
+            .bind(entry.holder().as_str())
             .execute(&mut **open)
             .await?;
     } else if deadline_at.is_some() && entry.code.is_some() {

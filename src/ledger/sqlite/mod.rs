@@ -5,6 +5,7 @@
 //! file on the same machine; they wait for one another.
 
 mod backlog;
+mod runs;
 mod volume;
 
 use std::borrow::Cow;
@@ -24,12 +25,14 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RunFinish, RunStart, SessionEntry, SessionRow,
-    Standing, State, Volume, VolumeQuery, retryable_codes,
+    AuditRow, ChainHead, ChunkEntry, ClosedRecord, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RecordRow,
+    RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, Volume, VolumeQuery, WaitingLine,
+    retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::record::SessionRecord;
+use crate::model::run::ChunkRef;
 use crate::model::{ArchiveId, RunId, SessionId};
 use crate::retry::Backoff;
 
@@ -51,6 +54,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         ("sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
         ("backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
         ("audits", include_str!("../../../migrations/sqlite/0003_audits.sql")),
+        ("run records", include_str!("../../../migrations/sqlite/0004_run_records.sql")),
     ])
 });
 
@@ -258,7 +262,8 @@ impl Ledger for SqliteLedger {
 
     async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
         sqlx::query(
-            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url, record_draft, record_state, heartbeat_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, iif(?6 IS NULL, 'none', 'open'), ?2)
              ON CONFLICT (run_id) DO NOTHING",
         )
         .bind(run.run_id.as_str())
@@ -266,6 +271,7 @@ impl Ledger for SqliteLedger {
         .bind(&run.version)
         .bind(&run.source_kind)
         .bind(&run.store_url)
+        .bind(run.draft.as_deref())
         .execute(&self.writer)
         .await
         .map_err(unavailable("note the start of a run"))?;
@@ -299,6 +305,7 @@ impl Ledger for SqliteLedger {
         let failed = || unavailable("take a session");
         // Immediate, so that what was read here cannot change before it is written.
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
+        runs::take_line(&mut transaction, entry).await.map_err(|failure| failure.told("take a session"))?;
         let standing = sqlx::query(STANDING)
             .bind(entry.record.session_id.as_str())
             .fetch_optional(&mut *transaction)
@@ -418,6 +425,67 @@ impl Ledger for SqliteLedger {
             .iter()
             .map(|row| audit_of(&Columns(row)))
             .collect()
+    }
+
+    async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError> {
+        self.beat_once(run_id, at).await.map_err(|failure| failure.told("note a heartbeat"))
+    }
+
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
+        self.record_once(run_id).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
+        self.waiting_lines_once(run_id, after, limit).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError> {
+        self.note_chunk_once(entry).await.map_err(|failure| failure.told("note a chunk"))
+    }
+
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
+        self.chunks_once(run_id).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn claim_closing(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        at: Timestamp,
+        lapsed_before: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        self.claim_closing_once(run_id, by, at, lapsed_before)
+            .await
+            .map_err(|failure| failure.told("begin to close a run record"))
+    }
+
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
+        self.lapsed_runs_once(lapsed_before, limit).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn note_document(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        document: &SignedText,
+    ) -> Result<Option<SignedText>, LedgerError> {
+        self.note_document_once(run_id, by, document).await.map_err(|failure| failure.told("write down a run record"))
+    }
+
+    async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError> {
+        self.note_chain_from_once(run_id, by, number).await.map_err(|failure| failure.told("note a place in a chain"))
+    }
+
+    async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError> {
+        self.close_record_once(run_id, by, closed).await.map_err(|failure| failure.told("close a run record"))
+    }
+
+    async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError> {
+        self.forgo_record_once(run_id).await.map_err(|failure| failure.told("give up a run record"))
+    }
+
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
+        self.chain_head_once(group).await.map_err(|failure| failure.told("be read"))
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
@@ -578,6 +646,8 @@ mod tests {
                 run_id: RunId::parse("r").unwrap(),
                 at: Timestamp::from_unix_seconds(0),
                 look_again_at: None,
+                holder: None,
+                line: None,
             })
             .await
             .unwrap_err();

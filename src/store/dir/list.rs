@@ -14,7 +14,8 @@ use crate::store::ListedVersion;
 pub(super) struct Listing {
     pub(super) prefix: String,
     pub(super) after: Option<String>,
-    pub(super) sweep_before: Timestamp,
+    /// Nothing: a look that leaves everything as it is.
+    pub(super) sweep_before: Option<Timestamp>,
     pub(super) found: Vec<ListedVersion>,
 }
 
@@ -93,8 +94,9 @@ impl Listing {
     }
 
     fn sweep(&self, path: &Path) {
+        let Some(sweep_before) = self.sweep_before else { return };
         let is_left_over =
-            fs::metadata(path).ok().and_then(|found| modified_at(&found)).is_some_and(|at| at < self.sweep_before);
+            fs::metadata(path).ok().and_then(|found| modified_at(&found)).is_some_and(|at| at < sweep_before);
         if is_left_over {
             // A listing does not fail because a directory is for reading only.
             let _ = fs::remove_file(path);
@@ -135,7 +137,7 @@ mod tests {
                 let mut listing = Listing {
                     prefix: prefix.clone(),
                     after,
-                    sweep_before: Timestamp::from_unix_seconds(0),
+                    sweep_before: None,
                     found: Vec::new(),
                 };
                 listing.walk_from(directory.path()).unwrap();

@@ -48,6 +48,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub struct DirStore {
     root: Arc<Path>,
     clock: Arc<dyn Clock>,
+    /// What a crash left is removed when a listing meets it.
+    sweeps: bool,
 }
 
 impl DirStore {
@@ -68,7 +70,13 @@ impl DirStore {
             }
         })
         .await?;
-        Ok(Self { root, clock })
+        Ok(Self { root, clock, sweeps: true })
+    }
+
+    /// Takes a directory as a store that is only looked at: nothing is made in it, and nothing is swept.
+    #[must_use]
+    pub fn to_read(root: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self { root: root.into().into(), clock, sweeps: false }
     }
 
     fn place(&self, key: &ObjectKey) -> Result<PathBuf, StoreError> {
@@ -86,12 +94,19 @@ impl Store for DirStore {
         self.clock.now()
     }
 
+    async fn principal(&self) -> Option<String> {
+        Some(format!("uid {}", rustix::process::geteuid().as_raw()))
+    }
+
     async fn check(&self) -> Result<StoreReport, StoreError> {
         const ACTION: &str = "look at the directory";
         let root = Arc::clone(&self.root);
-        blocking(ACTION, move || {
-            fs::read_dir(&root).map_err(|error| io_error(ACTION, &error))?;
-            Ok(())
+        blocking(ACTION, move || match fs::read_dir(&root) {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => {
+                Err(StoreError::Unfit(format!("there is no directory {}; check store.url", root.display())))
+            }
+            Err(error) => Err(io_error(ACTION, &error)),
         })
         .await?;
         Ok(StoreReport { features: self.features(), clock_offset_ms: None, default_lock: None, locks_assumed: None })
@@ -164,7 +179,7 @@ impl Store for DirStore {
                 PageToken::AfterKey(key) => key.as_str().to_owned(),
                 PageToken::Page { key, .. } => key,
             }),
-            sweep_before: self.clock.now().plus_millis(-millis(TEMP_MAX_AGE)),
+            sweep_before: self.sweeps.then(|| self.clock.now().plus_millis(-millis(TEMP_MAX_AGE))),
             found: Vec::new(),
         };
         let root = Arc::clone(&self.root);

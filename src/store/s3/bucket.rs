@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
@@ -51,9 +52,18 @@ pub(super) struct Bucket {
     pub(super) clock: StoreClock,
     pub(super) token_expired_at: Mutex<Option<Instant>>,
     pub(super) features: OnceLock<Features>,
+    /// What the credential chain found; nothing where requests are not signed.
+    pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
 impl Bucket {
+    /// Returns the access key that requests are signed with.
+    pub(super) async fn principal(&self) -> Option<String> {
+        let credentials = self.credentials.as_ref()?.provide_credentials();
+        let credentials = tokio::time::timeout(ANSWER_TIMEOUT, credentials).await.ok()?.ok()?;
+        Some(credentials.access_key_id().to_owned())
+    }
+
     pub(super) fn full_key(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -177,6 +187,28 @@ impl Bucket {
         match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
             Ok(answer) => head_of(ACTION, answer).map(Some),
             Err(Fault::Absent) => Ok(None),
+            Err(fault) => Err(self.error_of(ACTION, fault)),
+        }
+    }
+
+    pub(super) async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        const ACTION: &str = "read a lock (s3:GetObjectRetention)";
+        let request = self
+            .client
+            .get_object_retention()
+            .bucket(&self.name)
+            .key(self.full_key(key))
+            .set_expected_bucket_owner(self.owner.clone())
+            .set_version_id(version.map(str::to_owned));
+        match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
+            Ok(answer) => Ok(answer.retention.and_then(|lock| {
+                let mode = lock.mode().map(|mode| ObjectLockMode::from(mode.as_str()));
+                lock_of(mode.as_ref(), lock.retain_until_date())
+            })),
+            // The object has no lock, or the bucket knows none.
+            Err(
+                Fault::Absent | Fault::Invalid(_) | Fault::Error(StoreError::Unfit(_) | StoreError::Unsupported(_)),
+            ) => Ok(None),
             Err(fault) => Err(self.error_of(ACTION, fault)),
         }
     }

@@ -110,7 +110,8 @@ impl S3Store {
         if let Some(credentials) = credentials {
             loader = loader.credentials_provider(credentials);
         }
-        let config = aws_sdk_s3::config::Builder::from(&loader.load().await)
+        let loaded = loader.load().await;
+        let config = aws_sdk_s3::config::Builder::from(&loaded)
             .force_path_style(settings.force_path_style)
             .interceptor(KnownDigest)
             .interceptor(clock.clone())
@@ -129,6 +130,7 @@ impl S3Store {
                 clock,
                 token_expired_at: Mutex::new(None),
                 features: OnceLock::new(),
+                credentials: loaded.credentials_provider(),
             }),
         })
     }
@@ -201,6 +203,10 @@ impl Store for S3Store {
         self.bucket.clock.offsets().map(|seen| (seen.min, seen.max))
     }
 
+    async fn principal(&self) -> Option<String> {
+        self.bucket.principal().await
+    }
+
     async fn check(&self) -> Result<StoreReport, StoreError> {
         let bucket = &*self.bucket;
         bucket.exists().await?;
@@ -253,6 +259,10 @@ impl Store for S3Store {
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
         self.bucket.head(key, version).await
+    }
+
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        self.bucket.read_lock(key, version).await
     }
 
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {

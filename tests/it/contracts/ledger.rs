@@ -46,6 +46,7 @@ pub(super) async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(
 
     super::ledger_backlog::suite(&engine.fresh).await;
     super::ledger_volume::suite(&engine.fresh).await;
+    super::ledger_runs::suite(&engine.fresh).await;
 
     opened_many_times_at_once_it_is_made_once(&(engine.fresh)().await).await;
     two_workers_never_take_a_manifest_back(&(engine.fresh)().await).await;
@@ -146,6 +147,8 @@ pub(super) fn pending(session: &str) -> SessionEntry {
         run_id: run("run-1"),
         at: at(0),
         look_again_at: None,
+        holder: None,
+        line: None,
     }
 }
 
@@ -204,6 +207,7 @@ async fn runs_are_shown_newest_first(ledger: &dyn Ledger) {
             version: "0.1.0".into(),
             source_kind: "file".into(),
             store_url: "s3://bucket/prefix".into(),
+            draft: None,
         };
         ledger.start_run(&start).await.unwrap();
     }

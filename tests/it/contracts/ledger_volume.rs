@@ -135,6 +135,7 @@ async fn as_many_runs_and_audits_as_asked_for_are_told(ledger: &dyn Ledger) {
             version: "0.1.0".into(),
             source_kind: "file".into(),
             store_url: "s3://bucket".into(),
+            draft: None,
         };
         ledger.start_run(&run).await.unwrap();
         let audit = AuditRow {

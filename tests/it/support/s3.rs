@@ -256,6 +256,11 @@ impl S3Server {
         *self.supervisor.lock().expect("nobody panicked with it") = Some(supervisor);
     }
 
+    /// Returns the ports behind the back of S3: of the volumes, which hold the bytes, and of the files, which hold the rest.
+    pub(crate) fn back_doors(&self) -> (u16, u16) {
+        (self.base + 1, self.base + 2)
+    }
+
     /// Makes a bucket that no other test uses; with Object Lock it also has versions.
     pub(crate) async fn create_bucket(&self, name: &str, object_lock: bool) -> Bucket {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -56,5 +56,6 @@ module "iam" {
   oidc_issuer       = var.oidc_issuer
   pod_identity      = var.oidc_provider_arn == ""
 
-  expirer_principal_arns = var.expirer_principal_arns
+  expirer_principal_arns  = var.expirer_principal_arns
+  exporter_principal_arns = var.exporter_principal_arns
 }

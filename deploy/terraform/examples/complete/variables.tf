@@ -33,6 +33,12 @@ variable "input_object_arns" {
   default     = []
 }
 
+variable "exporter_principal_arns" {
+  description = "Who may become the exporter; empty for nobody."
+  type        = list(string)
+  default     = []
+}
+
 variable "expirer_principal_arns" {
   description = "Who may become the expirer; empty for nobody."
   type        = list(string)

@@ -29,7 +29,7 @@ variable "lock_headers_required_on" {
     with mode = "none".
   TEXT
   type        = list(string)
-  default     = ["*.json"]
+  default     = ["*.json", "*.json.sig", "*.ndjson.gz"]
 }
 
 variable "default_retention_days" {

@@ -1,8 +1,10 @@
-# Three roles that have nothing in common: who writes cannot delete, who reads cannot write, who deletes is apart and is
-# assumed by people or a pipeline, not by a pod.
+# Roles that have nothing in common: who writes cannot delete, who reads cannot write, who takes evidence out can write
+# down only that, who deletes is apart. The last two are assumed by people or a pipeline, not by a pod.
 
 locals {
-  objects = "${var.bucket_arn}/${var.prefix == "" ? "" : "${var.prefix}/"}*"
+  root    = "${var.bucket_arn}/${var.prefix == "" ? "" : "${var.prefix}/"}"
+  objects = "${local.root}*"
+  events  = "${local.root}events/*"
 
   service_accounts = {
     archiver = var.archiver_service_account
@@ -227,6 +229,65 @@ resource "aws_iam_role_policy" "auditor" {
   name   = "audit"
   role   = aws_iam_role.pod["auditor"].id
   policy = data.aws_iam_policy_document.auditor.json
+}
+
+# --- The exporter -------------------------------------------------------------------------------------------------------
+
+data "aws_iam_policy_document" "exporter_trust" {
+  count = length(var.exporter_principal_arns) > 0 ? 1 : 0
+
+  statement {
+    sid     = "PeopleOrAPipeline"
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "AWS"
+      identifiers = var.exporter_principal_arns
+    }
+  }
+}
+
+resource "aws_iam_role" "exporter" {
+  count = length(var.exporter_principal_arns) > 0 ? 1 : 0
+
+  name               = "${var.name}-exporter"
+  assume_role_policy = data.aws_iam_policy_document.exporter_trust[0].json
+  tags               = var.tags
+}
+
+# Reads as the auditor does, and writes one thing: who takes what out, and why. Without that document an export is refused.
+data "aws_iam_policy_document" "exporter" {
+  source_policy_documents = [data.aws_iam_policy_document.auditor.json]
+
+  statement {
+    sid       = "WriteItDown"
+    actions   = ["s3:PutObject", "s3:PutObjectRetention"]
+    resources = [local.events]
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn == "" ? [] : [1]
+
+    content {
+      sid       = "Encrypt"
+      actions   = ["kms:GenerateDataKey"]
+      resources = [var.kms_key_arn]
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.amazonaws.com"]
+      }
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "exporter" {
+  count = length(var.exporter_principal_arns) > 0 ? 1 : 0
+
+  name   = "export"
+  role   = aws_iam_role.exporter[0].id
+  policy = data.aws_iam_policy_document.exporter.json
 }
 
 # --- The expirer --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,11 @@ output "auditor_role_arn" {
   value       = aws_iam_role.pod["auditor"].arn
 }
 
+output "exporter_role_arn" {
+  description = "For whoever runs export; null without one."
+  value       = one(aws_iam_role.exporter[*].arn)
+}
+
 output "expirer_role_arn" {
   description = "The only role that may delete, for the bucket's policy; null without one."
   value       = one(aws_iam_role.expirer[*].arn)

@@ -74,6 +74,12 @@ variable "pod_identity" {
   default     = false
 }
 
+variable "exporter_principal_arns" {
+  description = "Who may become the exporter, who takes evidence out: roles of people or of a pipeline. Empty: there is no exporter."
+  type        = list(string)
+  default     = []
+}
+
 variable "expirer_principal_arns" {
   description = "Who may become the expirer: roles of people or of a pipeline. Empty: there is no expirer."
   type        = list(string)

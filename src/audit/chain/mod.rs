@@ -1,0 +1,399 @@
+//! Chain: every run record, its signature, its chunks, its place in a chain.
+//!
+//! Needs the store and the public keys, nothing else. Walks every chain once, in the order of its numbers, and each run it
+//! names whole; then the folders of all runs, for what no chain names. Memory: a page of a listing, a document, a line, and
+//! 16 bytes for each run; nothing that grows with sessions. Going on after a stop walks the chain again without a word up
+//! to where it stopped, since each entry leans on the one before.
+
+mod group;
+pub(crate) mod keys;
+pub(crate) mod lines;
+mod manifests;
+mod record;
+mod report;
+pub(crate) mod seal;
+mod stray;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use group::GroupSummary;
+
+use self::group::{Group, Pending};
+use self::keys::{KeyWalk, ListedKey, read};
+use self::record::{Against, Archive};
+use self::report::{Mark, Report, mark};
+use self::seal::Seals;
+use super::drive::AuditError;
+use super::state::StateFile;
+use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink};
+use crate::clock::{Clock, Timestamp};
+use crate::model::RunId;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::{ObjectKey, StoreObject};
+use crate::model::manifest::ArchiveDocument;
+use crate::model::signature::PublicKey;
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// The prefix of all chains.
+const CHAINS: &str = "runs/chain/";
+
+/// What to look at.
+#[derive(Debug)]
+pub struct ChainAudit<'a> {
+    /// The store.
+    pub store: &'a dyn Store,
+    /// Tells when the audit began and ended.
+    pub clock: &'a dyn Clock,
+    /// Tells when to stop.
+    pub stop: Stop,
+    /// The keys that may have signed; without one no signature is checked.
+    pub keys: Vec<PublicKey>,
+    /// Only these chains and their runs; all if there is none.
+    pub groups: BTreeSet<String>,
+    /// Digests of entries that were noted earlier.
+    pub heads: Vec<Sha256Digest>,
+    /// Read the manifests that lines name.
+    pub manifests: bool,
+}
+
+/// How far an audit came.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Progress {
+    audit_id: String,
+    started_at: Timestamp,
+    /// The last entry that was looked at with its run.
+    after: Option<ObjectKey>,
+    checked: BTreeMap<String, u64>,
+    counts: SeverityCounts,
+    codes: BTreeMap<String, u64>,
+    writers: BTreeSet<String>,
+}
+
+/// What only this audit tells.
+#[derive(Debug, Default, Serialize)]
+struct Details {
+    /// By group.
+    groups: BTreeMap<String, GroupSummary>,
+    /// The keys that were given.
+    keys: Vec<Sha256Digest>,
+    /// The heads that were expected.
+    heads: Vec<HeadPlace>,
+    /// Runs that wrote manifests and have no record, as those of versions that made none; with `--manifests`.
+    runs_without_record: Option<usize>,
+}
+
+/// Where an expected head was found.
+#[derive(Debug, Clone, Serialize)]
+struct HeadPlace {
+    sha256: Sha256Digest,
+    group: Option<String>,
+    number: Option<u32>,
+    /// How many entries were added since.
+    followed_by: Option<u32>,
+}
+
+/// One audit under way.
+struct Walk<'a> {
+    audit: &'a ChainAudit<'a>,
+    against: Against<'a>,
+    state: &'a StateFile<Progress>,
+    findings: Findings,
+    progress: Progress,
+    /// What was looked at before.
+    resumed_after: Option<ObjectKey>,
+    writers: HashSet<Mark>,
+    /// The folders of the runs that a chain names.
+    entered: HashSet<Mark>,
+    /// The same by run id, for the runs of manifests.
+    recorded: HashSet<Mark>,
+    details: Details,
+}
+
+impl ChainAudit<'_> {
+    /// Looks at everything, passes findings on as they come and returns how it ended.
+    ///
+    /// # Errors
+    /// As the store's; retryable: findings or progress cannot be written; fatal: the state is another audit's.
+    pub async fn run(&self, state: &StateFile<Progress>, sink: Sink) -> Result<AuditSummary, AuditError> {
+        let started_at = self.clock.now();
+        let progress = state.read()?.unwrap_or_else(|| Progress {
+            audit_id: RunId::new(started_at).to_string(),
+            started_at,
+            after: None,
+            checked: BTreeMap::new(),
+            counts: SeverityCounts::default(),
+            codes: BTreeMap::new(),
+            writers: BTreeSet::new(),
+        });
+        let mut findings = Findings::to(sink);
+        (findings.counts, findings.codes) = (progress.counts, progress.codes.clone());
+        let archive = self.archive(progress.after.is_none(), &mut findings).await?;
+        let mut walk = Walk {
+            audit: self,
+            against: Against {
+                store: self.store,
+                archive,
+                seals: Seals::of(self.keys.clone()),
+                manifests: self.manifests,
+            },
+            state,
+            findings,
+            resumed_after: progress.after.clone(),
+            writers: progress.writers.iter().filter_map(|text| hex_mark(text)).collect(),
+            progress,
+            entered: HashSet::new(),
+            recorded: HashSet::new(),
+            details: Details {
+                keys: self.keys.iter().map(PublicKey::id).collect(),
+                heads: self.heads.iter().map(|sha256| HeadPlace::unknown(*sha256)).collect(),
+                ..Details::default()
+            },
+        };
+        let complete = walk.chains().await? && walk.strays().await?;
+        if complete {
+            walk.conclude()?;
+        }
+        walk.summary(complete)
+    }
+
+    /// Reads `archive.json`, and says what is wrong with it.
+    async fn archive(&self, say: bool, findings: &mut Findings) -> Result<Archive, AuditError> {
+        let key = ObjectKey::archive();
+        let listed = KeyWalk::of(self.store, key.as_str()).collect().await?;
+        let listed = listed.into_iter().find(|listed| listed.key == key);
+        if say {
+            for finding in listed.iter().flat_map(ListedKey::lying_over) {
+                findings.add(&finding)?;
+            }
+        }
+        let version = listed.and_then(|listed| listed.own);
+        let bytes = match &version {
+            Some(version) => read(self.store, &key, version.version_id.as_deref()).await?,
+            None => None,
+        };
+        let id = bytes.as_deref().and_then(ArchiveDocument::parse).map(|document| document.archive_id);
+        if id.is_none() && say {
+            let repair = "check store.url; restore the first version of archive.json";
+            let found = if bytes.is_some() { "something else" } else { "nothing" };
+            let finding = Finding::of(Severity::Error, FindingCode::ArchiveInvalid, repair);
+            findings.add(&finding.object(&key, None).differs("the document that names the archive", found))?;
+        }
+        Ok(Archive { id, sha256: bytes.as_deref().map(Sha256Digest::of) })
+    }
+
+    fn is_asked(&self, group: &str) -> bool {
+        self.groups.is_empty() || self.groups.contains(group)
+    }
+}
+
+impl HeadPlace {
+    const fn unknown(sha256: Sha256Digest) -> Self {
+        Self { sha256, group: None, number: None, followed_by: None }
+    }
+}
+
+impl Walk<'_> {
+    fn is_muted(&self, key: &ObjectKey) -> bool {
+        self.resumed_after.as_ref().is_some_and(|after| key <= after)
+    }
+
+    /// Walks all chains; false if it was told to stop.
+    async fn chains(&mut self) -> Result<bool, AuditError> {
+        let prefixes: Vec<String> = if self.audit.groups.is_empty() {
+            vec![CHAINS.to_owned()]
+        } else {
+            self.audit.groups.iter().map(|group| ObjectKey::chain_prefix(group)).collect()
+        };
+        for prefix in prefixes {
+            if !self.chain(prefix).await? {
+                return Ok(false);
+            }
+        }
+        for group in &self.audit.groups {
+            if !self.details.groups.contains_key(group) {
+                let repair = "check the name of the group; if it was there, restore it from a copy of the bucket";
+                let finding = Finding::of(Severity::Error, FindingCode::ChainGap, repair);
+                let finding = finding.object(&ObjectKey::chain_entry(group, 1), None);
+                self.findings.add(&finding.differs("entry 1", "no chain of that name"))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Walks the chains under a prefix, which follow one another; false if it was told to stop.
+    async fn chain(&mut self, prefix: String) -> Result<bool, AuditError> {
+        let mut keys = KeyWalk::of(self.audit.store, prefix);
+        let mut group: Option<Group> = None;
+        let mut pending: Option<Pending> = None;
+        loop {
+            let listed = keys.next().await?;
+            let role = listed.as_ref().map(|listed| listed.key.read());
+            // The signature of an entry is listed right behind it; whatever else comes ends the entry.
+            if let (Some(entry), Some(StoreObject::ChainSignature(name, number))) = (&mut pending, &role)
+                && entry.is(name, *number)
+            {
+                entry.signature = listed;
+                continue;
+            }
+            if let Some(entry) = pending.take() {
+                if self.audit.stop.is_requested() {
+                    return Ok(false);
+                }
+                self.enter(entry, &mut group).await?;
+            }
+            let (Some(listed), Some(role)) = (listed, role) else { break };
+            match role {
+                StoreObject::ChainEntry(name, number) => pending = Some(Pending::of(name, number, listed)),
+                StoreObject::ChainSignature(..) => {
+                    self.stray(&listed, FindingCode::RecordOrphan, "a signature without its document")?;
+                }
+                _ => self.stray(&listed, FindingCode::ObjectUnknown, "nothing this program writes")?,
+            }
+        }
+        if let Some(group) = group {
+            self.close(group)?;
+        }
+        Ok(true)
+    }
+
+    fn stray(&mut self, listed: &ListedKey, code: FindingCode, found: &str) -> Result<(), AuditError> {
+        if self.is_muted(&listed.key) {
+            return Ok(());
+        }
+        let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+        let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is gone beside it");
+        self.findings.add(&finding.object(&listed.key, version).differs("entries and their signatures", found))?;
+        for finding in listed.lying_over() {
+            self.findings.add(&finding)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at an entry and the run it names.
+    async fn enter(&mut self, entry: Pending, group: &mut Option<Group>) -> Result<(), AuditError> {
+        if group.as_ref().is_none_or(|group| group.name() != entry.group)
+            && let Some(done) = group.replace(Group::new(&entry.group))
+        {
+            self.close(done)?;
+        }
+        let Some(group) = group else { return Ok(()) };
+        let key = entry.entry.key.clone();
+        let is_muted = self.is_muted(&key);
+        let mut report = Report::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, is_muted);
+        let entered = group.enter(entry, &self.against, &mut report).await?;
+        if let Some(sha256) = entered.sha256
+            && let Some(head) = self.details.heads.iter_mut().find(|head| head.sha256 == sha256)
+        {
+            (head.group, head.number) = (Some(group.name().to_owned()), Some(entered.number));
+        }
+        if let Some((run_id, run_key)) = entered.run {
+            self.recorded.insert(mark(run_id.as_str()));
+            if !self.entered.insert(mark(record::folder_of(&run_key))) && !is_muted {
+                let finding = Finding::of(Severity::Error, FindingCode::ChainTwice, "find out who entered it again");
+                self.findings.add(&finding.run(&run_id).object(&key, None).differs("a run once", "a run again"))?;
+            }
+        }
+        if !is_muted {
+            self.progress.after = Some(key);
+            self.note(false)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, group: Group) -> Result<(), AuditError> {
+        let name = group.name().to_owned();
+        let (summary, finding) = group.close(self.against.seals.are_checked());
+        // Where it stopped before, this chain was not at its end, or the run after it had not begun.
+        if let Some(finding) = finding {
+            self.findings.add(&finding)?;
+        }
+        self.details.groups.insert(name, summary);
+        Ok(())
+    }
+
+    /// Writes down how far it is.
+    fn note(&mut self, finished: bool) -> Result<(), AuditError> {
+        if !self.state.is_kept() {
+            return Ok(());
+        }
+        self.progress.counts = self.findings.counts;
+        self.progress.codes.clone_from(&self.findings.codes);
+        self.progress.writers = self.writers.iter().map(hex_of).collect();
+        Ok(self.state.write(self.progress.clone(), finished)?)
+    }
+
+    /// Says what follows from all that was seen together.
+    fn conclude(&mut self) -> Result<(), AuditError> {
+        let summaries = &self.details.groups;
+        let checks_keys = self.against.seals.are_checked();
+        if !checks_keys {
+            let repair = "give the public key, from outside the archive: --public-key FILE";
+            let finding = Finding::of(Severity::Warn, FindingCode::ChainUnchecked, repair);
+            self.findings.add(&finding.differs("a key", "none: no signature was checked"))?;
+        } else if summaries.is_empty() && self.audit.groups.is_empty() {
+            let repair = "configure signing.private_key; if there were runs, restore runs/ from a copy of the bucket";
+            let finding = Finding::of(Severity::Error, FindingCode::ChainUnsigned, repair);
+            self.findings.add(&finding.differs("runs signed by the given key", "no chain at all"))?;
+        }
+        for head in &mut self.details.heads {
+            let last = head.group.as_ref().and_then(|group| summaries.get(group)).map(|group| group.last);
+            head.followed_by = last.zip(head.number).map(|(last, number)| last.saturating_sub(number));
+            if head.number.is_none() {
+                let repair =
+                    "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";
+                let finding = Finding::of(Severity::Error, FindingCode::ChainHead, repair);
+                self.findings.add(&finding.differs(format!("an entry with {}", head.sha256), "no such entry"))?;
+            }
+        }
+        if self.audit.manifests {
+            self.details.runs_without_record = Some(self.writers.difference(&self.recorded).count());
+        }
+        Ok(())
+    }
+
+    fn summary(mut self, complete: bool) -> Result<AuditSummary, AuditError> {
+        self.note(complete)?;
+        let groups = self.details.groups.values();
+        let heads: Vec<String> =
+            groups.filter_map(|group| group.head_sha256).map(|head| format!("--expect-head {head}")).collect();
+        let next = if !complete {
+            "the same command with the same --state".to_owned()
+        } else if self.findings.counts.error > 0 {
+            "look up the codes in docs/runbook.md; each finding names its repair".to_owned()
+        } else if heads.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("note outside the archive, and give next time: {}", heads.join(" "))
+        };
+        Ok(AuditSummary {
+            schema: AUDIT_SCHEMA.to_owned(),
+            audit_id: self.progress.audit_id,
+            audit: AuditKind::Chain,
+            mode: self.audit.manifests.then(|| "manifests".to_owned()),
+            share: (!self.audit.groups.is_empty())
+                .then(|| self.audit.groups.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
+            archive_id: self.against.archive.id,
+            started_at: self.progress.started_at,
+            finished_at: self.audit.clock.now(),
+            complete,
+            checked: self.progress.checked,
+            findings: self.findings.counts,
+            codes: self.findings.codes,
+            details: serde_json::to_value(&self.details).unwrap_or_default(),
+            next,
+        })
+    }
+}
+
+fn hex_of(mark: &Mark) -> String {
+    hex::encode(mark)
+}
+
+fn hex_mark(text: &str) -> Option<Mark> {
+    let mut mark = Mark::default();
+    hex::decode_to_slice(text, &mut mark).ok()?;
+    Some(mark)
+}

@@ -1,0 +1,157 @@
+//! Seal: by which of the given keys a document is signed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::keys::read;
+use super::report::Report;
+use crate::audit::drive::AuditError;
+use crate::audit::{Finding, FindingCode, Severity};
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::signature::PublicKey;
+use crate::store::{ListedVersion, Store, StoreError};
+
+/// How many bytes an Ed25519 signature has.
+const SIGNATURE_BYTES: usize = 64;
+
+/// How a document is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seal {
+    /// By a given key.
+    By(Sha256Digest),
+    /// Not at all.
+    None,
+    /// There is a signature, and no key was given to check it with.
+    Unchecked,
+    /// Not as it says; that was reported.
+    Broken,
+}
+
+impl Seal {
+    /// Tells whether a given key signed it.
+    pub(super) const fn is_good(self) -> bool {
+        matches!(self, Self::By(_))
+    }
+}
+
+/// The keys that count.
+#[derive(Debug)]
+pub(super) struct Seals {
+    keys: Vec<PublicKey>,
+}
+
+impl Seals {
+    pub(super) const fn of(keys: Vec<PublicKey>) -> Self {
+        Self { keys }
+    }
+
+    /// Tells whether there is any key.
+    pub(super) const fn are_checked(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Checks the signature of a document. `claimed` is which key the document itself names, where it is one that does.
+    ///
+    /// # Errors
+    /// As the store's, and as [`Report::add`].
+    pub(super) async fn check(
+        &self,
+        store: &dyn Store,
+        key: &ObjectKey,
+        document: &[u8],
+        signature: Option<&ListedVersion>,
+        claimed: Option<Option<Sha256Digest>>,
+        report: &mut Report<'_>,
+    ) -> Result<Seal, AuditError> {
+        let at = key.signature();
+        let finding = |code, repair: &str| Finding::of(Severity::Error, code, repair).object(&at, None);
+        let Some(signature) = signature else {
+            let Some(Some(claimed)) = claimed else { return Ok(Seal::None) };
+            report.add(
+                finding(FindingCode::ObjectMissing, super::record::RESTORE).differs(signed_by(claimed), "nothing"),
+            )?;
+            return Ok(Seal::Broken);
+        };
+        let version = signature.version_id.as_deref();
+        let bytes = match read(store, &at, version).await {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(StoreError::TooLarge { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let judged = self.judge(document, &bytes, claimed);
+        if let Err((expected, found)) = judged {
+            let repair = "restore document and signature from a copy of the bucket; find out who changed them";
+            report.add(finding(FindingCode::ChainSignature, repair).object(&at, version).differs(expected, found))?;
+            return Ok(Seal::Broken);
+        }
+        report.count("signatures", u64::from(self.are_checked()));
+        Ok(judged.unwrap_or(Seal::Broken))
+    }
+
+    /// Judges a signature, or says what should be and what is.
+    fn judge(
+        &self,
+        document: &[u8],
+        signature: &[u8],
+        claimed: Option<Option<Sha256Digest>>,
+    ) -> Result<Seal, (String, String)> {
+        let Some(text) = text_of(signature) else {
+            return Err(("an Ed25519 signature in base64".to_owned(), "something else".to_owned()));
+        };
+        if claimed == Some(None) {
+            return Err(("no signature, as the record names no key".to_owned(), "a signature".to_owned()));
+        }
+        if !self.are_checked() {
+            return Ok(Seal::Unchecked);
+        }
+        let claimed = claimed.flatten();
+        if let Some(claimed) = claimed.filter(|claimed| self.keys.iter().all(|key| key.id() != *claimed)) {
+            return Err(("a signature by a key that was given".to_owned(), signed_by(claimed)));
+        }
+        let signer = self.keys.iter().find(|key| key.verifies(document, text)).map(PublicKey::id);
+        match (signer, claimed) {
+            (None, _) => Err((
+                "a signature over these bytes by a key that was given".to_owned(),
+                "a signature over other bytes, or by another key".to_owned(),
+            )),
+            (Some(signer), Some(claimed)) if signer != claimed => Err((signed_by(claimed), signed_by(signer))),
+            (Some(signer), _) => Ok(Seal::By(signer)),
+        }
+    }
+}
+
+fn signed_by(key_id: Sha256Digest) -> String {
+    format!("a signature by key {key_id}")
+}
+
+/// Reads a stored signature: the base64 of 64 bytes, a newline behind it or not, and not one other character. Only so can no
+/// byte of it be changed unnoticed.
+pub(crate) fn text_of(stored: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(stored).ok()?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let raw = BASE64.decode(text).ok()?;
+    (raw.len() == SIGNATURE_BYTES).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::signature::SigningKey;
+
+    #[test]
+    fn a_stored_signature_has_one_form() {
+        let text = SigningKey::generate().sign(b"bytes");
+        assert_eq!(text_of(text.as_bytes()), Some(text.as_str()));
+        assert_eq!(text_of(format!("{text}\n").as_bytes()), Some(text.as_str()));
+        for other in [
+            format!("{text}\n\n"),
+            format!(" {text}"),
+            format!("{text}\r\n"),
+            format!("{text}\u{b}"),
+            text[4..].to_owned(),
+        ] {
+            assert_eq!(text_of(other.as_bytes()), None, "{other:?}");
+        }
+    }
+}

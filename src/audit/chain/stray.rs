@@ -1,0 +1,138 @@
+//! Stray: what lies below `runs/` and belongs to no chain.
+//!
+//! A record that no chain names, chunks of a run that is not closed yet, and whatever this program does not write.
+
+use super::keys::ListedKey;
+use super::record::folder_of;
+use super::report::{Report, mark};
+use super::{CHAINS, KeyWalk, Walk, read};
+use crate::audit::drive::AuditError;
+use crate::audit::{Finding, FindingCode, Severity};
+use crate::model::RunId;
+use crate::model::key::{ObjectKey, StoreObject};
+use crate::model::run::{ChainEntry, RunRecord};
+use crate::store::StoreError;
+
+/// The prefix of all run records and chains.
+const RUNS: &str = "runs/";
+
+impl Walk<'_> {
+    /// Walks the folders of all runs; false if it was told to stop.
+    pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
+        let mut keys = KeyWalk::of(self.audit.store, RUNS);
+        let mut folder: Vec<ListedKey> = Vec::new();
+        loop {
+            let listed = keys.next().await?;
+            let same =
+                |listed: &ListedKey| folder.first().is_some_and(|it| folder_of(&it.key) == folder_of(&listed.key));
+            if let Some(listed) = listed.as_ref().filter(|listed| same(listed)) {
+                folder.push(listed.clone());
+                continue;
+            }
+            if self.audit.stop.is_requested() {
+                return Ok(false);
+            }
+            self.stray_folder(std::mem::take(&mut folder)).await?;
+            let Some(listed) = listed else { return Ok(true) };
+            if listed.key.as_str().starts_with(CHAINS) {
+                // A slash is followed by 0: behind everything below it.
+                keys.skip_to(ObjectKey::from_store(format!("{}0", CHAINS.trim_end_matches('/'))));
+            } else if !self.entered.contains(&mark(folder_of(&listed.key))) {
+                folder.push(listed);
+            }
+        }
+    }
+
+    /// Looks at a folder that no chain names.
+    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), AuditError> {
+        let asks_for_all = self.audit.groups.is_empty();
+        let own = || folder.iter().filter(|listed| listed.own.is_some());
+        let record = own().find_map(|listed| match listed.key.read() {
+            StoreObject::RunRecord(run) => Some((listed, run)),
+            _ => None,
+        });
+        if let Some((listed, run)) = record {
+            return self.stray_record(listed, &run).await;
+        }
+        if !asks_for_all {
+            return Ok(());
+        }
+        let chunks: Vec<(&ListedKey, RunId)> = own()
+            .filter_map(|listed| match listed.key.read() {
+                StoreObject::RunChunk(run, _) => Some((listed, run)),
+                _ => None,
+            })
+            .collect();
+        if let Some((listed, run)) = chunks.first() {
+            let repair =
+                "nothing while the run goes on; a run that died is closed by the next one. Else find out who wrote it";
+            let finding =
+                Finding::of(Severity::Warn, FindingCode::RecordOpen, repair).run(run).object(&listed.key, None);
+            self.findings.add(&finding.differs("a run record", format!("{} chunks without one", chunks.len())))?;
+        }
+        for listed in &folder {
+            let (code, found) = match listed.key.read() {
+                StoreObject::RunChunk(..) => continue,
+                StoreObject::RunSignature(_) => (FindingCode::RecordOrphan, "a signature without its document"),
+                StoreObject::RunRecord(_) => (FindingCode::RecordOrphan, "no version of the record itself"),
+                _ => (FindingCode::ObjectUnknown, "nothing this program writes"),
+            };
+            let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+            let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is gone beside it");
+            self.findings.add(&finding.object(&listed.key, version).differs("run records", found))?;
+        }
+        for finding in folder.iter().flat_map(ListedKey::lying_over) {
+            self.findings.add(&finding)?;
+        }
+        Ok(())
+    }
+
+    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), AuditError> {
+        let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+        let group = match read(self.audit.store, &listed.key, version).await {
+            Ok(bytes) => bytes.as_deref().and_then(RunRecord::parse).map(|record| record.group),
+            Err(StoreError::TooLarge { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if group.as_ref().is_some_and(|group| !self.audit.is_asked(group)) {
+            return Ok(());
+        }
+        self.recorded.insert(mark(run.as_str()));
+        if let Some(group) = &group
+            && self.was_entered_since(group, &listed.key).await?
+        {
+            // The run ended while this audit went on; the next one looks at it.
+            return Ok(());
+        }
+        let is_fresh = listed.own.as_ref().is_some_and(|own| self.against.is_fresh(own));
+        let severity = if is_fresh { Severity::Warn } else { Severity::Error };
+        let repair = "run once more: a run whose end was cut off is entered by the next one. If it was entered, restore the \
+                      entry from a copy of the bucket";
+        let finding = Finding::of(severity, FindingCode::RecordUnchained, repair).run(run);
+        self.findings.add(&finding.object(&listed.key, version).differs("an entry of a chain", "none names it"))?;
+        if is_fresh {
+            return Ok(());
+        }
+        let mut report = Report::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, false);
+        self.against.check(&listed.key, run, None, &mut report).await?;
+        Ok(())
+    }
+
+    /// Tells whether a run was entered behind the last entry that this audit saw.
+    async fn was_entered_since(&self, group: &str, run_key: &ObjectKey) -> Result<bool, AuditError> {
+        let mut keys = KeyWalk::of(self.audit.store, ObjectKey::chain_prefix(group));
+        if let Some(last) = self.details.groups.get(group).map(|summary| summary.last) {
+            keys.skip_to(ObjectKey::chain_entry(group, last));
+        }
+        while let Some(listed) = keys.next().await? {
+            let Some(own) = listed.own.filter(|own| matches!(own.key.read(), StoreObject::ChainEntry(..))) else {
+                continue;
+            };
+            let bytes = read(self.audit.store, &own.key, own.version_id.as_deref()).await?;
+            if bytes.as_deref().and_then(ChainEntry::parse).is_some_and(|entry| entry.run_key == *run_key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,218 @@
+//! Reach: the store as an audit asks it, never more than so many requests at once, and what it would not tell.
+//!
+//! An object that the store refuses is something an audit has to say, and the rest is looked at all the same. A store that
+//! refuses everything is none: then the audit ends, because every finding after that would be false.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::{Finding, FindingCode, Severity};
+use crate::look::MAX_DOCUMENT_BYTES;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::retention::Lock;
+use crate::retry::Backoff;
+use crate::store::{ListedVersion, ObjectBody, ObjectHead, Store, StoreError, list_all};
+
+/// How often bytes that break off are read from the start.
+const BODY_TRIES: Backoff = Backoff::of_tries(4);
+
+/// The store, asked with restraint.
+#[derive(Debug)]
+pub struct Reach<'a> {
+    store: &'a dyn Store,
+    permits: Semaphore,
+    keeps_locks: bool,
+    keeps_checksums: bool,
+    is_lock_shown: AtomicBool,
+    is_checksum_shown: AtomicBool,
+}
+
+/// What the store told of one object.
+#[derive(Debug)]
+pub enum Told<T> {
+    /// This.
+    Is(T),
+    /// That it is not there.
+    Gone,
+    /// Nothing, and why.
+    Refused(String),
+}
+
+/// A document that was read whole.
+#[derive(Debug)]
+pub struct Document {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The lock that came with them.
+    pub lock: Option<Lock>,
+    /// Their digest.
+    pub sha256: Sha256Digest,
+}
+
+impl<'a> Reach<'a> {
+    /// Asks this store, never more than `concurrency` requests at once. A store that is no bucket keeps neither locks nor
+    /// checksums.
+    #[must_use]
+    pub fn of(store: &'a dyn Store, concurrency: usize, is_bucket: bool) -> Self {
+        Self {
+            store,
+            permits: Semaphore::new(concurrency.max(1)),
+            keeps_locks: is_bucket,
+            keeps_checksums: is_bucket,
+            is_lock_shown: AtomicBool::new(false),
+            is_checksum_shown: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the store showed a lock, so that we have the right to see them.
+    pub(super) fn note_lock_shown(&self) {
+        self.is_lock_shown.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether the store ever showed a lock.
+    pub(super) fn shows_locks(&self) -> bool {
+        self.is_lock_shown.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the store showed a checksum, so that it is of a kind that keeps them.
+    pub(super) fn note_checksum_shown(&self) {
+        self.is_checksum_shown.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether the store ever showed a checksum.
+    pub(super) fn shows_checksums(&self) -> bool {
+        self.is_checksum_shown.load(Ordering::Relaxed)
+    }
+
+    /// Returns the store itself.
+    #[must_use]
+    pub const fn store(&self) -> &'a dyn Store {
+        self.store
+    }
+
+    /// Tells whether this kind of store can lock.
+    #[must_use]
+    pub const fn keeps_locks(&self) -> bool {
+        self.keeps_locks
+    }
+
+    /// Tells whether this kind of store keeps a checksum of what it holds.
+    #[must_use]
+    pub const fn keeps_checksums(&self) -> bool {
+        self.keeps_checksums
+    }
+
+    /// Looks at an object.
+    ///
+    /// # Errors
+    /// Retryable: the store does not answer. Fatal: it refuses everything.
+    pub async fn head(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Told<ObjectHead>, StoreError> {
+        let _permit = self.permits.acquire().await;
+        self.judge(self.store.head(key, version_id).await).await
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// As [`Reach::head`].
+    pub async fn read(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Told<Document>, StoreError> {
+        self.with_body(key, version_id, async |body| {
+            let lock = body.lock;
+            let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
+            Ok(Document { sha256: Sha256Digest::of(&bytes), bytes, lock })
+        })
+        .await
+    }
+
+    /// Opens an object and does something with its bytes; from the start if they break off.
+    ///
+    /// # Errors
+    /// As [`Reach::head`].
+    pub async fn with_body<T>(
+        &self,
+        key: &ObjectKey,
+        version_id: Option<&str>,
+        work: impl AsyncFn(ObjectBody) -> Result<T, StoreError>,
+    ) -> Result<Told<T>, StoreError> {
+        let _permit = self.permits.acquire().await;
+        let mut failed = 0;
+        loop {
+            // Opening is tried again by the store itself.
+            let Some(body) = (match self.store.open(key, version_id).await {
+                Ok(body) => body,
+                refused => return self.judge(refused.map(|_| None)).await,
+            }) else {
+                return Ok(Told::Gone);
+            };
+            let error = match work(body).await {
+                Ok(done) => return Ok(Told::Is(done)),
+                Err(error) => error,
+            };
+            failed += 1;
+            match BODY_TRIES.wait(failed, None) {
+                Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
+                _ => return self.judge(Err(error)).await,
+            }
+        }
+    }
+
+    /// Asks for the lock of an object by the request made for that.
+    ///
+    /// # Errors
+    /// As [`Reach::head`].
+    pub async fn lock(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Told<Option<Lock>>, StoreError> {
+        let _permit = self.permits.acquire().await;
+        self.judge(self.store.read_lock(key, version_id).await.map(Some)).await
+    }
+
+    /// Lists all versions below a prefix of bounded size, oldest first within a key.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ListedVersion>, StoreError> {
+        let _permit = self.permits.acquire().await;
+        list_all(self.store, prefix).await
+    }
+
+    async fn judge<T>(&self, answer: Result<Option<T>, StoreError>) -> Result<Told<T>, StoreError> {
+        match answer {
+            Ok(Some(told)) => Ok(Told::Is(told)),
+            Ok(None) => Ok(Told::Gone),
+            // Credentials that ran out refuse everything and a store that is away answers nothing, this listing neither;
+            // if it is answered, then it is about this object: its key, its rights, or a disk that cannot read it.
+            Err(error @ (StoreError::Denied { .. } | StoreError::Unavailable { .. })) => {
+                match self.store.list(ObjectKey::archive().as_str(), None).await {
+                    Ok(_) => Ok(Told::Refused(error.to_string())),
+                    Err(_) => Err(error),
+                }
+            }
+            Err(error @ (StoreError::Unfit(_) | StoreError::Unsupported(_) | StoreError::TooLarge { .. })) => {
+                Ok(Told::Refused(error.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes a finding of a refusal; the key service's own is told apart.
+pub(super) fn refused(
+    what: &str,
+    reason: String,
+    begin: impl FnOnce(Severity, FindingCode, &str) -> Finding,
+) -> Finding {
+    let lower = reason.to_ascii_lowercase();
+    let (code, repair) = if lower.contains("kms") || lower.contains("key service") {
+        (
+            FindingCode::KeyUnusable,
+            "see that the key it is encrypted with exists, is enabled, and may be used by the auditor (kms:Decrypt)",
+        )
+    } else {
+        (
+            FindingCode::ObjectUnreadable,
+            "check the auditor's rights (s3:GetObject, s3:GetObjectVersion), the storage class, and the disk",
+        )
+    };
+    begin(Severity::Error, code, repair).differs(what, reason)
+}

@@ -1,0 +1,255 @@
+//! What audits that go from session to session share: which sessions, how fast, where their progress is kept, and what
+//! they look at it with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{ArgGroup, Args};
+
+use super::printer;
+use crate::audit::drive::{AuditError, Drive, Feed, Mark, Question, Tally};
+use crate::audit::reach::Reach;
+use crate::audit::scope::{Percent, Scope, Share};
+use crate::audit::walk::Walk;
+use crate::audit::{AuditKind, AuditSummary, Findings, archive};
+use crate::cli::connect::{checks, open_file};
+use crate::cli::source::FormatArgs;
+use crate::cli::{GlobalArgs, StoreArgs, signals};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, StoreSettings};
+use crate::error::Exit;
+use crate::ledger::{self, Ledger};
+use crate::model::ArchiveId;
+use crate::model::SessionId;
+use crate::retry::Backoff;
+use crate::source::Source;
+use crate::source::file::{FileSource, Format};
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::store::dir::DirStore;
+use crate::store::retrying::RetryingStore;
+use crate::store::s3::S3Store;
+use crate::summary::Stopped;
+
+/// How many requests are under way at once unless told otherwise.
+const CONCURRENCY: u16 = 16;
+
+/// Which sessions are looked at, and how.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["share", "sample", "sessions", "session"]))]
+pub(super) struct SessionsArgs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Look at the n-th of m parts: m such runs look at every session once
+    #[arg(long, value_name = "N/M", help_heading = "Which sessions")]
+    pub(super) share: Option<Share>,
+    /// Look at a random part, such as 5%
+    #[arg(long, value_name = "P%", help_heading = "Which sessions")]
+    pub(super) sample: Option<Percent>,
+    /// Draw the sample that an earlier audit drew, whose summary tells its seed [default: a new one]
+    #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Which sessions")]
+    pub(super) seed: Option<String>,
+    /// Look at the sessions of a list.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Which sessions",
+        help = "Look at the sessions of a list: a file, - for standard input, or s3://bucket/key"
+    )]
+    pub(super) sessions: Option<String>,
+    #[command(flatten)]
+    pub(super) format: FormatArgs,
+    /// Look at this session; may be given several times
+    #[arg(long, value_name = "ID", value_parser = SessionId::parse, help_heading = "Which sessions")]
+    pub(super) session: Vec<SessionId>,
+    #[command(flatten)]
+    pub(super) going_on: GoingOnArgs,
+    /// How many requests to the store are under way at once
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) concurrency: u16,
+}
+
+/// Where progress is kept.
+#[derive(Debug, Args)]
+pub(super) struct GoingOnArgs {
+    /// Keep the progress in this file, and go on from it when the audit was stopped
+    #[arg(long, value_name = "FILE")]
+    pub(super) state: Option<PathBuf>,
+}
+
+impl SessionsArgs {
+    /// Returns the scope, once the seed of a sample is known.
+    pub(super) fn scope(&self, seed: &str) -> Scope {
+        match (self.share, self.sample) {
+            (Some(share), _) => Scope::Share(share),
+            (None, Some(percent)) => Scope::Sample { percent, seed: seed.to_owned() },
+            (None, None) => Scope::All,
+        }
+    }
+
+    /// Tells whether sessions are named rather than found in the store.
+    pub(super) const fn is_list(&self) -> bool {
+        self.sessions.is_some() || !self.session.is_empty()
+    }
+
+    /// Returns the part of the archive as the summary tells it.
+    pub(super) fn part(&self, scope: &Scope) -> Option<String> {
+        if self.is_list() { Some("a list of sessions".to_owned()) } else { scope.text() }
+    }
+
+    /// Says all that is asked.
+    pub(super) fn question(&self, kind: AuditKind, mode: Option<&str>, store: &StoreSettings) -> Question {
+        let mut text = vec![format!("store={}", store.url())];
+        text.extend(mode.map(|mode| format!("mode={mode}")));
+        text.extend(self.share.map(|share| format!("share={share}")));
+        text.extend(self.sample.map(|sample| format!("sample={sample}")));
+        text.extend(self.seed.as_ref().map(|seed| format!("seed={seed}")));
+        text.extend(self.sessions.as_ref().map(|path| format!("sessions={path}")));
+        text.extend(self.session.iter().map(|session| format!("session={session}")));
+        Question {
+            kind,
+            mode: mode.map(str::to_owned),
+            text: text.join(" "),
+            state: self.going_on.state.clone(),
+            seed: self.seed.clone(),
+        }
+    }
+
+    /// Returns where the sessions come from, behind a place.
+    ///
+    /// # Errors
+    /// As [`open_file`].
+    pub(super) async fn feed<'a>(&self, desk: &'a Desk, scope: Scope, from: &Mark) -> anyhow::Result<Feed<'a>> {
+        let source: Box<dyn Source> = if let Some(path) = &self.sessions {
+            open_file(path, &self.format, &desk.config, &desk.clock).await?
+        } else if self.session.is_empty() {
+            return Ok(Feed::Walk(Walk::of(&*desk.store, from.after.as_deref()), scope));
+        } else {
+            let ids: Vec<&str> = self.session.iter().map(SessionId::as_str).collect();
+            let lines = std::io::Cursor::new(ids.join("\n").into_bytes());
+            Box::new(FileSource::of_reader(
+                "arguments",
+                Box::new(lines),
+                Some(Format::Plain),
+                checks(&desk.config, &desk.clock),
+            ))
+        };
+        Ok(Feed::List(&*desk.store, source))
+    }
+}
+
+/// What an audit looks with; opened so that nothing is changed.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) config: Config,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) is_bucket: bool,
+    /// The ledger, if there is one and it can be read.
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stop: Stop,
+}
+
+impl Desk {
+    /// Opens the store and the ledger.
+    ///
+    /// # Errors
+    /// Fatal: configuration or rights. Retryable: out of reach.
+    pub(super) async fn open(global: &GlobalArgs, store: &StoreArgs) -> anyhow::Result<Self> {
+        let config = global.load_config(store.store.as_deref())?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let stop = Stop::default();
+        signals::listen(stop.clone())?;
+        let settings = config.require_store()?;
+        let inner: Arc<dyn Store> = match settings {
+            StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(&clock)).await?),
+            StoreSettings::Dir(directory) => Arc::new(DirStore::to_read(directory, Arc::clone(&clock))),
+        };
+        let is_bucket = settings.url().can_lock();
+        let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
+        store.check().await?;
+        let ledger = open_ledger(&config).await?;
+        Ok(Self { store: Arc::new(store), is_bucket, ledger, clock, stop, config })
+    }
+
+    /// Returns the store as an audit asks it.
+    pub(super) fn reach(&self, concurrency: u16) -> Reach<'_> {
+        Reach::of(&*self.store, usize::from(concurrency), self.is_bucket)
+    }
+
+    /// Begins an audit, or goes on with one.
+    ///
+    /// # Errors
+    /// As [`Drive::begin`].
+    pub(super) fn begin<T: Tally>(
+        &self,
+        question: Question,
+        global: &GlobalArgs,
+    ) -> Result<(Drive<T>, Findings), AuditError> {
+        let mut findings = Findings::to(printer(global.format()));
+        let drive = Drive::begin(question, &mut findings, &*self.clock, self.stop.clone())?;
+        Ok((drive, findings))
+    }
+
+    /// Reads which archive the store is, and passes on what is wrong with that; once, also if the audit is gone on with.
+    ///
+    /// # Errors
+    /// As the store's and the ledger's.
+    pub(super) async fn archive(
+        &self,
+        reach: &Reach<'_>,
+        is_begun: bool,
+        findings: &mut Findings,
+    ) -> Result<Option<ArchiveId>, AuditError> {
+        let known = match &self.ledger {
+            Some(ledger) => ledger.archive_id().await?,
+            None => None,
+        };
+        let (archive, found) = archive::read(reach, known.as_ref()).await?;
+        if !is_begun {
+            for finding in &found {
+                findings.add(finding)?;
+            }
+        }
+        Ok(archive)
+    }
+
+    /// Prints how the audit ended and says how the process does.
+    ///
+    /// # Errors
+    /// As the output's.
+    pub(super) async fn finish(
+        &self,
+        summary: &AuditSummary,
+        stopped: Option<Stopped>,
+        global: &GlobalArgs,
+    ) -> anyhow::Result<Exit> {
+        if let Some(ledger) = &self.ledger {
+            ledger.close().await;
+        }
+        let exit = super::finish(summary, &self.config, global).await?;
+        Ok(match stopped {
+            Some(Stopped::Terminated) => exit.min(Exit::Terminated),
+            Some(_) => exit.min(Exit::Interrupted),
+            None => exit,
+        })
+    }
+}
+
+/// Opens the ledger to read what it knows. One that cannot be had is no reason not to look at the store.
+async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+    let opened = async {
+        if !ledger::exists(&config.ledger_url).await? {
+            return Ok(None);
+        }
+        ledger::open(&config.ledger_url).await.map(Some)
+    };
+    match opened.await {
+        Ok(ledger) => Ok(ledger),
+        Err(error) if error.code().is_retryable() => {
+            tracing::warn!("the ledger is not compared, because it cannot be read: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,212 @@
+//! Runs: what the ledger keeps of a run's record until it stands in the store, and where it stands then.
+//!
+//! Lines wait here until their chunk is stored, so that a run that dies loses none: another one closes its record. Who may
+//! write is decided by one column: the run itself while its record is open, afterwards whoever claimed the closing. A claim
+//! lapses; each step may therefore be repeated, by anyone, and what was written down first counts.
+
+use crate::clock::Timestamp;
+use crate::model::RunId;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::run::ChunkRef;
+
+/// A line that goes into a run's record with the commit of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineEntry {
+    /// Its number in the run; the first is 1, and none is left out.
+    pub number: u64,
+    /// The line as it will stand in its chunk, without a newline.
+    pub text: String,
+    /// How many media items this visit wrote.
+    pub media: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+}
+
+/// How far the record of a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordState {
+    /// It has none: it is of an earlier version, or wrote nothing into a store that is no archive yet.
+    None,
+    /// The run is at work, or died.
+    Open,
+    /// Somebody closes it, or died over it.
+    Closing,
+    /// It stands in the store.
+    Closed,
+}
+
+impl RecordState {
+    /// Returns the text that the ledger holds.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::None, Self::Open, Self::Closing, Self::Closed].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What is known of a run's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRow {
+    /// The run.
+    pub run_id: RunId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The version of the program.
+    pub version: String,
+    /// The kind of its source.
+    pub source_kind: String,
+    /// How far it has come.
+    pub state: RecordState,
+    /// What only the run itself knew, as JSON.
+    pub draft: Option<String>,
+    /// The sums over all lines in chunks, as JSON; nothing before the first chunk.
+    pub sums: Option<String>,
+    /// How many lines stand in chunks.
+    pub lines: u64,
+    /// How many chunks there are.
+    pub chunks: u32,
+    /// The record as it goes into the store, once it was written down.
+    pub document: Option<SignedText>,
+    /// The lowest number of the chain that may hold it already.
+    pub chain_from: Option<u32>,
+    /// Where it stands, once it is closed.
+    pub closed: Option<ClosedRecord>,
+}
+
+/// A document and its signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedText {
+    /// The document, byte for byte.
+    pub text: String,
+    /// Its signature in base64; nothing if it is unsigned.
+    pub signature: Option<String>,
+}
+
+/// Where a record stands and is entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedRecord {
+    /// The record's key.
+    pub key: ObjectKey,
+    /// The digest of its bytes.
+    pub sha256: Sha256Digest,
+    /// Its chain.
+    pub group: String,
+    /// Its number there.
+    pub number: u32,
+    /// The digest of the entry's bytes.
+    pub entry_sha256: Sha256Digest,
+}
+
+/// A line that waits for its chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingLine {
+    /// The line, without a newline.
+    pub text: String,
+    /// How many media items the visit wrote.
+    pub media: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+}
+
+/// A chunk that stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkEntry {
+    /// The run.
+    pub run_id: RunId,
+    /// Whoever stored it: the run, or the one that closes its record.
+    pub by: RunId,
+    /// Its number; the first is 1.
+    pub number: u32,
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// The sums over all lines so far, these included.
+    pub sums: String,
+    /// How many lines were in chunks before.
+    pub lines_before: u64,
+}
+
+/// The highest entry of a chain that the ledger knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainHead {
+    /// Its number.
+    pub number: u32,
+    /// The digest of its bytes.
+    pub sha256: Sha256Digest,
+}
+
+// Statements that both engines know word for word.
+
+pub(super) const RECORD_STATE: &str = "SELECT record_state FROM runs WHERE run_id = $1";
+
+pub(super) const BEAT: &str = "UPDATE runs SET heartbeat_at = $2 WHERE run_id = $1 AND record_state = 'open'";
+
+pub(super) const RECORD: &str = "
+    SELECT run_id, started_at, version, source_kind, record_state, record_draft, record_sums, record_lines, record_chunks,
+        record_json, record_signature, record_key, record_sha256, chain_from, chain_group, chain_number, chain_sha256
+    FROM runs WHERE run_id = $1";
+
+pub(super) const WAITING_LINES: &str =
+    "SELECT line, media, bytes FROM run_lines WHERE run_id = $1 AND number > $2 ORDER BY number LIMIT $3";
+
+/// Takes the run and whoever writes: see [`RecordRow`].
+macro_rules! may_write {
+    () => {
+        "run_id = $1 AND (record_state = 'open' AND run_id = $2 OR record_state = 'closing' AND closing_by = $2)"
+    };
+}
+
+pub(super) const PUT_SUMS: &str = concat!(
+    "UPDATE runs SET record_sums = $3, record_lines = $4, record_chunks = $5 WHERE ",
+    may_write!(),
+    " AND record_lines = $6 AND record_chunks = $5 - 1"
+);
+
+pub(super) const PUT_CHUNK: &str =
+    "INSERT INTO run_chunks (run_id, number, key, sha256, sessions, items) VALUES ($1, $2, $3, $4, $5, $6)";
+
+pub(super) const DROP_LINES: &str = "DELETE FROM run_lines WHERE run_id = $1 AND number <= $2";
+
+pub(super) const CHUNKS: &str = "SELECT key, sha256, sessions, items FROM run_chunks WHERE run_id = $1 ORDER BY number";
+
+pub(super) const CLAIM_CLOSING: &str = "
+    UPDATE runs SET record_state = 'closing', closing_by = $2, closing_at = $3
+    WHERE run_id = $1 AND (
+        record_state = 'open' AND (run_id = $2 OR heartbeat_at < $4)
+        OR record_state = 'closing' AND (closing_by = $2 OR closing_at < $4))";
+
+pub(super) const LAPSED_RUNS: &str = "
+    SELECT run_id FROM runs
+    WHERE record_state IN ('open', 'closing') AND (
+        record_state = 'open' AND heartbeat_at < $1 OR record_state = 'closing' AND closing_at < $1)
+    ORDER BY run_id LIMIT $2";
+
+/// What was written down first stays.
+pub(super) const PUT_DOCUMENT: &str =
+    concat!("UPDATE runs SET record_json = $3, record_signature = $4 WHERE ", may_write!(), " AND record_json IS NULL");
+
+pub(super) const PUT_CHAIN_FROM: &str =
+    concat!("UPDATE runs SET chain_from = $3 WHERE ", may_write!(), " AND chain_from IS NULL");
+
+pub(super) const CLOSE: &str = concat!(
+    "UPDATE runs SET record_state = 'closed', record_key = $3, record_sha256 = $4, chain_group = $5,
+        chain_number = $6, chain_sha256 = $7, record_json = NULL, record_signature = NULL
+     WHERE ",
+    may_write!()
+);
+
+pub(super) const FORGO: &str = "
+    UPDATE runs SET record_state = 'none', record_draft = NULL
+    WHERE run_id = $1 AND record_state = 'open' AND record_chunks = 0";
+
+pub(super) const CHAIN_HEAD: &str = "
+    SELECT chain_number, chain_sha256 FROM runs
+    WHERE chain_group = $1 AND chain_number IS NOT NULL ORDER BY chain_number DESC LIMIT 1";

@@ -1,0 +1,503 @@
+//! The audit of run records and chains, by the library, by the program and by a script that uses no code of ours: nothing
+//! is found in an archive nobody touched, and every change of it is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use veriff_archive::audit::chain::ChainAudit;
+use veriff_archive::audit::state::StateFile;
+use veriff_archive::audit::{AuditKind, AuditSummary, Finding, FindingCode, Severity};
+use veriff_archive::clock::SystemClock;
+use veriff_archive::model::digest::Sha256Digest;
+use veriff_archive::model::key::ObjectKey;
+use veriff_archive::model::run::ChunkRef;
+use veriff_archive::model::signature::{PublicKey, SigningKey};
+use veriff_archive::stop::Stop;
+use veriff_archive::store::Store;
+use veriff_archive::store::dir::DirStore;
+
+use super::support::faulty::{FaultyStore, Verb};
+use super::support::program::ended;
+use super::support::records::{Records, age, plain_line, put};
+use super::support::s3::{READER, s3};
+use super::support::stored::objects;
+
+/// What an audit is asked, and what it answered.
+#[derive(Default)]
+struct Asked {
+    keys: Vec<PublicKey>,
+    groups: Vec<&'static str>,
+    heads: Vec<Sha256Digest>,
+    manifests: bool,
+    state: Option<PathBuf>,
+    stop: Stop,
+}
+
+type Answered = (AuditSummary, Vec<Finding>);
+
+impl Asked {
+    fn with(key: &SigningKey) -> Self {
+        Self { keys: vec![key.public()], ..Self::default() }
+    }
+
+    async fn of(&self, root: &Path) -> Answered {
+        self.of_store(&DirStore::open(root, Arc::new(SystemClock)).await.unwrap()).await
+    }
+
+    async fn of_store(&self, store: &dyn Store) -> Answered {
+        let audit = ChainAudit {
+            store,
+            clock: &SystemClock,
+            stop: self.stop.clone(),
+            keys: self.keys.clone(),
+            groups: self.groups.iter().map(|group| (*group).to_owned()).collect(),
+            heads: self.heads.clone(),
+            manifests: self.manifests,
+        };
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&found);
+        let sink = Box::new(move |finding: &Finding| {
+            into.lock().unwrap().push(finding.clone());
+            Ok(())
+        });
+        let state = StateFile::of(self.state.clone(), AuditKind::Chain, "test".to_owned());
+        let summary = audit.run(&state, sink).await.unwrap();
+        let found = std::mem::take(&mut *found.lock().unwrap());
+        (summary, found)
+    }
+}
+
+fn codes(found: &[Finding]) -> BTreeMap<(FindingCode, Severity), usize> {
+    found.iter().fold(BTreeMap::new(), |mut codes, finding| {
+        *codes.entry((finding.code, finding.severity)).or_default() += 1;
+        codes
+    })
+}
+
+#[track_caller]
+fn assert_found(answered: &Answered, expected: &[(FindingCode, Severity, usize)]) {
+    let expected = expected.iter().map(|(code, severity, count)| ((*code, *severity), *count)).collect();
+    assert_eq!(codes(&answered.1), expected, "{:#?}", answered.1);
+}
+
+/// Two chains of signed runs of made-up sessions: three runs and two.
+fn small_archive() -> (TempDir, Records) {
+    let folder = TempDir::new().unwrap();
+    let mut records = Records::in_store(folder.path());
+    for (group, sessions) in [("default", 4), ("night", 1), ("default", 7), ("default", 2), ("night", 3)] {
+        let lines: Vec<_> = (0..sessions).map(|number| plain_line(&format!("{group}-{sessions}-{number}"))).collect();
+        records.run(group, &lines);
+    }
+    (folder, records)
+}
+
+/// Everything that an audit of chains vouches for.
+fn vouched(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = objects(root);
+    objects.retain(|key, _| key.starts_with("runs/") || key == "archive.json");
+    objects
+}
+
+fn python() -> Command {
+    let mut command = Command::new("python3");
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python"));
+    command
+}
+
+#[tokio::test]
+async fn nothing_is_found_in_an_archive_that_nobody_touched() {
+    let (folder, records) = small_archive();
+    let answered = Asked::with(records.key.as_ref().unwrap()).of(folder.path()).await;
+    assert_found(&answered, &[]);
+    let summary = answered.0;
+    assert!(summary.complete);
+    assert_eq!((summary.checked["entries"], summary.checked["records"], summary.checked["signatures"]), (5, 5, 10));
+    assert_eq!((summary.checked["lines"], summary.checked["chunks"]), (17, 8));
+    let default = &summary.details["groups"]["default"];
+    assert_eq!((&default["entries"], &default["signed"], &default["unsigned"]), (&3.into(), &3.into(), &0.into()));
+    assert!(summary.next.contains(default["head_sha256"].as_str().unwrap()), "{}", summary.next);
+}
+
+#[tokio::test]
+async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renamed_is_found() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    let objects = vouched(root);
+    let mut count = 0;
+    let mut unnoticed = Vec::new();
+    let mut expect_found = async |what: String| {
+        count += 1;
+        if asked.of(root).await.0.findings.error == 0 {
+            unnoticed.push(what);
+        }
+    };
+    for (key, bytes) in &objects {
+        let object = ObjectKey::from_store(key.as_str());
+        // Small objects whole, the others at many places.
+        let step = bytes.len() / 200 + 1;
+        for at in (0..bytes.len()).step_by(step).chain([bytes.len() - 1]) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            put(root, &object, &changed);
+            expect_found(format!("byte {at} of {key}")).await;
+        }
+        for changed in [&[][..], &bytes[..bytes.len() - 1], &[bytes, &b"\n\n"[..]].concat()] {
+            put(root, &object, changed);
+            expect_found(format!("another length of {key}")).await;
+        }
+        std::fs::remove_file(root.join(key)).unwrap();
+        expect_found(format!("deleted {key}")).await;
+        let renamed = ObjectKey::from_store(key.replace("0000", "0001").replace("run.json", "run-1.json"));
+        if renamed != object {
+            put(root, &renamed, bytes);
+            expect_found(format!("renamed {key} to {renamed}")).await;
+        }
+        put(root, &object, bytes);
+        if renamed != object {
+            expect_found(format!("added {renamed}")).await;
+            std::fs::remove_file(root.join(renamed.as_str())).unwrap();
+        }
+    }
+    let keys: Vec<&String> = objects.keys().collect();
+    for (one, other) in keys.iter().zip(keys.iter().cycle().skip(1)).chain(keys.iter().zip(keys.iter().cycle().skip(4)))
+    {
+        put(root, &ObjectKey::from_store(one.as_str()), &objects[*other]);
+        put(root, &ObjectKey::from_store(other.as_str()), &objects[*one]);
+        expect_found(format!("swapped {one} and {other}")).await;
+        put(root, &ObjectKey::from_store(one.as_str()), &objects[*one]);
+        put(root, &ObjectKey::from_store(other.as_str()), &objects[*other]);
+    }
+    assert!(unnoticed.is_empty(), "{} of {count}: {unnoticed:#?}", unnoticed.len());
+    assert!(count > 3_000, "only {count} mutations");
+    assert_found(&asked.of(root).await, &[]);
+}
+
+#[test]
+fn a_script_that_uses_no_code_of_ours_finds_every_change_too() {
+    let (folder, records) = small_archive();
+    let key = folder.path().join("key.pem");
+    records.write_public_key(&key);
+    let output = python().arg("mutations.py").arg(folder.path()).arg(&key).arg("7").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let count: usize = said.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(count > 800, "{said}");
+}
+
+#[tokio::test]
+async fn whoever_has_another_key_cannot_write_the_archive_anew() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    std::fs::remove_dir_all(root.join("runs")).unwrap();
+    let mut forger = Records::in_store(root);
+    forger.run("default", &[plain_line("session-1")]);
+    forger.run("default", &[plain_line("session-2")]);
+    assert_found(
+        &asked.of(root).await,
+        &[(FindingCode::ChainSignature, Severity::Error, 4), (FindingCode::ChainUnsigned, Severity::Error, 1)],
+    );
+    // Without signatures he fares no better.
+    std::fs::remove_dir_all(root.join("runs")).unwrap();
+    forger = Records::in_store(root);
+    forger.key = None;
+    forger.run("default", &[plain_line("session-1")]);
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Error, 1)]);
+    std::fs::remove_dir_all(root.join("runs")).unwrap();
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Error, 1)]);
+}
+
+#[tokio::test]
+async fn without_a_key_the_audit_says_that_no_signature_was_checked() {
+    let (folder, _) = small_archive();
+    assert_found(&Asked::default().of(folder.path()).await, &[(FindingCode::ChainUnchecked, Severity::Warn, 1)]);
+}
+
+#[tokio::test]
+async fn unsigned_runs_may_come_before_the_first_signed_one_and_never_after() {
+    let folder = TempDir::new().unwrap();
+    let mut records = Records::in_store(folder.path());
+    let key = records.key.take().unwrap();
+    records.run("default", &[plain_line("session-1")]);
+    records.run("default", &[plain_line("session-2")]);
+    let asked = Asked::with(&key);
+    records.key = Some(key);
+    records.run("default", &[plain_line("session-3")]);
+    let answered = asked.of(folder.path()).await;
+    assert_found(&answered, &[(FindingCode::ChainUnsigned, Severity::Warn, 1)]);
+    assert_eq!(answered.0.details["groups"]["default"]["unsigned"], 2);
+    records.key = None;
+    records.run("default", &[plain_line("session-4")]);
+    let answered = asked.of(folder.path()).await;
+    assert_eq!((answered.0.findings.error, answered.0.findings.warn), (1, 1), "{:?}", answered.1);
+    assert_eq!(answered.0.details["groups"]["default"]["signed"], 1);
+}
+
+#[tokio::test]
+async fn keys_may_change_if_all_of_them_are_given() {
+    let (folder, mut records) = small_archive();
+    let first = records.key.replace(SigningKey::generate()).unwrap();
+    records.run("default", &[plain_line("session-9")]);
+    let mut asked = Asked::with(&first);
+    assert_found(&asked.of(folder.path()).await, &[(FindingCode::ChainSignature, Severity::Error, 2)]);
+    asked.keys.push(records.key.as_ref().unwrap().public());
+    assert_found(&asked.of(folder.path()).await, &[]);
+}
+
+#[tokio::test]
+async fn newest_entries_that_were_removed_are_missed_by_a_head_that_was_noted() {
+    let (folder, mut records) = small_archive();
+    let root = folder.path();
+    let last = records.run("default", &[plain_line("session-9")]);
+    let mut asked = Asked::with(records.key.as_ref().unwrap());
+    asked.heads.push(last.entry_sha256);
+    records.run("default", &[plain_line("session-10")]);
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[]);
+    assert_eq!(answered.0.details["heads"][0]["followed_by"], 1);
+    assert_eq!(answered.0.details["heads"][0]["number"], 4);
+    for number in [4, 5] {
+        let entry = ObjectKey::chain_entry("default", number);
+        let text: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(root.join(entry.as_str())).unwrap()).unwrap();
+        let run = root.join(text["run_key"].as_str().unwrap());
+        std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
+        for key in [entry.signature(), entry] {
+            std::fs::remove_file(root.join(key.as_str())).unwrap();
+        }
+    }
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainHead, Severity::Error, 1)]);
+    asked.heads.clear();
+    // This is what a chain alone cannot show.
+    assert_found(&asked.of(root).await, &[]);
+}
+
+#[tokio::test]
+async fn a_record_that_contradicts_itself_is_found_although_it_is_signed() {
+    type Bending = Box<dyn Fn(&mut veriff_archive::model::run::RunRecord)>;
+    let bendings: Vec<(&str, FindingCode, Bending)> = vec![
+        ("another root", FindingCode::RecordInvalid, Box::new(|it| it.merkle_root = Sha256Digest::of(b"x"))),
+        ("more items", FindingCode::RecordInvalid, Box::new(|it| it.items += 1)),
+        ("fewer lines", FindingCode::RecordInvalid, Box::new(|it| it.chunks[0].sessions -= 1)),
+        ("another configuration", FindingCode::RecordInvalid, Box::new(|it| it.config["limits.tries"] = 7.into())),
+        (
+            "another day",
+            FindingCode::RecordInvalid,
+            Box::new(|it| it.started_at = it.started_at.plus_millis(86_400_000)),
+        ),
+        (
+            "another run",
+            FindingCode::RecordInvalid,
+            Box::new(|it| it.run_id = it.run_id.to_string().replace('0', "1").parse_id()),
+        ),
+        ("another group", FindingCode::RecordInvalid, Box::new(|it| it.group = "night".to_owned())),
+        (
+            "another archive",
+            FindingCode::ArchiveInvalid,
+            Box::new(|it| it.archive_sha256 = Some(Sha256Digest::of(b"x"))),
+        ),
+        ("a chunk less", FindingCode::RecordOrphan, Box::new(|it| drop(it.chunks.pop()))),
+        (
+            "a chunk more",
+            FindingCode::ObjectMissing,
+            Box::new(|it| {
+                let key = ObjectKey::run_chunk(&it.run_id, it.started_at, 3);
+                it.chunks.push(ChunkRef { key, ..it.chunks[0].clone() });
+            }),
+        ),
+        ("a chunk twice", FindingCode::RecordInvalid, Box::new(|it| it.chunks.push(it.chunks[0].clone()))),
+        ("no key", FindingCode::ChainSignature, Box::new(|it| it.key_id = None)),
+    ];
+    let lines: Vec<_> = (0..4).map(|number| plain_line(&format!("session-{number}"))).collect();
+    for (what, code, bend) in bendings {
+        let folder = TempDir::new().unwrap();
+        let mut records = Records::in_store(folder.path());
+        records.run("default", &lines);
+        records.bent_run("default", &lines, &bend);
+        let answered = Asked::with(records.key.as_ref().unwrap()).of(folder.path()).await;
+        assert!(answered.0.findings.error > 0, "{what}");
+        assert!(answered.1.iter().any(|finding| finding.code == code), "{what}: {:#?}", answered.1);
+    }
+}
+
+/// Makes an id of a text that was one.
+trait ParseId {
+    fn parse_id(&self) -> veriff_archive::model::RunId;
+}
+
+impl ParseId for String {
+    fn parse_id(&self) -> veriff_archive::model::RunId {
+        veriff_archive::model::RunId::parse(self).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_entered_twice_or_never_or_is_still_open_is_told_apart() {
+    let (folder, mut records) = small_archive();
+    let root = folder.path();
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    let made = records.run("default", &[plain_line("session-9")]);
+    let record = std::fs::read(root.join(made.run_key.as_str())).unwrap();
+    let again = records.enter("night", &made.run_id, &made.run_key, Sha256Digest::of(&record));
+    let answered = asked.of(root).await;
+    assert_found(
+        &answered,
+        &[(FindingCode::ChainTwice, Severity::Error, 1), (FindingCode::RecordInvalid, Severity::Error, 1)],
+    );
+    for entry in [&again.entry_key, &made.entry_key] {
+        for key in [entry.signature(), entry.clone()] {
+            std::fs::remove_file(root.join(key.as_str())).unwrap();
+        }
+    }
+    assert_found(&asked.of(root).await, &[(FindingCode::RecordUnchained, Severity::Error, 1)]);
+    for key in [made.run_key.signature(), made.run_key.clone()] {
+        std::fs::remove_file(root.join(key.as_str())).unwrap();
+    }
+    assert_found(&asked.of(root).await, &[(FindingCode::RecordOpen, Severity::Warn, 1)]);
+}
+
+#[tokio::test]
+async fn a_run_that_ends_during_the_audit_is_no_error() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    let records = Arc::new(Mutex::new(records));
+    let store = Arc::new(DirStore::open(root, Arc::new(SystemClock)).await.unwrap());
+    // The folders of runs are listed last: by then one more run has ended.
+    let late = Arc::clone(&records);
+    let store = FaultyStore::new(store, move |_, call| {
+        if call.verb == Verb::List && call.key == "runs/" {
+            late.lock().unwrap().run("default", &[plain_line("late")]);
+        }
+        None
+    });
+    assert_found(&asked.of_store(store.as_ref()).await, &[]);
+
+    // Or it is between its record and its entry, or between its entry and that one's signature.
+    let made = records.lock().unwrap().run("default", &[plain_line("now")]);
+    let touch = |key: &ObjectKey| {
+        let bytes = std::fs::read(root.join(key.as_str())).unwrap();
+        std::fs::remove_file(root.join(key.as_str())).unwrap();
+        std::fs::write(root.join(key.as_str()), bytes).unwrap();
+    };
+    touch(&made.entry_key);
+    std::fs::remove_file(root.join(made.entry_key.signature().as_str())).unwrap();
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Warn, 1)]);
+    age(&root.join(made.entry_key.as_str()));
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainUnsigned, Severity::Error, 1)]);
+    std::fs::remove_file(root.join(made.entry_key.as_str())).unwrap();
+    touch(&made.run_key);
+    std::fs::remove_file(root.join(made.run_key.signature().as_str())).unwrap();
+    assert_found(&asked.of(root).await, &[(FindingCode::RecordUnchained, Severity::Warn, 1)]);
+}
+
+#[tokio::test]
+async fn only_the_groups_that_are_named_are_looked_at() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let mut asked = Asked::with(records.key.as_ref().unwrap());
+    asked.groups = vec!["night"];
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[]);
+    assert_eq!(answered.0.checked["entries"], 2);
+    let damaged = ObjectKey::chain_entry("default", 2);
+    put(root, &damaged, b"{}");
+    assert_found(&asked.of(root).await, &[]);
+    asked.groups = vec!["night", "noon"];
+    assert_found(&asked.of(root).await, &[(FindingCode::ChainGap, Severity::Error, 1)]);
+}
+
+#[tokio::test]
+async fn an_audit_that_was_stopped_goes_on_and_says_everything_once() {
+    let (folder, records) = small_archive();
+    let root = folder.path();
+    let mut asked = Asked::with(records.key.as_ref().unwrap());
+    // One thing wrong at the beginning and one at the end.
+    for number in [1, 3] {
+        let entry = ObjectKey::chain_entry("default", number);
+        let text: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(root.join(entry.as_str())).unwrap()).unwrap();
+        put(
+            root,
+            &ObjectKey::from_store(text["run_key"].as_str().unwrap().replace("run.json", "run.json.sig")),
+            b"gone",
+        );
+    }
+    let whole = asked.of(root).await;
+    assert_eq!(whole.0.findings.error, 2, "{:#?}", whole.1);
+    let state = folder.path().join("state.json");
+    asked.state = Some(state.clone());
+    let mut said = Vec::new();
+    let mut sessions = 0;
+    let last = loop {
+        sessions += 1;
+        let stop = Stop::default();
+        asked.stop = stop.clone();
+        let store = Arc::new(DirStore::open(root, Arc::new(SystemClock)).await.unwrap());
+        let store = FaultyStore::new(store, move |_, call| {
+            if call.verb == Verb::Open && call.key.ends_with(".gz") {
+                stop.interrupt();
+            }
+            None
+        });
+        let (summary, found) = asked.of_store(store.as_ref()).await;
+        said.extend(found);
+        if summary.complete {
+            break summary;
+        }
+        assert!(summary.next.contains("--state"));
+        assert!(sessions < 20);
+    };
+    assert!(sessions > 3, "{sessions}");
+    assert_eq!(codes(&said), codes(&whole.1), "{said:#?}");
+    assert_eq!(last.findings, whole.0.findings);
+    assert_eq!(last.checked, whole.0.checked);
+    assert_eq!(last.details, whole.0.details);
+    // A finished one begins anew.
+    asked.stop = Stop::default();
+    assert_eq!(asked.of(root).await.0.checked, whole.0.checked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_right_to_read_alone() {
+    let (folder, records) = small_archive();
+    let bucket = s3().await.create_bucket("chain", true).await;
+    let objects = vouched(folder.path());
+    for (key, bytes) in &objects {
+        bucket.put_over(&format!("archive/{key}"), bytes).await;
+    }
+    let store = bucket.store("archive", READER).await;
+    let asked = Asked::with(records.key.as_ref().unwrap());
+    assert_found(&asked.of_store(&store).await, &[]);
+    for (key, bytes) in &objects {
+        let full = format!("archive/{key}");
+        let marker = bucket.put_delete_marker(&full).await;
+        assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectHidden, Severity::Error, 1)]);
+        assert!(bucket.deletes(&full, &marker).await);
+        // Even the same bytes once more.
+        let newer = bucket.put_over(&full, bytes).await.unwrap();
+        assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
+        assert!(bucket.deletes(&full, &newer).await);
+    }
+    let other = bucket.put_over("archive/runs/chain/default/00000002.json", b"{}").await.unwrap();
+    let answered = asked.of_store(&store).await;
+    assert_found(&answered, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
+    assert_eq!(answered.1[0].version_id.as_deref(), Some(other.as_str()));
+    assert!(bucket.deletes("archive/runs/chain/default/00000002.json", &other).await);
+
+    // The program, as an auditor runs it: no configuration but where the server is.
+    records.write_public_key(&folder.path().join("key.pem"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
+    command.env_clear().envs(READER.environment()).current_dir(folder.path());
+    command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
+    command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+    let url = format!("s3://{}/archive", bucket.name);
+    command.args(["audit", "chain", "--store", &url, "--public-key", "key.pem"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let audited = ended(child).await.expect(0);
+    assert_eq!(audited.json()["checked"]["entries"], 5, "{}", audited.stdout);
+}
