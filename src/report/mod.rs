@@ -382,7 +382,7 @@ fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
         Some(report.retention.command),
     );
     let unsigned: u64 = report.chain.groups.iter().map(|group| group.unsigned).sum();
-    let keygen = Some("veriff-archive keygen");
+    let keygen = Some("veriff-archive keygen --private-key FILE --public-key FILE");
     add(unsigned > 0, Level::Look, format!("Entries of the chains without a signature: {unsigned}."), keygen);
     let Audits { older_left_out, unreadable, of_another_archive, .. } = report.audits;
     let limit = format!("Only the latest {REPORT_AUDITS} results of audits were read.");

@@ -295,7 +295,7 @@ fn without_a_ledger_it_says_so_and_makes_none() {
 /// Lists the commands that a page tells one to type.
 fn commands(page: &str) -> BTreeSet<String> {
     let codes = page.split("<code class=\"command\">").skip(1);
-    codes.map(|rest| rest.split("</code>").next().unwrap().to_owned()).collect()
+    codes.map(|rest| rest.split("</code>").next().unwrap().replace("&#x2f;", "/")).collect()
 }
 
 #[tokio::test]
