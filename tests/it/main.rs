@@ -26,6 +26,8 @@ mod metrics;
 mod program;
 mod prove;
 mod queue;
+mod rebuild;
+mod reconcile;
 mod record;
 mod report;
 mod retention;

@@ -144,8 +144,14 @@ impl Reconcile<'_> {
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 for conflict in &newest.conflicts {
-                    let conflict = Named::of(&conflict.key, conflict.version_id.as_deref(), None);
-                    part.findings.extend(stands(&evidence, &conflict));
+                    let object = Named::of(&conflict.key, conflict.version_id.as_deref(), None);
+                    part.findings.extend(stands(&evidence, &object));
+                    let sidecar = conflict.key.sidecar();
+                    // Manifests of earlier versions do not name it.
+                    let named = conflict.sidecar_sha256.map(|_| conflict.sidecar_version_id.as_deref());
+                    let standing = evidence.own(&sidecar).and_then(|own| own.version_id.as_deref());
+                    let sidecar = Named::of(&sidecar, named.unwrap_or(standing), None);
+                    part.findings.extend(stands(&evidence, &sidecar));
                 }
                 if let Some(surveyed) = surveyed {
                     part.findings.extend(compare(surveyed, &evidence, newest));

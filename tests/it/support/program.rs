@@ -104,6 +104,13 @@ impl Deployment {
         self.environment.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Speaks to the bucket as somebody else.
+    pub(crate) fn become_identity(&mut self, identity: Identity) {
+        for (name, value) in identity.environment() {
+            self.set(name, value);
+        }
+    }
+
     /// Takes a variable back.
     pub(crate) fn unset(&mut self, name: &str) {
         self.environment.remove(name);

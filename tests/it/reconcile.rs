@@ -1,0 +1,289 @@
+//! `audit reconcile`: nothing to say of a ledger and a store that were left alone, and everything of those that were not.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
+use veriff_archive::audit::reconcile::merge::{Listing, Merge, Pair};
+use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, elsewhere};
+use veriff_archive::audit::walk::Walk;
+use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
+use veriff_archive::clock::SystemClock;
+use veriff_archive::ledger;
+use veriff_archive::model::SessionId;
+use veriff_archive::stop::Stop;
+
+use crate::support::audited::{Audited, codes, collected, flipped, names, question, serious, session_of};
+use crate::support::program::Ended;
+use crate::support::s3::READER;
+
+fn reconcile(audited: &Audited, mode: Mode) -> Reconcile<'_> {
+    Reconcile { reach: audited.reach(), ledger: &*audited.ledger, archive: Some(audited.archive.clone()), mode }
+}
+
+/// Looks at everything.
+pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, ReconcileTally) {
+    let (mut findings, told) = collected();
+    let reconcile = reconcile(audited, mode);
+    let mut drive = Drive::begin(question(AuditKind::Reconcile), &mut findings, &SystemClock, Stop::default()).unwrap();
+    let steps = Merge::of(Listing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None).steps();
+    let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), &mut findings).await;
+    assert_eq!(stopped.unwrap(), None);
+    let others = elsewhere(&*audited.store, &Mark::default());
+    drive.run(others, SESSIONS_IN_FLIGHT, |other| reconcile.check_other(other), &mut findings).await.unwrap();
+    let mark = Mark::default();
+    let runs = Reconcile::runs(reconcile.ledger, &mark);
+    drive.run(runs, SESSIONS_IN_FLIGHT, |run| reconcile.check_run(run), &mut findings).await.unwrap();
+    (told.lock().unwrap().clone(), drive.progress.tally)
+}
+
+/// Looks at one session.
+async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
+    let session = SessionId::parse(session).unwrap();
+    let walked = listed(&*audited.store, &session).await.unwrap();
+    let surveyed = audited.ledger.survey_session(&session).await.unwrap();
+    reconcile(audited, mode).check(Pair { walked, surveyed }).await.unwrap().findings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_and_a_store_that_were_left_alone_agree() {
+    for audited in [Audited::in_directory(601).await, Audited::in_bucket(602).await] {
+        for mode in [Mode::Manifests, Mode::Listing] {
+            let (findings, tally) = everything(&audited, mode).await;
+            assert_eq!(findings, [], "{mode:?}");
+            assert_eq!(tally.sessions, 32);
+            assert!(tally.items > 100 && tally.runs == 2, "{tally:?}");
+            assert_eq!(tally.manifests > 32, mode == Mode::Manifests);
+        }
+    }
+}
+
+/// Deletes, renames, adds and covers every object of every session, one after another.
+async fn tamper_with_every_object(audited: &Audited, every: usize) {
+    let evidence = audited.evidence().await;
+    let of_sessions = evidence.objects.iter().filter(|(key, _)| key.starts_with("sessions/"));
+    let mut tried = 0;
+    for (key, versions) in of_sessions.enumerate().filter(|(number, _)| number % every == 0).map(|(_, object)| object) {
+        let version = versions[0].version_id.as_deref();
+        for mode in [Mode::Manifests, Mode::Listing] {
+            audited.tamperer.hide(key, version);
+            let found = of_session(audited, mode, session_of(key)).await;
+            audited.tamperer.bring_back(key, version);
+            // Which conflicts there are, and which manifests came before, only manifests tell.
+            let is_told = mode == Mode::Manifests || !(key.contains(".conflict-") || key.ends_with("/0001.json"));
+            assert!(!is_told || !serious(&found).is_empty(), "{mode:?} did not miss {key}");
+
+            let renamed = format!("{key}x");
+            audited.tamperer.rename(key, version, &renamed);
+            let found = of_session(audited, mode, session_of(key)).await;
+            audited.tamperer.rename(&renamed, version, key);
+            assert!(names(&found, &renamed) || audited.bucket.is_some(), "{mode:?} did not see {renamed}: {found:?}");
+            assert!(!serious(&found).is_empty(), "{mode:?} did not see that {key} was renamed");
+            tried += 1;
+        }
+        if key.contains("/manifest/") && versions[0].bytes.len() > 2 {
+            for at in [0, versions[0].bytes.len() / 2, versions[0].bytes.len() - 1] {
+                audited.tamperer.write(key, version, &flipped(&versions[0].bytes, at));
+                let found = of_session(audited, Mode::Manifests, session_of(key)).await;
+                assert!(names(&found, key), "byte {at} of {key} was flipped: {found:?}");
+                audited.tamperer.write(key, version, &versions[0].bytes);
+            }
+        }
+    }
+    assert!(tried > 40, "{tried}");
+    assert_eq!(everything(audited, Mode::Manifests).await.0, [], "all was put back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_done_to_the_objects_of_a_directory_is_found() {
+    tamper_with_every_object(&Audited::in_directory(603).await, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_done_to_the_objects_of_a_bucket_behind_its_back_is_found() {
+    tamper_with_every_object(&Audited::in_bucket(604).await, 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_markers_later_versions_and_strangers_are_found() {
+    let audited = Audited::in_bucket(605).await;
+    let bucket = audited.bucket.as_ref().unwrap();
+    let evidence = audited.evidence().await;
+    let keys: Vec<String> = evidence.objects.keys().filter(|key| !key.starts_with("runs/")).cloned().collect();
+    for (number, key) in keys.iter().enumerate().filter(|(number, _)| number % 5 == 0) {
+        let whole = format!("archive/{key}");
+        if number % 2 == 0 {
+            bucket.put_delete_marker(&whole).await;
+        } else {
+            bucket.put_over(&whole, b"something later").await;
+        }
+    }
+    for key in ["sessions/nobody/1/m.jpg", "sessions/no session/1/m.jpg", "elsewhere.txt", "runs/2026/notes.txt"] {
+        bucket.put_over(&format!("archive/{key}"), b"a stranger").await;
+    }
+    for mode in [Mode::Manifests, Mode::Listing] {
+        let (findings, _) = everything(&audited, mode).await;
+        for (number, key) in keys.iter().enumerate().filter(|(number, _)| number % 5 == 0) {
+            let code = if number % 2 == 0 { Code::ObjectHidden } else { Code::ObjectShadowed };
+            assert!(codes(&findings, key).contains(&code), "{mode:?} {key}: {code}");
+        }
+        for key in ["sessions/nobody/1/m.jpg", "sessions/no session/1/m.jpg", "elsewhere.txt", "runs/2026/notes.txt"] {
+            assert!(codes(&findings, key).contains(&Code::ObjectUnknown), "{mode:?} {key}");
+        }
+    }
+}
+
+/// What a mutation of the ledger does to one column, as SQL.
+const COLUMNS: [(&str, &str); 26] = [
+    ("sessions", "integration = 'other'"),
+    ("sessions", "state = 'absent'"),
+    ("sessions", "manifest_key = manifest_key || 'x'"),
+    ("sessions", "manifest_version_id = 'another'"),
+    ("sessions", "manifest_sequence = manifest_sequence + 1"),
+    ("sessions", "manifest_sequence = manifest_sequence - 1"),
+    ("sessions", "manifest_sha256 = zeroblob(32)"),
+    ("sessions", "complete = 1 - complete"),
+    ("sessions", "settled = 0"),
+    ("sessions", "media = media + 1"),
+    ("sessions", "bytes = bytes - 1"),
+    ("media", "media_id = media_id || 'x'"),
+    ("media", "attempt_id = 'another'"),
+    ("media", "kind = CASE kind WHEN 'image' THEN 'nfc' ELSE 'image' END"),
+    ("media", "key = key || 'x'"),
+    ("media", "version_id = 'another'"),
+    ("media", "size_bytes = size_bytes + 1"),
+    ("media", "sha256 = zeroblob(32)"),
+    ("runs", "started_at = started_at + 1"),
+    ("runs", "version = '9.9.9'"),
+    ("runs", "source_kind = 'sqs'"),
+    ("runs", "exit_code = 0"),
+    ("runs", "archived = archived + 1"),
+    ("runs", "record_sha256 = zeroblob(32)"),
+    ("runs", "chain_number = chain_number + 1"),
+    ("runs", "chain_sha256 = zeroblob(32)"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_of_the_ledger_that_is_changed_or_dropped_is_found() {
+    let mut audited = Audited::in_directory(606).await;
+    let original = audited.deployment.path("ledger.db");
+    audited.ledger.close().await;
+    let copy = audited.deployment.path("changed.db");
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut mutations: Vec<(&str, String)> =
+        COLUMNS.map(|(table, set)| (table, format!("UPDATE {table} SET {set}"))).into();
+    mutations.extend(["sessions", "media", "runs"].map(|table| (table, format!("DELETE FROM {table}"))));
+    for (table, statement) in mutations {
+        // One row after another; of items those of every fourth session.
+        for number in 0_u32.. {
+            std::fs::copy(&original, &copy).unwrap();
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&copy).foreign_keys(false);
+            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+            let (key, step) = match table {
+                "sessions" => ("session_id", 4),
+                "media" => ("session_id || '/' || media_id", 40),
+                _ => ("run_id", 1),
+            };
+            // What a session without a manifest says of one is nothing.
+            let pick = format!(
+                "SELECT {key} AS picked FROM {table} {} ORDER BY 1 LIMIT 1 OFFSET {}",
+                if table == "sessions" {
+                    "WHERE manifest_key IS NOT NULL AND settled AND state = 'archived'"
+                } else {
+                    ""
+                },
+                number * step
+            );
+            let Some(row) = sqlx::query(sqlx::AssertSqlSafe(pick)).fetch_optional(&pool).await.unwrap() else { break };
+            let picked: String = row.get("picked");
+            let changed = format!("{statement} WHERE {key} = '{picked}'");
+            let done = sqlx::query(sqlx::AssertSqlSafe(changed.clone())).execute(&pool).await.unwrap();
+            assert_eq!(done.rows_affected(), 1, "{changed}");
+            pool.close().await;
+            audited.ledger = ledger::open(&format!("sqlite://{}", copy.display())).await.unwrap();
+            let (findings, _) = everything(&audited, Mode::Manifests).await;
+            audited.ledger.close().await;
+            let is_error = findings.iter().any(|finding| finding.severity == Severity::Error);
+            assert!(is_error, "{changed} was not found: {findings:?}");
+            *counts.entry(table).or_default() += 1;
+        }
+    }
+    assert!(counts["sessions"] >= 80 && counts["media"] >= 24 && counts["runs"] >= 18, "{counts:?}");
+    audited.ledger = ledger::open(&format!("sqlite://{}", original.display())).await.unwrap();
+    assert_eq!(everything(&audited, Mode::Manifests).await.0, []);
+}
+
+fn summary(ended: &Ended) -> serde_json::Value {
+    serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_reads_only_and_exits_4_with_the_repair() {
+    let mut audited = Audited::in_bucket(607).await;
+    audited.ledger.close().await;
+    audited.deployment.become_identity(READER);
+    let reader = &audited.deployment;
+    let quiet = reader.run(["audit", "reconcile", "--output", "json"]).await.expect(0);
+    assert_eq!(summary(&quiet)["findings"]["error"], 0, "{}", quiet.stdout);
+    assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
+    let evidence = audited.evidence().await;
+    let key = evidence.objects.keys().find(|key| key.ends_with(".jpg")).unwrap();
+    audited.bucket.as_ref().unwrap().put_delete_marker(&format!("archive/{key}")).await;
+    let state = audited.deployment.path("state.json").display().to_string();
+    let found = reader.run(["audit", "reconcile", "--output", "json", "--state", &state]).await.expect(4);
+    let finding: serde_json::Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((&finding["code"], &finding["key"]), (&"object.hidden".into(), &key.as_str().into()));
+    assert!(finding["repair"].as_str().unwrap().contains("remove that version"), "{finding}");
+    assert!(finding["version_id"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_report_tells_what_the_listing_tells() {
+    let audited = Audited::in_bucket(608).await;
+    audited.ledger.close().await;
+    let bucket = audited.bucket.as_ref().unwrap();
+    let rows = async || {
+        let mut rows = Vec::new();
+        let mut walk = veriff_archive::store::list_all(&*audited.store, "").await.unwrap();
+        walk.reverse();
+        for version in walk {
+            let latest = rows.iter().all(|row: &String| !row.contains(&format!("/{},", version.key)));
+            rows.push(format!(
+                "\"{}\",\"archive/{}\",\"{}\",\"{latest}\",\"{}\",\"{}\",\"{}\"",
+                bucket.name,
+                version.key,
+                version.version_id.unwrap_or_default(),
+                version.is_delete_marker,
+                if version.is_delete_marker { String::new() } else { version.size_bytes.to_string() },
+                version.modified_at.unwrap()
+            ));
+        }
+        rows
+    };
+    let report = audited.deployment.path("report");
+    std::fs::create_dir(&report).unwrap();
+    let write = |rows: &[String]| {
+        let (one, other) = rows.split_at(rows.len() / 3);
+        std::fs::write(report.join("one.csv"), one.join("\n")).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, other.join("\n").as_bytes()).unwrap();
+        std::fs::write(report.join("other.csv.gz"), gzip.finish().unwrap()).unwrap();
+        let manifest = serde_json::json!({
+            "sourceBucket": bucket.name, "destinationBucket": "arn:aws:s3:::inventory", "fileFormat": "CSV",
+            "fileSchema": "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate",
+            "files": [{"key": "x/data/one.csv", "size": 1}, {"key": "x/data/other.csv.gz", "size": 1}],
+        });
+        std::fs::write(report.join("manifest.json"), manifest.to_string()).unwrap();
+        report.join("manifest.json").display().to_string()
+    };
+    let path = write(&rows().await);
+    let quiet = audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await;
+    assert_eq!(summary(&quiet)["findings"], serde_json::json!({"error": 0, "warn": 0, "info": 0}), "{}", quiet.stdout);
+    assert_eq!(summary(&quiet)["mode"], "inventory");
+    assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
+    let mut fewer = rows().await;
+    let gone = fewer.iter().position(|row| row.contains(".jpg\"")).unwrap();
+    fewer.remove(gone);
+    let path = write(&fewer);
+    audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await.expect(4);
+}
