@@ -137,7 +137,7 @@ pub struct ConflictItem {
     pub version_id: Option<String>,
     /// Their digest.
     pub sha256: Sha256Digest,
-    /// The digest of their sidecar; manifests of the first version do not tell it.
+    /// The digest of their sidecar; nothing in early manifests, and where a visit was cut short before it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar_sha256: Option<Sha256Digest>,
     /// That sidecar's version, on a versioned store.

@@ -96,13 +96,14 @@ async fn flip_everywhere(audited: &Audited, every: usize) {
     let places = if audited.bucket.is_some() { vec![0, id_at, own.bytes.len() - 1] } else { vec![0, id_at] };
     for at in places {
         audited.tamperer.write("archive.json", own.version_id.as_deref(), &flipped(&own.bytes, at));
-        let (findings, _) = audited.fixity_of_all(Mode::Head, Scope::All).await;
+        let findings = audited.archive_findings().await;
         assert!(names(&findings, "archive.json"), "byte {at}: {findings:?}");
     }
     audited.tamperer.write("archive.json", own.version_id.as_deref(), &own.bytes);
     let (findings, _) = audited.fixity_of_all(Mode::Read, Scope::All).await;
     assert_eq!(serious(&findings), Vec::<&_>::new(), "all was put back");
-    assert!(tried > 80, "{tried}");
+    assert!(tried > 60, "{tried}");
+    eprintln!("{tried} bits were flipped, each alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +113,7 @@ async fn any_flipped_bit_is_found_in_a_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_flipped_bit_is_found_in_a_bucket_where_the_stores_own_checksum_was_left_as_it_was() {
-    flip_everywhere(&Audited::in_bucket(504).await, 12).await;
+    flip_everywhere(&Audited::in_bucket(504).await, 18).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +169,7 @@ async fn what_is_deleted_or_renamed_is_found_in_a_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_or_renamed_is_found_in_a_bucket() {
-    move_everywhere(&Audited::in_bucket(507).await, 8).await;
+    move_everywhere(&Audited::in_bucket(507).await, 16).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +262,7 @@ async fn whatever_lies_over_an_object_in_a_bucket_is_found() {
     for key in some {
         let full = format!("archive/{key}");
         let look = async || match key {
-            "archive.json" => audited.fixity_of_all(Mode::Head, Scope::All).await.0,
+            "archive.json" => audited.archive_findings().await,
             key => audited.fixity_of(Mode::Head, session_of(key)).await.findings,
         };
         let later = bucket.put_over(&full, b"later").await.unwrap();

@@ -76,6 +76,17 @@ impl<'a> Auditor<'a> {
         retention.check(walked).await.unwrap()
     }
 
+    async fn archive_document(&self) -> Vec<Finding> {
+        let retention = self.retention();
+        // That it is shown locks, it knows of another object.
+        retention
+            .check(listed(self.store, &SessionId::parse(&self.audited.twins).unwrap()).await.unwrap())
+            .await
+            .unwrap();
+        let own = retention.reach.list("archive.json").await.unwrap().remove(0);
+        retention.check_document(own).await.unwrap().findings
+    }
+
     async fn all(&self, scope: Scope) -> (Vec<Finding>, RetentionTally) {
         let (mut findings, told) = collected();
         let retention = self.retention();
@@ -235,7 +246,7 @@ async fn any_lock_that_is_lifted_shortened_weakened_or_too_long_is_found() {
     let of_absent = evidence.manifest_keys(&audited.absent);
     let beside: Vec<&str> =
         evidence.objects.keys().map(String::as_str).filter(|key| key.contains(".conflict-")).collect();
-    let some = evidence.objects.keys().map(String::as_str).step_by(9);
+    let some = evidence.objects.keys().map(String::as_str).step_by(21);
     let (mut kinds, mut tried) = (BTreeMap::<&str, u32>::new(), 0);
     for key in some.chain(of_absent).chain(beside).chain([audited.taken.as_str(), "archive.json"]) {
         let object = evidence.object(key).unwrap();
@@ -243,7 +254,7 @@ async fn any_lock_that_is_lifted_shortened_weakened_or_too_long_is_found() {
         let until = until.parse::<Timestamp>().unwrap().unix_seconds();
         *kinds.entry(key.rsplit('.').next().unwrap()).or_default() += 1;
         let look = async || match key {
-            "archive.json" => auditor.all(Scope::All).await.0,
+            "archive.json" => auditor.archive_document().await,
             key => auditor.session(session_of(key)).await.findings,
         };
         let mut mutations = vec![
@@ -266,7 +277,7 @@ async fn any_lock_that_is_lifted_shortened_weakened_or_too_long_is_found() {
         audited.tamperer.relock(key, version, Some((&mode, until)));
         assert_eq!(serious(&look().await), Vec::<&_>::new(), "{key}");
     }
-    assert!(kinds.len() > 3 && tried > 60, "{kinds:?} {tried}");
+    assert!(kinds.len() > 3 && tried > 40, "{kinds:?} {tried}");
 
     // The same by the program.
     let key = *evidence.media_keys().first().unwrap();

@@ -179,6 +179,11 @@ impl Audited {
         self.fixity(mode).check(walked).await.unwrap()
     }
 
+    /// Looks at `archive.json`.
+    pub(crate) async fn archive_findings(&self) -> Vec<Finding> {
+        archive::read(&self.reach(), Some(&self.archive)).await.unwrap().1
+    }
+
     /// Looks at everything, or a share of it.
     pub(crate) async fn fixity_of_all(&self, mode: Mode, scope: Scope) -> (Vec<Finding>, FixityTally) {
         let (mut findings, told) = collected();
