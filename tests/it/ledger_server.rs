@@ -31,7 +31,7 @@ async fn migrations_of_many_at_once_wait_for_one_another() {
     let mut created = 0;
     for child in started {
         let answer = ended(child).await.expect(0).json();
-        assert_eq!((&answer["engine"], &answer["to"]), (&"postgres".into(), &2.into()));
+        assert_eq!((&answer["engine"], &answer["to"]), (&"postgres".into(), &4.into()));
         created += u32::from(answer["created"].as_bool().unwrap());
         assert_eq!(answer["from"].is_null(), answer["created"].as_bool().unwrap());
     }
