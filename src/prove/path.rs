@@ -60,7 +60,9 @@ mod tests {
             let leaves: Vec<Sha256Digest> = (0..size).map(|number| leaf(&number.to_be_bytes())).collect();
             for index in 0..size {
                 let mut builder = PathBuilder::of(index, size);
-                leaves.iter().for_each(|leaf| builder.push(*leaf));
+                for leaf in &leaves {
+                    builder.push(*leaf);
+                }
                 assert_eq!(Some(builder.finish()), path(&leaves, usize::try_from(index).unwrap()), "{index} of {size}");
             }
         }

@@ -25,7 +25,7 @@ use veriff_sim::Simulator;
 use super::support::evidence::small_world;
 use super::support::faulty::{FaultyStore, Verb};
 use super::support::program::{Deployment, ended};
-use super::support::records::{Records, age, line_of, plain_line, put};
+use super::support::records::{Records, age, entered, line_of, plain_line, put};
 use super::support::s3::{READER, WRITER, s3};
 use super::support::scene::{Scene, session, world_of};
 use super::support::stored::{everything, objects};
@@ -61,6 +61,7 @@ impl Asked {
             groups: self.groups.iter().map(|group| (*group).to_owned()).collect(),
             heads: self.heads.clone(),
             manifests: self.manifests,
+            known: None,
         };
         let found = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&found);
@@ -356,6 +357,24 @@ async fn newest_entries_that_were_removed_are_missed_by_a_head_that_was_noted() 
     asked.heads.clear();
     // This is what a chain alone cannot show.
     assert_found(&asked.of(root).await, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newest_entries_that_were_removed_are_missed_by_the_ledger() {
+    let (scene, _) = real_archive().await;
+    let words = ["audit", "chain", "--public-key", "key.pem"];
+    let audited = scene.deployment.run(words).await.expect(0).json();
+    assert_eq!(audited["details"]["ledger_heads"], serde_json::json!({"default": 3, "night": 2}));
+    let last = entered(&scene.store(), "default").pop().unwrap();
+    let run = scene.store().join(last.run_key.as_str());
+    std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
+    for key in [last.entry_key.signature(), last.entry_key] {
+        std::fs::remove_file(scene.store().join(key.as_str())).unwrap();
+    }
+    let audited = scene.deployment.run(words).await.expect(4);
+    assert_eq!(audited.stdout.matches("\"code\":\"chain.head\"").count(), 1, "{}", audited.stdout);
+    scene.deployment.lose_ledger();
+    scene.deployment.run(words).await.expect(0);
 }
 
 #[tokio::test]

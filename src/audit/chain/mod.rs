@@ -29,6 +29,7 @@ use super::drive::AuditError;
 use super::state::StateFile;
 use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink};
 use crate::clock::{Clock, Timestamp};
+use crate::ledger::Ledger;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
@@ -57,6 +58,8 @@ pub struct ChainAudit<'a> {
     pub heads: Vec<Sha256Digest>,
     /// Read the manifests that lines name.
     pub manifests: bool,
+    /// The ledger, where there is one, and the chain that this deployment adds to: the heads it knows must stand, too.
+    pub known: Option<(&'a dyn Ledger, String)>,
 }
 
 /// How far an audit came.
@@ -81,6 +84,8 @@ struct Details {
     keys: Vec<Sha256Digest>,
     /// The heads that were expected.
     heads: Vec<HeadPlace>,
+    /// The numbers of the heads that the ledger knows, by group.
+    ledger_heads: BTreeMap<String, u32>,
     /// Runs that wrote manifests and have no record, as those of versions that made none; with `--manifests`.
     runs_without_record: Option<usize>,
 }
@@ -155,6 +160,7 @@ impl ChainAudit<'_> {
         let complete = walk.chains().await? && walk.strays().await?;
         if complete {
             walk.conclude()?;
+            walk.compare_ledger().await?;
         }
         walk.summary(complete)
     }
@@ -350,6 +356,38 @@ impl Walk<'_> {
         }
         if self.audit.manifests {
             self.details.runs_without_record = Some(self.writers.difference(&self.recorded).count());
+        }
+        Ok(())
+    }
+
+    /// Holds the chains against the newest entries that the ledger knows.
+    async fn compare_ledger(&mut self) -> Result<(), AuditError> {
+        let Some((ledger, group)) = &self.audit.known else { return Ok(()) };
+        let known = ledger.archive_id().await?;
+        if known.is_none() || known != self.against.archive.id {
+            // It tells of another store.
+            return Ok(());
+        }
+        let mut groups: BTreeSet<&String> = self.details.groups.keys().collect();
+        groups.insert(group);
+        for group in groups.into_iter().filter(|group| self.audit.is_asked(group)) {
+            let Some(head) = ledger.chain_head(group).await? else { continue };
+            self.details.ledger_heads.insert(group.clone(), head.number);
+            let key = ObjectKey::chain_entry(group, head.number);
+            let listed = KeyWalk::of(self.audit.store, key.as_str()).collect().await?;
+            let own = listed.into_iter().find(|listed| listed.key == key).and_then(|listed| listed.own);
+            let bytes = match own {
+                Some(own) => read(self.audit.store, &key, own.version_id.as_deref()).await?,
+                None => None,
+            };
+            let found = bytes.as_deref().map(Sha256Digest::of);
+            if found != Some(head.sha256) {
+                let repair =
+                    "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";
+                let finding = Finding::of(Severity::Error, FindingCode::ChainHead, repair).object(&key, None);
+                let found = found.map_or("nothing".to_owned(), |found| found.to_string());
+                self.findings.add(&finding.differs(format!("{}, as the ledger knows", head.sha256), found))?;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::sessions::open_ledger;
 use super::{finish, printer};
 use crate::audit::AuditKind;
 use crate::audit::chain::ChainAudit;
@@ -24,7 +25,8 @@ const MAX_HEAD_BYTES: u64 = 1024 * 1024;
 
 /// Check every run record, its chunks, signatures and chain
 ///
-/// Needs the store and the public key, which must come from outside the archive: no ledger, no access to Veriff.
+/// Needs the store and the public key, which must come from outside the archive: no access to Veriff, and no ledger; where
+/// there is one, the newest entries that it knows must stand, too.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 nothing wrong, 4 findings of severity error, 5 out of reach, 77 refused.")]
 pub(in crate::cli) struct ChainArgs {
@@ -52,6 +54,7 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
     let config = global.load_config_to_read(args.store.store.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store_to_read(&config, &clock).await?;
+    let ledger = open_ledger(&config).await?;
     let stop = Stop::default();
     signals::listen(stop.clone())?;
     let mut question = vec![format!("store={}", config.require_store()?.url())];
@@ -67,16 +70,20 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
         groups: args.group.iter().cloned().collect(),
         heads,
         manifests: args.manifests,
+        known: ledger.as_deref().map(|ledger| (ledger, config.signing.group.clone())),
     };
     let summary = audit.run(&state, printer(global.format())).await?;
+    if let Some(ledger) = &ledger {
+        ledger.close().await;
+    }
     let exit = finish(&summary, &config, global).await?;
     if summary.complete {
         return Ok(exit);
     }
-    Ok(match stop.requested().await {
+    Ok(exit.min(match stop.requested().await {
         Stopped::Terminated => Exit::Terminated,
         _ => Exit::Interrupted,
-    })
+    }))
 }
 
 /// Reads the keys and heads; nothing, with a word about it, if one of them is none.

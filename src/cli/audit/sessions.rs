@@ -237,7 +237,7 @@ impl Desk {
 }
 
 /// Opens the ledger to read what it knows. One that cannot be had is no reason not to look at the store.
-async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+pub(super) async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
     let opened = async {
         if !ledger::exists(&config.ledger_url).await? {
             return Ok(None);
