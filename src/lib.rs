@@ -29,6 +29,7 @@ pub mod identity;
 pub mod keep;
 pub mod look;
 pub mod prove;
+pub mod rebuild;
 pub mod record;
 pub mod report;
 pub mod results;

@@ -182,15 +182,7 @@ pub(crate) fn recognise(standing: &Standing, record: &SessionRecord, skip_settle
 }
 
 pub(crate) fn visit_of(outcome: Outcome, manifest: &Manifest, place: Option<ManifestRef>) -> Visit {
-    let media = manifest.media().map(|(attempt, media)| MediaRow {
-        media_id: media.media_id.clone(),
-        attempt_id: attempt.attempt_id.clone(),
-        kind: media.kind,
-        key: media.key.clone(),
-        version_id: media.version_id.clone(),
-        size_bytes: media.size_bytes,
-        sha256: media.sha256,
-    });
+    let media = MediaRow::all_of(manifest);
     Visit {
         manifest: place,
         complete: manifest.complete,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::reach::Reach;
+use super::reconcile::inventory::InventoryError;
 use super::scope::Scope;
 use super::state::{StateError, StateFile};
 use super::walk::{Walk, WalkedSession};
@@ -112,6 +113,9 @@ pub enum AuditError {
     /// The list of sessions.
     #[error("the list of sessions could not be read")]
     Source(#[from] SourceError),
+    /// The inventory report.
+    #[error("the inventory report could not be used")]
+    Inventory(#[from] InventoryError),
     /// Veriff.
     #[error("Veriff could not be asked")]
     Veriff(#[from] VeriffError),
@@ -131,6 +135,8 @@ impl AuditError {
             Self::Store(error) => error.code(),
             Self::Ledger(error) => error.code(),
             Self::Source(error) => error.code(),
+            Self::Inventory(InventoryError::Form { .. }) => Code::InputInvalid,
+            Self::Inventory(InventoryError::Io(_)) => Code::InputUnreadable,
             Self::Veriff(error) => error.code(),
             Self::State(StateError::Foreign { .. }) => Code::ConfigInvalid,
             Self::State(StateError::File { .. }) | Self::Output(_) => Code::OutputUnwritable,
@@ -435,7 +441,9 @@ pub(super) async fn steadily<T: Default>(
     walked: WalkedSession,
     look: impl AsyncFn(&SessionId, &WalkedSession, Option<&SessionRow>) -> Result<Part<T>, AuditError>,
 ) -> Result<Part<T>, AuditError> {
-    let Some(session) = walked.session_id() else { return Ok(foreign_folder(&walked)) };
+    let Some(session) = walked.session_id() else {
+        return Ok(Part { findings: foreign_folder(&walked), tally: T::default() });
+    };
     let row = row_of(ledger, &session).await?;
     let part = look(&session, &walked, row.as_ref()).await?;
     if part.findings.is_empty() {
@@ -459,13 +467,12 @@ async fn row_of(ledger: Option<&dyn Ledger>, session: &SessionId) -> Result<Opti
 }
 
 /// Tells of a folder that no session's is.
-fn foreign_folder<T: Default>(walked: &WalkedSession) -> Part<T> {
+pub(super) fn foreign_folder(walked: &WalkedSession) -> Vec<Finding> {
     let repair = "find out who wrote it; the archive does not name it and will not use it";
     let finding = |key, version: Option<&str>| {
         Finding::of(Severity::Error, FindingCode::ObjectUnknown, repair)
             .object(key, version)
             .differs("a folder named by a session id", "another name")
     };
-    let findings = walked.versions.iter().map(|version| finding(&version.key, version.version_id.as_deref()));
-    Part { findings: findings.collect(), tally: T::default() }
+    walked.versions.iter().map(|version| finding(&version.key, version.version_id.as_deref())).collect()
 }

@@ -88,6 +88,27 @@ impl Evidence {
         Ok(evidence)
     }
 
+    /// Sorts what was listed of a session, and reads nothing.
+    pub(super) fn of_listing(session_id: SessionId, walked: &WalkedSession) -> Self {
+        let mut evidence = Self {
+            session_id,
+            own: BTreeMap::new(),
+            manifests: Vec::new(),
+            newest: None,
+            findings: Vec::new(),
+            is_newest_unread: true,
+        };
+        evidence.sort(&walked.versions);
+        evidence
+    }
+
+    /// Tells whether a manifest of the session stands, read or not.
+    pub(super) fn has_manifest(&self) -> bool {
+        self.own
+            .iter()
+            .any(|(key, own)| own.is_some() && matches!(key.read_as(&self.session_id), SessionObject::Manifest(_)))
+    }
+
     /// Returns the archive's version of a key.
     #[must_use]
     pub fn own(&self, key: &ObjectKey) -> Option<&ListedVersion> {
@@ -327,6 +348,11 @@ impl Evidence {
             }
         }
         let is_finished = self.newest.as_ref().is_some_and(|newest| newest.complete && newest.settled);
+        self.strangers(&named, is_finished)
+    }
+
+    /// Says what stands under keys that are neither named nor documents of the session.
+    pub(super) fn strangers(&self, named: &HashSet<ObjectKey>, is_finished: bool) -> Vec<Finding> {
         let severity = if is_finished { Severity::Error } else { Severity::Warn };
         let repair = if is_finished {
             "find out who wrote it; the archive does not name it and will not use it"

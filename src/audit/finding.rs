@@ -102,6 +102,12 @@ finding_codes! {
     CoverageAbsent = "coverage.absent";
     /// Sessions are older than Veriff keeps media: its lists may leave out what it had.
     CoverageHorizon = "coverage.horizon";
+    /// The ledger has no row of a session or run of which the store has the documents.
+    LedgerMissing = "ledger.missing";
+    /// The ledger says something else than the manifest, or than the run's record.
+    LedgerContradicts = "ledger.contradicts";
+    /// The store has a later manifest, or a record, than the ledger knows.
+    LedgerBehind = "ledger.behind";
     /// An entry of a chain is missing.
     ChainGap = "chain.gap";
     /// An entry of a chain does not follow the one before, or tells of something else than its key.

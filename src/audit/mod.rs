@@ -12,6 +12,7 @@ mod finding;
 pub mod fixity;
 mod lock;
 pub mod reach;
+pub mod reconcile;
 pub mod retention;
 pub mod scope;
 mod sidecar;

@@ -117,7 +117,7 @@ pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) 
 }
 
 /// Returns how to speak to the bucket of a list: as to the store's, where that is one.
-fn list_settings(config: &Config) -> S3Settings {
+pub(super) fn list_settings(config: &Config) -> S3Settings {
     match &config.store {
         Some(StoreSettings::S3(settings)) => settings.clone(),
         _ => S3Settings::of_bucket("", ""),

@@ -11,9 +11,8 @@ use super::connect::{open_file, open_store_to_read};
 use super::output::{Answer, print};
 use super::source::{FormatArg, FormatArgs};
 use super::{GlobalArgs, StoreArgs, signals};
-use crate::actor::actor;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Environment, StoreSettings};
+use crate::config::{Config, StoreSettings};
 use crate::error::Exit;
 use crate::export::{Asked, Exported, Form, Request, export};
 use crate::keep::Keeper;
@@ -152,13 +151,12 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
         StoreSettings::Dir(_) => None,
     };
     let keeper = Keeper::new(Arc::new(store), config.retention.clone(), kms_key_id);
-    let environment = Environment::of_process();
     let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     let request = Request {
         place: args.to.clone(),
         form: if is_zip { Form::Zip } else { Form::Directory },
-        actor: actor(environment.get("USER").or_else(|| environment.get("LOGNAME"))),
-        store_principal: None,
+        actor: config.actor.clone(),
+        store_principal: keeper.store().principal().await,
         requested_by: args.requested_by.clone(),
         reason: args.reason.clone(),
         organization: args.organization.clone(),

@@ -1,17 +1,32 @@
-//! `ledger`: creates and upgrades the schema of the ledger.
+//! `ledger`: creates and upgrades the schema of the ledger, and makes its content again from the store.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::GlobalArgs;
+use super::connect::open_store;
 use super::output::{Answer, print};
+use super::{GlobalArgs, StoreArgs, signals};
+use crate::audit::Findings;
+use crate::clock::{Clock, SystemClock};
 use crate::error::Exit;
+use crate::identity::Identity;
 use crate::ledger::{self, Migrated};
+use crate::model::ArchiveId;
+use crate::rebuild::{Rebuild, Rebuilt};
+use crate::retry::Backoff;
+use crate::stop::Stop;
+use crate::store::retrying::RetryingStore;
+use crate::store::{Store as _, StoreError};
+use crate::summary::Stopped;
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/ledger-migrate/v1";
+
+/// The value of `schema` in the answer of `rebuild`.
+const REBUILD_SCHEMA: &str = "veriff-archive/ledger-rebuild/v1";
 
 /// Look after the ledger
 #[derive(Debug, Subcommand)]
@@ -22,6 +37,54 @@ pub(super) enum LedgerCommand {
     /// the workers of a new version start. Several at once wait for one another.
     #[command(after_help = "Exit codes: 0 done, 5 out of reach, 78 newer than this program.")]
     Migrate,
+    /// Make the ledger again from the store alone
+    ///
+    /// Reads the manifests of every session and the records of all runs. Into an empty ledger it makes all of it; into one
+    /// that knows something it adds what is missing and never takes anything back. What only a ledger knows (the backlog,
+    /// references, acceptances) cannot be made again: docs/ledger.md, Rebuilding.
+    #[command(after_help = REBUILD_HELP)]
+    Rebuild(RebuildArgs),
+}
+
+const REBUILD_HELP: &str = "\
+Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses or is another
+archive, 130, 143 told to stop; repeat it.";
+
+/// From which store.
+#[derive(Debug, clap::Args)]
+pub(super) struct RebuildArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What was made.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub(super) struct LedgerRebuild {
+    /// Always `veriff-archive/ledger-rebuild/v1`.
+    schema: &'static str,
+    /// The archive.
+    archive_id: ArchiveId,
+    /// False if it was told to stop; repeat it.
+    complete: bool,
+    /// What was done.
+    #[serde(flatten)]
+    rebuilt: Rebuilt,
+    /// Documents that could not be read; each is told on standard error.
+    problems: u64,
+    /// What to do next, or `nothing`.
+    next: &'static str,
+}
+
+impl Answer for LedgerRebuild {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Rebuilt { new, updated, unchanged, manifests, items, runs } = self.rebuilt;
+        writeln!(out, "{}", if self.complete { "the ledger is rebuilt" } else { "stopped before its end" })?;
+        writeln!(out, "  sessions   {new} new, {updated} updated, {unchanged} unchanged")?;
+        writeln!(out, "  manifests  {manifests}, with {items} items in the newest")?;
+        writeln!(out, "  runs       {runs} new")?;
+        writeln!(out, "  problems   {}", self.problems)?;
+        writeln!(out, "  next       {}", self.next)
+    }
 }
 
 /// What was done.
@@ -53,10 +116,67 @@ impl Answer for LedgerMigrate {
 }
 
 pub(super) async fn run(command: &LedgerCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let LedgerCommand::Migrate = command;
+    match command {
+        LedgerCommand::Migrate => migrate(global).await,
+        LedgerCommand::Rebuild(args) => Box::pin(rebuild(args, global)).await,
+    }
+}
+
+async fn migrate(global: &GlobalArgs) -> anyhow::Result<Exit> {
     let config = global.load_config(None)?;
     let Migrated { engine, from, to } = ledger::migrate(&config.ledger_url).await?;
     let answer = LedgerMigrate { schema: SCHEMA, created: from.is_none(), engine, from, to };
     print(&answer, global.format())?;
     Ok(Exit::Success)
+}
+
+async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let config = global.load_config(args.store.store.as_deref())?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let stop = Stop::default();
+    signals::listen(stop.clone())?;
+    let settings = config.require_store()?;
+    let store = RetryingStore::new(
+        open_store(settings, &clock).await?,
+        Backoff::of_tries(config.limits.tries),
+        Arc::new(|_| {}),
+    );
+    store.check().await?;
+    let ledger = ledger::open(&config.ledger_url).await?;
+    let identity = Identity::find(&store, Arc::clone(&ledger)).await?;
+    let Some(archive) = identity.known().cloned() else {
+        return Err(StoreError::Unfit(format!("{} has no archive.json; is store.url right?", settings.url())).into());
+    };
+    ledger.adopt_archive(&archive).await?;
+    let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
+    let rebuild = Rebuild {
+        store: &store,
+        ledger: &*ledger,
+        archive: archive.clone(),
+        horizons,
+        store_url: settings.url().to_string(),
+        stop,
+    };
+    let mut problems = Findings::to(Box::new(|finding| {
+        let key = finding.key.as_ref().map(tracing::field::display);
+        tracing::error!(object.key = key, error.code = %finding.code, "cannot be taken; {}", finding.repair);
+        Ok(())
+    }));
+    let (rebuilt, stopped) = rebuild.run(&mut problems).await?;
+    ledger.close().await;
+    let answer = LedgerRebuild {
+        schema: REBUILD_SCHEMA,
+        archive_id: archive,
+        complete: stopped.is_none(),
+        rebuilt,
+        problems: problems.counts.error,
+        next: if stopped.is_some() { "repeat this command" } else { "veriff-archive audit reconcile" },
+    };
+    print(&answer, global.format())?;
+    let exit = if problems.counts.error > 0 { Exit::Findings } else { Exit::Success };
+    Ok(match stopped {
+        Some(Stopped::Terminated) => exit.min(Exit::Terminated),
+        Some(_) => exit.min(Exit::Interrupted),
+        None => exit,
+    })
 }

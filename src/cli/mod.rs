@@ -297,10 +297,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<PageError>() {
         return Some(Exit::of_fatal(error.code()));
     }
-    if let Some(error) = cause.downcast_ref::<report::WriteError>() {
-        return Some(Exit::of_fatal(error.code()));
-    }
-    if cause.is::<ResultsError>() {
+    if cause.is::<ResultsError>() || cause.is::<report::WriteError>() {
         return Some(Exit::TryLater);
     }
     if cause.is::<ClientError>() {

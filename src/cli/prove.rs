@@ -47,7 +47,7 @@ pub(super) struct ProveArgs {
     media: Option<MediaId>,
     #[command(flatten)]
     store: StoreArgs,
-    /// Prove it by this run instead of the newest that can
+    /// Prove it by this run instead of the one that wrote its newest manifest, or else the newest that tells of it
     #[arg(long, value_name = "RUN_ID", value_parser = parse_run)]
     run: Option<RunId>,
     /// Check a proof (- is standard input)

@@ -19,7 +19,7 @@ use crate::worker::{Recording, Worker};
 const CLOSING_PATIENCE: Duration = Duration::from_mins(2);
 
 /// The same once the run was told to stop, within the few seconds of grace behind its drain.
-const STOPPED_PATIENCE: Duration = Duration::from_secs(6);
+const STOPPED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Closes the records of runs that died, and writes down that this one begins.
 ///

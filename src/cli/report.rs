@@ -8,15 +8,15 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::connect::open_store;
+use super::connect::open_store_to_read;
 use super::output::{Answer, OutputFormat, print};
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, format_duration};
-use crate::error::{Code, Exit};
+use crate::error::Exit;
 use crate::ledger::{self, Volume, VolumeQuery};
 use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
-use crate::store::{StoreError, StoreReport};
+use crate::store::{Store as _, StoreError, StoreReport};
 
 const AFTER_HELP: &str = "\
 Reads the ledger and the results of audits, writes nothing but the page, and makes no ledger. Names no session, no media
@@ -52,12 +52,6 @@ pub(super) struct ReportArgs {
 pub(super) struct WriteError {
     path: PathBuf,
     source: io::Error,
-}
-
-impl WriteError {
-    pub(super) const fn code(&self) -> Code {
-        Code::OutputUnwritable
-    }
 }
 
 /// The report as it is printed.
@@ -145,8 +139,10 @@ async fn read_ledger(config: &Config, now: Timestamp) -> anyhow::Result<(bool, V
 
 /// Asks the store what it can do. That it cannot be asked is a part of the report.
 async fn look_at_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Result<StoreReport, StoreError>> {
-    let store = open_store(config.require_store()?, clock).await?;
-    let look = store.check().await;
+    let look = match open_store_to_read(config, clock).await {
+        Ok(store) => store.check().await,
+        Err(error) => Err(error.downcast::<StoreError>()?),
+    };
     if let Err(error) = &look {
         tracing::warn!("the store could not be looked at, and the report says so: {error}");
     }

@@ -11,7 +11,7 @@ use super::backlog::{BacklogAccept, BacklogAdd, BacklogList, BacklogRetry};
 use super::config::{ConfigCheck, ConfigShow};
 use super::doctor::Doctor;
 use super::keygen::Keygen;
-use super::ledger::LedgerMigrate;
+use super::ledger::{LedgerMigrate, LedgerRebuild};
 use super::output::{Answer, print, print_with};
 use super::plan::Plan;
 use super::prove::ProveCheck;
@@ -57,6 +57,7 @@ const SCHEMAS: &[Published] = &[
     ("backlog-accept", "the answer of backlog accept", || schema_for!(BacklogAccept)),
     ("doctor", "the answer of doctor", || schema_for!(Doctor)),
     ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
+    ("ledger-rebuild", "the answer of ledger rebuild", || schema_for!(LedgerRebuild)),
     ("export", "the answer of export", || schema_for!(Exported)),
     ("config", "the configuration file", config_schema),
     ("config-check", "the answer of config check", || schema_for!(ConfigCheck)),

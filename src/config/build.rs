@@ -19,6 +19,7 @@ use super::{
     API_KEY_VARIABLE, BASE_URL_VARIABLE, Config, ConfigError, DEFAULT_INTEGRATION, Limits, SHARED_SECRET_VARIABLE,
     ShownValue, StoreSettings,
 };
+use crate::actor::actor;
 use crate::ledger::LedgerUrl;
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
 use crate::record::{DEFAULT_GROUP, SigningSettings};
@@ -57,7 +58,7 @@ pub(super) fn build(layers: &Layers, environment: &Environment) -> Result<Config
         return Err(ConfigError::Invalid(builder.reader.problems));
     }
     let (warnings, shown) = (builder.warnings, builder.shown);
-    let actor = environment.actor();
+    let actor = actor(environment.get("USER").or_else(|| environment.get("LOGNAME")));
     Ok(Config { integrations, store, retention, ledger_url, queue, limits, telemetry, signing, actor, warnings, shown })
 }
 
@@ -213,15 +214,12 @@ impl Builder<'_> {
     fn signing(&mut self, raw: RawSigning) -> SigningSettings {
         const KEY: &str = "signing.private_key";
         const GROUP: &str = "signing.group";
-        let private_key = match raw.private_key {
-            Some(text) => {
-                let origin = self.layers.origin(KEY);
-                Some(self.secret_source(KEY.to_owned(), text, &origin))
-            }
-            None => {
-                self.show(KEY, Value::Null);
-                None
-            }
+        let private_key = if let Some(text) = raw.private_key {
+            let origin = self.layers.origin(KEY);
+            Some(self.secret_source(KEY.to_owned(), text, &origin))
+        } else {
+            self.show(KEY, Value::Null);
+            None
         };
         let group = raw.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned());
         if !is_name(&group) {

@@ -43,23 +43,6 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Returns who runs this process: the user and the host it is told of, or what the system says of the host. In a pod
-    /// that is the pod's name.
-    #[must_use]
-    pub fn actor(&self) -> String {
-        let host = self.get("HOSTNAME").map(str::to_owned).or_else(|| {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-            Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-        });
-        let user = self.get("USER").or_else(|| self.get("LOGNAME"));
-        match (user, host) {
-            (Some(user), Some(host)) => format!("{user}@{host}"),
-            (None, Some(host)) => host,
-            (Some(user), None) => user.to_owned(),
-            (None, None) => "unknown".to_owned(),
-        }
-    }
-
     /// Iterates over the variables that state settings: name, path of the key, text. A shorter path comes first.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, Vec<String>, &str)> {
         let mut found: Vec<_> = self

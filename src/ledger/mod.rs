@@ -15,6 +15,7 @@ mod schema;
 pub mod scratch;
 mod sqlite;
 mod state;
+mod survey;
 mod volume;
 
 use std::borrow::Cow;
@@ -31,6 +32,7 @@ pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use runs::{ChainHead, ChunkEntry, ClosedRecord, LineEntry, RecordRow, RecordState, SignedText, WaitingLine};
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
+pub use survey::{ClosedRun, SurveyedSession};
 pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
 
 use location::Location;
@@ -41,6 +43,7 @@ use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
+use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::run::ChunkRef;
 pub use crate::model::run::RunCounts;
@@ -261,6 +264,30 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::archive_id`].
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError>;
 
+    /// Returns sessions with their items, in the order of session ids: at most `limit` of those behind one.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError>;
+
+    /// Returns one session with its items.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError>;
+
+    /// Returns runs whose record is closed, in the order of their ids: at most `limit` of those behind one.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError>;
+
+    /// Takes a run whose record stands in the store, and that this ledger does not know; returns whether it was new.
+    ///
+    /// # Errors
+    /// As [`Ledger::adopt_archive`].
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError>;
+
     /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
     /// safe.
     async fn close(&self);
@@ -425,6 +452,21 @@ pub struct MediaRow {
     pub size_bytes: u64,
     /// The digest of its bytes.
     pub sha256: Sha256Digest,
+}
+
+impl MediaRow {
+    /// Returns every item that a manifest names.
+    pub fn all_of(manifest: &Manifest) -> impl Iterator<Item = Self> {
+        manifest.media().map(|(attempt, media)| Self {
+            media_id: media.media_id.clone(),
+            attempt_id: attempt.attempt_id.clone(),
+            kind: media.kind,
+            key: media.key.clone(),
+            version_id: media.version_id.clone(),
+            size_bytes: media.size_bytes,
+            sha256: media.sha256,
+        })
+    }
 }
 
 /// What is known of a session.

@@ -10,13 +10,13 @@ use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
 use super::runs::{ChainHead, ClosedRecord, RecordRow, RecordState, SignedText, WaitingLine};
 use super::volume::{DayGroup, DeadlineGroup, MediaDayGroup};
-use super::{AuditRow, LedgerError, ManifestRef, RunCounts, RunRow, SessionRow, Standing, State};
+use super::{AuditRow, ClosedRun, LedgerError, ManifestRef, MediaRow, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
 use crate::model::run::ChunkRef;
-use crate::model::{MediaKind, RunId, SessionId};
+use crate::model::{AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 /// A row of an engine: the four kinds of values that the schema has, by the name of their column.
 pub(super) trait ReadRow {
@@ -243,16 +243,7 @@ pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
 pub(super) fn record_row_of(columns: &Columns<'_>) -> Result<RecordRow, LedgerError> {
     let document = columns.get::<Option<String>>("record_json")?;
     let signature = columns.get("record_signature")?;
-    let closed = match (columns.get::<Option<String>>("record_key")?, columns.get::<Option<u32>>("chain_number")?) {
-        (Some(key), Some(number)) => Some(ClosedRecord {
-            key: ObjectKey::from_store(key),
-            sha256: columns.digest("record_sha256")?,
-            group: columns.get("chain_group")?,
-            number,
-            entry_sha256: columns.digest("chain_sha256")?,
-        }),
-        _ => None,
-    };
+    let closed = closed_record_of(columns)?;
     Ok(RecordRow {
         run_id: columns.run_id()?,
         started_at: columns.time("started_at")?,
@@ -267,6 +258,55 @@ pub(super) fn record_row_of(columns: &Columns<'_>) -> Result<RecordRow, LedgerEr
         chain_from: columns.get("chain_from")?,
         closed,
     })
+}
+
+fn closed_record_of(columns: &Columns<'_>) -> Result<Option<ClosedRecord>, LedgerError> {
+    Ok(match (columns.get::<Option<String>>("record_key")?, columns.get::<Option<u32>>("chain_number")?) {
+        (Some(key), Some(number)) => Some(ClosedRecord {
+            key: ObjectKey::from_store(key),
+            sha256: columns.digest("record_sha256")?,
+            group: columns.get("chain_group")?,
+            number,
+            entry_sha256: columns.digest("chain_sha256")?,
+        }),
+        _ => None,
+    })
+}
+
+pub(super) fn closed_run_of(columns: &Columns<'_>) -> Result<ClosedRun, LedgerError> {
+    let run = run_of(columns)?;
+    Ok(ClosedRun {
+        run_id: run.run_id,
+        started_at: run.started_at,
+        finished_at: run.finished_at,
+        exit_code: run.exit_code,
+        version: run.version,
+        source_kind: run.source_kind,
+        store_url: run.store_url,
+        counts: run.counts,
+        record: closed_record_of(columns)?.ok_or(LedgerError::Damaged("record_key"))?,
+    })
+}
+
+/// Reads an item with the id of its session.
+pub(super) fn media_of(columns: &Columns<'_>) -> Result<(String, MediaRow), LedgerError> {
+    let row = MediaRow {
+        media_id: MediaId::parse(columns.get("media_id")?).map_err(|_| LedgerError::Damaged("media_id"))?,
+        attempt_id: attempt_of(columns.get("attempt_id")?)?,
+        kind: columns.kind()?,
+        key: ObjectKey::from_store(columns.get::<String>("key")?),
+        version_id: columns.get("version_id")?,
+        size_bytes: columns.count("size_bytes")?,
+        sha256: columns.digest("sha256")?,
+    };
+    Ok((columns.get("session_id")?, row))
+}
+
+fn attempt_of(text: &str) -> Result<AttemptId, LedgerError> {
+    if text == AttemptId::session().as_str() {
+        return Ok(AttemptId::session());
+    }
+    AttemptId::parse(text).map_err(|_| LedgerError::Damaged("attempt_id"))
 }
 
 pub(super) fn waiting_line_of(columns: &Columns<'_>) -> Result<WaitingLine, LedgerError> {

@@ -1,7 +1,7 @@
 //! Signatures: Ed25519 (RFC 8032) over the exact bytes of a document, kept beside it in base64.
 //!
-//! Keys are PEM as `openssl` reads and writes it: PKCS #8 for the private one, SubjectPublicKeyInfo for the public one
-//! (RFC 8410). Nothing here knows where a key is kept.
+//! Keys are PEM as `openssl` reads and writes it: PKCS #8 for the private one, `SubjectPublicKeyInfo` for the public
+//! one (RFC 8410). Nothing here knows where a key is kept.
 
 use std::fmt;
 

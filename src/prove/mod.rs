@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use many::find_in_run;
 pub use search::{ProveError, find};
 
-use crate::audit::chain::seal::text_of;
+use crate::audit::chain::seal::is_signature;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
@@ -227,5 +227,5 @@ impl Shown {
 }
 
 fn is_signed(key: &PublicKey, bytes: &[u8], signature: &str) -> bool {
-    text_of(signature.as_bytes()).is_some_and(|text| key.verifies(bytes, text))
+    is_signature(signature) && key.verifies(bytes, signature)
 }

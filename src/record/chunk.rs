@@ -116,7 +116,10 @@ impl Recorder {
             let is_last = page.len() < PAGE as usize;
             for line in page {
                 bundle.add(&line).ok_or_else(|| unreadable(row))?;
-                packer.write_all(line.text.as_bytes()).and_then(|()| packer.write_all(b"\n")).map_err(in_memory)?;
+                packer
+                    .write_all(line.text.as_bytes())
+                    .and_then(|()| packer.write_all(b"\n"))
+                    .map_err(|error| in_memory(&error))?;
                 if bundle.is_full() {
                     break;
                 }
@@ -128,7 +131,7 @@ impl Recorder {
         if bundle.stored.lines == 0 {
             return Ok(None);
         }
-        Ok(Some((bundle, packer.finish().map_err(in_memory)?)))
+        Ok(Some((bundle, packer.finish().map_err(|error| in_memory(&error))?)))
     }
 
     /// Takes a chunk that somebody stored and did not note: its lines must be those that wait, from the first on.
@@ -161,6 +164,6 @@ fn unreadable(row: &RecordRow) -> RecordError {
 }
 
 /// Writing into memory does not fail.
-fn in_memory(error: io::Error) -> RecordError {
+fn in_memory(error: &io::Error) -> RecordError {
     unreachable!("memory takes what is written into it: {error}")
 }

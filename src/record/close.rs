@@ -94,12 +94,11 @@ impl Recorder {
         let archive_id = self.archiver.identity.claim(&self.archiver.keeper).await?;
         while self.store_chunk(run_id, by).await?.is_some() {}
         let row = self.ledger.record(run_id).await?.ok_or_else(lost)?;
-        let document = match row.document.clone() {
-            Some(document) => document,
-            None => {
-                let document = self.compose(&row, by, ending, archive_id).await?;
-                self.ledger.note_document(run_id, by, &document).await?.ok_or_else(lost)?
-            }
+        let document = if let Some(document) = row.document.clone() {
+            document
+        } else {
+            let document = self.compose(&row, by, ending, archive_id).await?;
+            self.ledger.note_document(run_id, by, &document).await?.ok_or_else(lost)?
         };
         let key = ObjectKey::run_record(run_id, row.started_at);
         let payload = Payload::of(document.text.into_bytes());

@@ -23,7 +23,7 @@ const FIXITY_WINDOW: Duration = Duration::from_hours(365 * 24);
 
 /// Every audit, what it compares, and how one does it.
 const KINDS: [(AuditKind, &str, &str); 5] = [
-    (AuditKind::Coverage, "Veriff and the archive", "veriff-archive audit coverage"),
+    (AuditKind::Coverage, "Veriff and the archive", "veriff-archive audit coverage --ledger"),
     (AuditKind::Reconcile, "ledger and store", "veriff-archive audit reconcile"),
     (AuditKind::Fixity, "bytes and digests", "veriff-archive audit fixity --mode read --share 1/12"),
     (AuditKind::Retention, "locks and policy", RETENTION_COMMAND),
@@ -183,8 +183,14 @@ impl Known {
 
     pub(super) fn retention(&self) -> RetentionCalendar {
         let audit = self.widest(AuditKind::Retention);
-        let months: Vec<MonthOfLocks> = audit.map(calendar).unwrap_or_default();
+        let lines = audit.map(calendar).unwrap_or_default();
+        let unlocked = || lines.iter().filter(|line| line.until.is_none());
+        let (unlocked_objects, unlocked_bytes) =
+            (unlocked().map(|line| line.objects).sum(), unlocked().map(|line| line.bytes).sum());
+        let months = months(lines);
         RetentionCalendar {
+            unlocked_objects,
+            unlocked_bytes,
             audited_at: audit.map(|audit| audit.finished_at),
             complete: audit.map(|audit| audit.complete),
             share: audit.and_then(|audit| audit.share.clone()),
@@ -266,7 +272,8 @@ pub(super) fn percent_of(part: u64, whole: u64) -> Option<f64> {
 /// A line of a calendar of locks, as `audit retention` tells it.
 #[derive(Debug, Deserialize)]
 struct CalendarLine {
-    until: String,
+    /// Nothing for objects that are not locked.
+    until: Option<String>,
     mode: String,
     #[serde(default)]
     class: Option<String>,
@@ -274,14 +281,16 @@ struct CalendarLine {
     bytes: u64,
 }
 
-fn calendar(audit: &AuditSummary) -> Vec<MonthOfLocks> {
+fn calendar(audit: &AuditSummary) -> Vec<CalendarLine> {
     let lines = audit.details.get("calendar").and_then(|lines| lines.as_array());
-    let mut months: Vec<MonthOfLocks> = lines
-        .into_iter()
-        .flatten()
-        .filter_map(|line| CalendarLine::deserialize(line).ok())
-        .map(|CalendarLine { until, mode, class, objects, bytes }| MonthOfLocks { until, mode, class, objects, bytes })
-        .collect();
+    lines.into_iter().flatten().filter_map(|line| CalendarLine::deserialize(line).ok()).collect()
+}
+
+fn months(lines: Vec<CalendarLine>) -> Vec<MonthOfLocks> {
+    let month = |CalendarLine { until, mode, class, objects, bytes }| {
+        until.map(|until| MonthOfLocks { until, mode, class, objects, bytes })
+    };
+    let mut months: Vec<MonthOfLocks> = lines.into_iter().filter_map(month).collect();
     months.sort_by(|a, b| (&a.until, &a.mode, &a.class).cmp(&(&b.until, &b.mode, &b.class)));
     months
 }
@@ -409,7 +418,8 @@ mod tests {
     #[test]
     fn what_is_too_old_or_was_stopped_or_looked_at_a_few_sessions_covers_nothing() {
         let stopped = AuditSummary { complete: false, ..read(None, "2026-01-10T00:00:00Z") };
-        let audits = vec![read(None, "2025-11-24T23:59:59Z"), stopped, read(Some("sessions"), "2026-02-01T00:00:00Z")];
+        let audits =
+            vec![read(None, "2025-11-24T23:59:59Z"), stopped, read(Some("a list of sessions"), "2026-02-01T00:00:00Z")];
         let found = fixity(audits);
         assert_eq!((found.read_percent, found.audits.len()), (None, 2));
         let sample = fixity(vec![read(Some("0.25%"), "2026-02-01T00:00:00Z")]);
@@ -432,9 +442,11 @@ mod tests {
             {"until": "2033-12", "mode": "COMPLIANCE", "class": "default", "objects": 4, "bytes": 40},
             {"until": "2031-11", "mode": "COMPLIANCE", "class": "default", "objects": 3, "bytes": 30},
             {"until": "2031-11", "mode": "GOVERNANCE", "class": null, "objects": 1, "bytes": 10},
+            {"until": null, "mode": "none", "class": "default", "objects": 5, "bytes": 50},
         ]});
         let calendar = Known::of(&[], false, vec![audit], None).retention();
         assert_eq!((calendar.objects, calendar.bytes), (8, 80));
+        assert_eq!((calendar.unlocked_objects, calendar.unlocked_bytes), (5, 50));
         let years: Vec<_> = calendar.years.iter().map(|year| (year.year, year.objects)).collect();
         assert_eq!(years, [(2031, 4), (2032, 0), (2033, 4)]);
         assert_eq!((calendar.years[0].months[10], calendar.years[2].months[11]), (4, 4));

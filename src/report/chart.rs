@@ -165,12 +165,12 @@ fn opening(words: Words<'_>, class: &str, height: f64) -> String {
 }
 
 /// Returns how dark a cell is, from 0 to 5. By the root, because one month may hold most of an archive.
-fn level(value: u64, most: u64) -> u32 {
+fn level(value: u64, most: u64) -> usize {
     if value == 0 {
         return 0;
     }
     let part = (as_f64(value) / as_f64(most)).sqrt();
-    [0.2, 0.4, 0.6, 0.8].iter().filter(|limit| part > **limit).count() as u32 + 1
+    [0.2, 0.4, 0.6, 0.8].iter().filter(|limit| part > **limit).count() + 1
 }
 
 /// Rounds up to a number of which a quarter is a round one, too.
@@ -204,7 +204,7 @@ pub(super) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

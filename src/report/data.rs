@@ -260,10 +260,14 @@ pub struct RetentionCalendar {
     pub complete: Option<bool>,
     /// The part of the archive it was to look at; nothing for all of it.
     pub share: Option<String>,
-    /// Objects in the calendar.
+    /// Objects that are locked.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Objects that are not.
+    pub unlocked_objects: u64,
+    /// Their bytes.
+    pub unlocked_bytes: u64,
     /// By year, oldest first, without gaps.
     pub years: Vec<YearOfLocks>,
     /// By month, mode and class.

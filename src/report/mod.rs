@@ -373,8 +373,16 @@ fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
     let unfit = "The policy locks, and the bucket has no Object Lock.".to_owned();
     add(has_no_locks && store.can_lock == Some(true) && demands_locks, Level::Act, unfit, doctor);
     add(store.check_failed.is_some(), Level::Look, "The store could not be looked at.".to_owned(), doctor);
+    let without_lock = report.retention.unlocked_objects;
+    let loose = format!("Objects without a lock, as the last retention audit found: {without_lock}.");
+    add(
+        without_lock > 0 && demands_locks && store.can_lock != Some(false),
+        Level::Act,
+        loose,
+        Some(report.retention.command),
+    );
     let unsigned: u64 = report.chain.groups.iter().map(|group| group.unsigned).sum();
-    let keygen = Some("veriff-archive keygen");
+    let keygen = Some("veriff-archive keygen --private-key FILE --public-key FILE");
     add(unsigned > 0, Level::Look, format!("Entries of the chains without a signature: {unsigned}."), keygen);
     let Audits { older_left_out, unreadable, of_another_archive, .. } = report.audits;
     let limit = format!("Only the latest {REPORT_AUDITS} results of audits were read.");

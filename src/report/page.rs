@@ -230,3 +230,32 @@ fn calendar_chart(report: &Report) -> String {
     };
     chart::calendar(words, &rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_carry_their_place_and_what_is_not_known_is_a_dash() {
+        let document = json!({ "days": -12, "many": 1234, "none": null, "share": 99.5 });
+        let shown = |at, write| written(&document, at, write).unwrap().to_string();
+        assert_eq!(shown("/many", number), r#"<data value="1234" data-at="/many">1,234</data>"#);
+        assert_eq!(shown("/days", number), r#"<data value="-12" data-at="/days">−12</data>"#);
+        assert_eq!(shown("/share", percent), "<data value=\"99.5\" data-at=\"/share\">99.5\u{a0}%</data>");
+        assert_eq!(shown("/none", number), "–");
+    }
+
+    #[test]
+    fn what_the_document_does_not_have_is_no_page() {
+        let document = json!({ "text": "12" });
+        assert!(written(&document, "/number", number).is_err());
+        assert!(written(&document, "/text", number).is_err());
+        assert!(written(&document, "/text", time).is_err());
+    }
+
+    #[test]
+    fn code_stands_between_back_ticks_and_text_is_escaped() {
+        assert_eq!(marked("type `a < b` & go"), "type <code>a &lt; b</code> &amp; go");
+    }
+}

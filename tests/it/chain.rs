@@ -2,10 +2,12 @@
 //! is found in an archive nobody touched, and every change of it is.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use veriff_archive::audit::chain::ChainAudit;
 use veriff_archive::audit::state::StateFile;
@@ -18,12 +20,15 @@ use veriff_archive::model::signature::{PublicKey, SigningKey};
 use veriff_archive::stop::Stop;
 use veriff_archive::store::Store;
 use veriff_archive::store::dir::DirStore;
+use veriff_sim::Simulator;
 
+use super::support::evidence::small_world;
 use super::support::faulty::{FaultyStore, Verb};
-use super::support::program::ended;
-use super::support::records::{Records, age, plain_line, put};
-use super::support::s3::{READER, s3};
-use super::support::stored::objects;
+use super::support::program::{Deployment, ended};
+use super::support::records::{Records, age, line_of, plain_line, put};
+use super::support::s3::{READER, WRITER, s3};
+use super::support::scene::{Scene, session, world_of};
+use super::support::stored::{everything, objects};
 
 /// What an audit is asked, and what it answered.
 #[derive(Default)]
@@ -94,9 +99,35 @@ fn small_archive() -> (TempDir, Records) {
     (folder, records)
 }
 
+/// An archive of thirty sessions, as the program makes it in five signed runs of two chains.
+async fn real_archive() -> (Scene, SigningKey) {
+    let sessions: Vec<_> = (0..30).map(|number| session(&format!("session {number}"))).collect();
+    let scene = Scene::of(world_of(&sessions)).await;
+    let key = scene.sign_runs("default");
+    let ids = scene.ids();
+    for (group, ids) in [
+        ("default", &ids[..12]),
+        ("night", &ids[10..20]),
+        ("default", &ids[..20]),
+        ("night", &ids[..3]),
+        ("default", &ids[..]),
+    ] {
+        scene.enter_in(group);
+        scene.deployment.write_ids(ids);
+        scene.archive(&[]).await.expect(0);
+    }
+    for key in vouched(&scene.store()).keys() {
+        // What was written just now may be followed by something.
+        let path = scene.store().join(key);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        age(&path);
+    }
+    (scene, key)
+}
+
 /// Everything that an audit of chains vouches for.
 fn vouched(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut objects = objects(root);
+    let mut objects = everything(root);
     objects.retain(|key, _| key.starts_with("runs/") || key == "archive.json");
     objects
 }
@@ -121,11 +152,14 @@ async fn nothing_is_found_in_an_archive_that_nobody_touched() {
     assert!(summary.next.contains(default["head_sha256"].as_str().unwrap()), "{}", summary.next);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renamed_is_found() {
-    let (folder, records) = small_archive();
-    let root = folder.path();
-    let asked = Asked::with(records.key.as_ref().unwrap());
+    let (scene, key) = real_archive().await;
+    let root = &scene.store();
+    let asked = Asked::with(&key);
+    let untouched = asked.of(root).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["records"], untouched.0.checked["lines"]), (5, 75));
     let objects = vouched(root);
     let mut count = 0;
     let mut unnoticed = Vec::new();
@@ -145,7 +179,7 @@ async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renam
             put(root, &object, &changed);
             expect_found(format!("byte {at} of {key}")).await;
         }
-        for changed in [&[][..], &bytes[..bytes.len() - 1], &[bytes, &b"\n\n"[..]].concat()] {
+        for changed in [&[][..], &bytes[..bytes.len() - 1], &[bytes, &b"\n"[..]].concat()] {
             put(root, &object, changed);
             expect_found(format!("another length of {key}")).await;
         }
@@ -176,16 +210,64 @@ async fn every_changed_byte_and_every_object_that_is_gone_added_swapped_or_renam
     assert_found(&asked.of(root).await, &[]);
 }
 
-#[test]
-fn a_script_that_uses_no_code_of_ours_finds_every_change_too() {
-    let (folder, records) = small_archive();
-    let key = folder.path().join("key.pem");
-    records.write_public_key(&key);
-    let output = python().arg("mutations.py").arg(folder.path()).arg(&key).arg("7").output().unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_uses_no_code_of_ours_finds_every_change_too() {
+    let (scene, _) = real_archive().await;
+    let key = scene.deployment.path("key.pem");
+    let mut command = python();
+    command.arg("mutations.py").arg(scene.store()).arg(&key).arg("11");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     let count: usize = said.split_whitespace().next().unwrap().parse().unwrap();
     assert!(count > 800, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_are_those_that_were_signed() {
+    let (scene, key) = real_archive().await;
+    let root = &scene.store();
+    let asked = Asked { manifests: true, ..Asked::with(&key) };
+    let untouched = asked.of(root).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["manifests"], untouched.0.checked["items"]), (75, 150));
+    assert_eq!(untouched.0.details["runs_without_record"], 0);
+    for (manifest, bytes) in objects(root).into_iter().filter(|(key, _)| key.contains("/manifest/")) {
+        let object = ObjectKey::from_store(manifest);
+        for at in (0..bytes.len()).step_by(bytes.len() / 5).chain([bytes.len() - 1]) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            put(root, &object, &changed);
+            let answered = asked.of(root).await;
+            assert!(answered.0.findings.error > 0, "byte {at} of {object}");
+            assert_eq!(answered.1[0].code, FindingCode::ObjectDigest);
+        }
+        std::fs::remove_file(root.join(object.as_str())).unwrap();
+        assert_eq!(asked.of(root).await.1[0].code, FindingCode::ObjectMissing);
+        put(root, &object, &bytes);
+    }
+
+    // Records may be younger than manifests; then the runs that wrote these are counted.
+    std::fs::remove_dir_all(root.join("runs")).unwrap();
+    let mut records = Records::in_store(root);
+    let lines: Vec<_> = scene.ids().iter().map(|id| line_of(root, id)).collect();
+    records.run("default", &lines);
+    let mut asked = Asked { manifests: true, ..Asked::with(records.key.as_ref().unwrap()) };
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[]);
+    assert_eq!(answered.0.details["runs_without_record"], 3);
+
+    // A line that tells of other items than its manifest, or of another session's.
+    let mut crooked = lines[..3].to_vec();
+    crooked[0].items.pop();
+    crooked[1].items[0].sha256 = Sha256Digest::of(b"other");
+    crooked[2].manifest.clone_from(&lines[4].manifest);
+    records.run("default", &crooked);
+    asked.manifests = false;
+    assert_found(&asked.of(root).await, &[]);
+    asked.manifests = true;
+    let answered = asked.of(root).await;
+    assert_found(&answered, &[(FindingCode::ManifestInvalid, Severity::Error, 5)]);
 }
 
 #[tokio::test]
@@ -464,22 +546,33 @@ async fn an_audit_that_was_stopped_goes_on_and_says_everything_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_right_to_read_alone() {
-    let (folder, records) = small_archive();
+    let simulator = Simulator::start(small_world(41, 30)).await.unwrap();
     let bucket = s3().await.create_bucket("chain", true).await;
-    let objects = vouched(folder.path());
-    for (key, bytes) in &objects {
-        bucket.put_over(&format!("archive/{key}"), bytes).await;
+    let deployment = Deployment::with_bucket(&simulator, &bucket, WRITER, None);
+    let key = SigningKey::generate();
+    let path = deployment.write("signing.pem", key.to_pem().unwrap().expose_secret());
+    deployment.configure_more(&format!("[signing]\nprivate_key = {{ file = \"{}\" }}\n", path.display()));
+    let ids = simulator.world().session_ids();
+    for ids in [&ids[..10], &ids[..20], &ids[..]] {
+        deployment.write_ids(ids);
+        deployment.archive(&[]).await.expect(0);
     }
+    let keys = bucket.versions().await.into_iter().map(|version| version.key);
+    let objects: Vec<_> = keys.filter(|key| key.contains("/runs/") || key.ends_with("/archive.json")).collect();
+    assert_eq!(objects.len(), 1 + 3 * 5, "records, chunks, entries and two signatures of each run");
     let store = bucket.store("archive", READER).await;
-    let asked = Asked::with(records.key.as_ref().unwrap());
-    assert_found(&asked.of_store(&store).await, &[]);
-    for (key, bytes) in &objects {
-        let full = format!("archive/{key}");
+    let mut asked = Asked { manifests: true, ..Asked::with(&key) };
+    let untouched = asked.of_store(&store).await;
+    assert_found(&untouched, &[]);
+    assert_eq!((untouched.0.checked["lines"], untouched.0.checked["manifests"]), (60, 60));
+    asked.manifests = false;
+    for full in objects {
+        let bytes = bucket.bytes(&full, None).await;
         let marker = bucket.put_delete_marker(&full).await;
         assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectHidden, Severity::Error, 1)]);
         assert!(bucket.deletes(&full, &marker).await);
         // Even the same bytes once more.
-        let newer = bucket.put_over(&full, bytes).await.unwrap();
+        let newer = bucket.put_over(&full, &bytes).await.unwrap();
         assert_found(&asked.of_store(&store).await, &[(FindingCode::ObjectShadowed, Severity::Error, 1)]);
         assert!(bucket.deletes(&full, &newer).await);
     }
@@ -490,14 +583,25 @@ async fn whatever_lies_over_an_object_of_a_versioned_bucket_is_found_with_the_ri
     assert!(bucket.deletes("archive/runs/chain/default/00000002.json", &other).await);
 
     // The program, as an auditor runs it: no configuration but where the server is.
-    records.write_public_key(&folder.path().join("key.pem"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
-    command.env_clear().envs(READER.environment()).current_dir(folder.path());
-    command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
-    command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("key.pem"), key.public().to_pem().unwrap()).unwrap();
     let url = format!("s3://{}/archive", bucket.name);
-    command.args(["audit", "chain", "--store", &url, "--public-key", "key.pem"]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let audited = ended(child).await.expect(0);
-    assert_eq!(audited.json()["checked"]["entries"], 5, "{}", audited.stdout);
+    let alone = async |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veriff-archive"));
+        command.env_clear().envs(READER.environment()).current_dir(folder.path());
+        command.env("VERIFF_ARCHIVE__STORE__ENDPOINT_URL", &bucket.endpoint);
+        command.env("VERIFF_ARCHIVE__STORE__FORCE_PATH_STYLE", "true");
+        command.args(words).args(["--store", &url]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        ended(child).await.expect(0)
+    };
+    let audited = alone(&["audit", "chain", "--public-key", "key.pem", "--manifests"]).await.json();
+    assert_eq!(
+        (&audited["checked"]["entries"], &audited["checked"]["manifests"]),
+        (&3.into(), &60.into()),
+        "{audited}"
+    );
+    let proof = alone(&["prove", &ids[25]]).await;
+    let proof = veriff_archive::prove::Proof::parse(proof.stdout.as_bytes()).unwrap();
+    assert!(proof.check(&[key.public()], None).is_valid());
 }

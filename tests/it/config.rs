@@ -79,6 +79,9 @@ fn everything_that_is_wrong_is_told_at_once() {
         [queue]
         idle_exit = "soon"
         [signing]
+        group = "a/b"
+        private_key = "hunter2"
+        [sining]
         group = "default"
         [ledger]
         url = "postgres://user:hunter2@db/ledger?sslmode=never"
@@ -96,7 +99,9 @@ fn everything_that_is_wrong_is_told_at_once() {
         "limits.tries: must be at least 1",
         "limits.lease: must be between 3s and 11h",
         "queue.idle_exit: a duration is",
-        "signing: unknown key",
+        "signing.group: a group has 1 to 64 characters",
+        "signing.private_key: a secret never stands in the configuration itself",
+        "sining: unknown key; did you mean `signing`?",
         "ledger.url: ",
     ] {
         assert!(text.contains(problem), "{problem} is not in {text}");

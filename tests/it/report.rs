@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::Parser as _;
 use serde_json::{Value, json};
 use veriff_archive::audit::{AUDIT_SCHEMA, AuditKind, AuditSummary, SeverityCounts};
+use veriff_archive::cli::Cli;
 use veriff_archive::clock::{Clock as _, SystemClock};
 use veriff_archive::ledger::{self, AuditRow};
 use veriff_archive::model::ArchiveId;
@@ -52,8 +54,8 @@ async fn archive() -> Told {
 }
 
 fn state(status: &Value, name: &str) -> u64 {
-    let states = status["states"].as_array().unwrap();
-    states.iter().find(|count| count["state"] == name).map_or(0, |count| count["sessions"].as_u64().unwrap())
+    let all = status["states"].as_array().unwrap();
+    all.iter().find(|count| count["state"] == name).map_or(0, |count| count["sessions"].as_u64().unwrap())
 }
 
 fn summary(audit: AuditKind, mode: Option<&str>, share: Option<&str>, archive: Option<ArchiveId>) -> AuditSummary {
@@ -83,6 +85,7 @@ async fn audit(scene: &Scene) -> PathBuf {
     let mut retention = summary(AuditKind::Retention, None, None, archive.clone());
     retention.details = json!({ "calendar": [
         { "until": "2031-11", "mode": "COMPLIANCE", "class": "default", "objects": 40, "bytes": 4000 },
+        { "until": null, "mode": "none", "class": "default", "objects": 7, "bytes": 700 },
         { "until": "2029-02", "mode": "GOVERNANCE", "class": "<b>&class", "objects": 21, "bytes": 2100 },
     ]});
     let parts = ["1/4", "3/4"].map(|part| summary(AuditKind::Fixity, Some("read"), Some(part), archive.clone()));
@@ -221,6 +224,7 @@ async fn its_numbers_are_those_of_the_archive_and_page_and_document_agree() {
     assert_eq!(document["horizon"]["open"], 3, "two in the backlog, one that may work later");
     assert_eq!(document["fixity"]["read_percent"], 50.0);
     assert_eq!(document["retention"]["objects"], 61);
+    assert_eq!(document["retention"]["unlocked_objects"], 7);
     assert_eq!(document["chain"]["groups"][0]["unsigned"], 1);
     assert_eq!((&document["store"]["can_lock"], &document["store"]["check"]["locks"]), (&json!(false), &json!(false)));
     assert!(page.contains("which cannot lock"));
@@ -286,6 +290,29 @@ fn without_a_ledger_it_says_so_and_makes_none() {
     assert_same(&document, &page);
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["report.html"]);
+}
+
+/// Lists the commands that a page tells one to type.
+fn commands(page: &str) -> BTreeSet<String> {
+    let codes = page.split("<code class=\"command\">").skip(1);
+    codes.map(|rest| rest.split("</code>").next().unwrap().replace("&#x2f;", "/")).collect()
+}
+
+#[tokio::test]
+async fn every_command_it_names_is_understood() {
+    let Told { scene, .. } = archive().await;
+    let chain = audit(&scene).await;
+    let (_, full, _) = report(&scene, &["--audits", chain.to_str().unwrap()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(folder.path(), &["report", "--html", "empty.html"], &[]).code, 0);
+    let empty = std::fs::read_to_string(folder.path().join("empty.html")).unwrap();
+    let named: BTreeSet<String> = [full, empty].iter().flat_map(|page| commands(page)).collect();
+    assert!(named.len() > 8, "{named:?}");
+    for command in named {
+        if let Err(error) = Cli::try_parse_from(command.split_whitespace()) {
+            panic!("{command}: {error}");
+        }
+    }
 }
 
 #[test]

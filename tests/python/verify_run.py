@@ -114,7 +114,6 @@ def public_key(pem):
 
 
 def check_signature(document, text, der):
-    text = text[:-1] if text.endswith(b"\n") else text
     try:
         signature = base64.b64decode(text, validate=True)
         must(base64.b64encode(signature) == text and is_signed(document, signature, der[12:]), "")
@@ -170,17 +169,22 @@ def check_store(store, der, heads=()):
         left.discard(key)
         return (store / key).read_bytes()
 
+    def signature_of(key):
+        stored = read(key + ".sig")
+        must(stored.endswith(b"\n"), f"{key}.sig is no signature")
+        return stored[:-1]
+
     def check(key, previous):
         document = read(key)
         heads.discard(digest(document))
-        entry = check_entry(document, read(key + ".sig"), key, der)
+        entry = check_entry(document, signature_of(key), key, der)
         must(entry["archive_id"] == archive["archive_id"], "the entry of another archive")
         must(entry["previous_sha256"] == previous, "it does not follow the entry before")
         must(entry["run_key"] not in seen, "its run was entered already")
         seen.add(entry["run_key"])
         record = read(entry["run_key"])
         must(digest(record) == entry["run_sha256"], f"{entry['run_key']} is not the record that was entered")
-        run = check_record(record, read(entry["run_key"] + ".sig"), entry["run_key"], der)
+        run = check_record(record, signature_of(entry["run_key"]), entry["run_key"], der)
         must((run["run_id"], run["group"]) == (entry["run_id"], entry["group"]), "the record of another run or group")
         must(run["archive_id"] == archive["archive_id"], "the record of another archive")
         must(run["archive_sha256"] == digest(archive_json), "another archive.json than was signed")

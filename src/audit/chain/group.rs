@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::keys::{ListedKey, read};
 use super::record::{Against, Entered, RESTORE};
 use super::report::Report;
-use super::seal::Seal;
+use super::seal::{Claim, Seal};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
@@ -114,7 +114,8 @@ impl Group {
         report.count("entries", 1);
         (self.summary.head_key, self.summary.head_sha256) = (Some(listed.key.clone()), Some(sha256));
         let signature = signature.as_ref().and_then(|signature| signature.own.as_ref());
-        let entry_seal = against.seals.check(against.store, &listed.key, &bytes, signature, None, report).await?;
+        let entry_seal =
+            against.seals.check(against.store, &listed.key, &bytes, signature, Claim::Nothing, report).await?;
         let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
         let broken = |expected: String, found: String| {
             let finding = Finding::of(Severity::Error, FindingCode::ChainBroken, RESTORE);

@@ -70,7 +70,7 @@ mod tests {
         assert!(Lines::of(b"no gzip").next().is_err());
         let mut torn = Lines::of(&chunk[..chunk.len() - 9]);
         let ended = std::iter::repeat_with(|| torn.next().map(|line| line.is_some()))
-            .find(|read| *read.as_ref().unwrap_or(&false) == false);
+            .find(|read| !*read.as_ref().unwrap_or(&false));
         assert!(ended.unwrap().is_err());
     }
 

@@ -6,7 +6,7 @@ use super::keys::{KeyWalk, ListedKey, read};
 use super::lines::Lines;
 use super::manifests;
 use super::report::Report;
-use super::seal::{Seal, Seals};
+use super::seal::{Claim, Seal, Seals};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
@@ -83,17 +83,15 @@ impl Against<'_> {
             report.add(finding.run(run))?;
         }
         let own = |key: &ObjectKey| listed.iter().find(|it| it.key == *key).and_then(|it| it.own.as_ref());
-        let bytes = match own(key) {
-            Some(version) => self.read(version, report).await?,
-            None => {
-                report.add(
-                    Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(run).object(key, None),
-                )?;
-                None
-            }
+        let bytes = if let Some(version) = own(key) {
+            self.read(version, report).await?
+        } else {
+            let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(run);
+            report.add(finding.object(key, None))?;
+            None
         };
         let Some(bytes) = bytes else {
-            self.note_strangers(&listed, key, None, run, report)?;
+            Self::note_strangers(&listed, key, None, run, report)?;
             return Ok(Seen { record: None, seal: None });
         };
         report.count("records", 1);
@@ -104,9 +102,9 @@ impl Against<'_> {
             report.add(finding.object(key, version).differs(entered.run_sha256, sha256))?;
         }
         let record = RunRecord::parse(&bytes);
-        let claimed = record.as_ref().map(|record| record.key_id);
+        let claim = record.as_ref().map_or(Claim::Nothing, |record| record.key_id.map_or(Claim::Unsigned, Claim::By));
         let signature = own(&key.signature());
-        let seal = self.seals.check(self.store, key, &bytes, signature, claimed, report).await?;
+        let seal = self.seals.check(self.store, key, &bytes, signature, claim, report).await?;
         if let Some(record) = &record {
             self.check_document(key, run, version, record, entered, report)?;
             if !report.is_muted() {
@@ -116,7 +114,7 @@ impl Against<'_> {
             let finding = Finding::of(Severity::Error, FindingCode::RecordInvalid, RESTORE).run(run);
             report.add(finding.object(key, version).differs("a run record", "something else"))?;
         }
-        self.note_strangers(&listed, key, record.as_ref(), run, report)?;
+        Self::note_strangers(&listed, key, record.as_ref(), run, report)?;
         Ok(Seen { record, seal: Some(seal) })
     }
 
@@ -194,13 +192,12 @@ impl Against<'_> {
         let mut items = 0;
         let mut is_whole = true;
         for chunk in &record.chunks {
-            let found = match own(&chunk.key) {
-                Some(version) => self.check_chunk(record, chunk, version, &mut tree, report).await?,
-                None => {
-                    let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(&record.run_id);
-                    report.add(finding.object(&chunk.key, None).differs(chunk.sha256, "nothing"))?;
-                    None
-                }
+            let found = if let Some(version) = own(&chunk.key) {
+                self.check_chunk(record, chunk, version, &mut tree, report).await?
+            } else {
+                let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(&record.run_id);
+                report.add(finding.object(&chunk.key, None).differs(chunk.sha256, "nothing"))?;
+                None
             };
             match found {
                 Some(found) => items += found,
@@ -303,7 +300,6 @@ impl Against<'_> {
 
     /// Says what lies in the folder of a run that its record does not name.
     fn note_strangers(
-        &self,
         listed: &[ListedKey],
         key: &ObjectKey,
         record: Option<&RunRecord>,

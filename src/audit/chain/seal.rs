@@ -35,6 +35,17 @@ impl Seal {
     }
 }
 
+/// What a document says of its own signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing: it is not one that does.
+    Nothing,
+    /// That it has none.
+    Unsigned,
+    /// That it is this key's.
+    By(Sha256Digest),
+}
+
 /// The keys that count.
 #[derive(Debug)]
 pub(super) struct Seals {
@@ -51,7 +62,7 @@ impl Seals {
         !self.keys.is_empty()
     }
 
-    /// Checks the signature of a document. `claimed` is which key the document itself names, where it is one that does.
+    /// Checks the signature of a document.
     ///
     /// # Errors
     /// As the store's, and as [`Report::add`].
@@ -61,13 +72,13 @@ impl Seals {
         key: &ObjectKey,
         document: &[u8],
         signature: Option<&ListedVersion>,
-        claimed: Option<Option<Sha256Digest>>,
+        claim: Claim,
         report: &mut Report<'_>,
     ) -> Result<Seal, AuditError> {
         let at = key.signature();
         let finding = |code, repair: &str| Finding::of(Severity::Error, code, repair).object(&at, None);
         let Some(signature) = signature else {
-            let Some(Some(claimed)) = claimed else { return Ok(Seal::None) };
+            let Claim::By(claimed) = claim else { return Ok(Seal::None) };
             report.add(
                 finding(FindingCode::ObjectMissing, super::record::RESTORE).differs(signed_by(claimed), "nothing"),
             )?;
@@ -79,7 +90,7 @@ impl Seals {
             Err(StoreError::TooLarge { .. }) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        let judged = self.judge(document, &bytes, claimed);
+        let judged = self.judge(document, &bytes, claim);
         if let Err((expected, found)) = judged {
             let repair = "restore document and signature from a copy of the bucket; find out who changed them";
             report.add(finding(FindingCode::ChainSignature, repair).object(&at, version).differs(expected, found))?;
@@ -90,22 +101,17 @@ impl Seals {
     }
 
     /// Judges a signature, or says what should be and what is.
-    fn judge(
-        &self,
-        document: &[u8],
-        signature: &[u8],
-        claimed: Option<Option<Sha256Digest>>,
-    ) -> Result<Seal, (String, String)> {
+    fn judge(&self, document: &[u8], signature: &[u8], claim: Claim) -> Result<Seal, (String, String)> {
         let Some(text) = text_of(signature) else {
             return Err(("an Ed25519 signature in base64".to_owned(), "something else".to_owned()));
         };
-        if claimed == Some(None) {
+        if claim == Claim::Unsigned {
             return Err(("no signature, as the record names no key".to_owned(), "a signature".to_owned()));
         }
         if !self.are_checked() {
             return Ok(Seal::Unchecked);
         }
-        let claimed = claimed.flatten();
+        let claimed = if let Claim::By(key_id) = claim { Some(key_id) } else { None };
         if let Some(claimed) = claimed.filter(|claimed| self.keys.iter().all(|key| key.id() != *claimed)) {
             return Err(("a signature by a key that was given".to_owned(), signed_by(claimed)));
         }
@@ -125,13 +131,15 @@ fn signed_by(key_id: Sha256Digest) -> String {
     format!("a signature by key {key_id}")
 }
 
-/// Reads a stored signature: the base64 of 64 bytes, a newline behind it or not, and not one other character. Only so can no
-/// byte of it be changed unnoticed.
+/// Reads a stored signature: the base64 of 64 bytes, one newline behind it, and not one other character. Only so can no byte
+/// of it be changed unnoticed.
 pub(crate) fn text_of(stored: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(stored).ok()?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let raw = BASE64.decode(text).ok()?;
-    (raw.len() == SIGNATURE_BYTES).then_some(text)
+    std::str::from_utf8(stored).ok()?.strip_suffix('\n').filter(|text| is_signature(text))
+}
+
+/// Tells whether a text has the form of a signature, without a newline.
+pub(crate) fn is_signature(text: &str) -> bool {
+    BASE64.decode(text).is_ok_and(|raw| raw.len() == SIGNATURE_BYTES)
 }
 
 #[cfg(test)]
@@ -142,15 +150,9 @@ mod tests {
     #[test]
     fn a_stored_signature_has_one_form() {
         let text = SigningKey::generate().sign(b"bytes");
-        assert_eq!(text_of(text.as_bytes()), Some(text.as_str()));
         assert_eq!(text_of(format!("{text}\n").as_bytes()), Some(text.as_str()));
-        for other in [
-            format!("{text}\n\n"),
-            format!(" {text}"),
-            format!("{text}\r\n"),
-            format!("{text}\u{b}"),
-            text[4..].to_owned(),
-        ] {
+        let other = ["", "\n\n", "\r\n", "\u{b}", " \n"].map(|ending| format!("{text}{ending}"));
+        for other in other.into_iter().chain([format!(" {text}\n"), format!("{}\n", &text[4..])]) {
             assert_eq!(text_of(other.as_bytes()), None, "{other:?}");
         }
     }

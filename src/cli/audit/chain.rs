@@ -48,7 +48,7 @@ pub(in crate::cli) struct ChainArgs {
 }
 
 pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let Some((keys, heads)) = given(args)? else { return Ok(Exit::Usage) };
+    let Some((keys, heads)) = given(args) else { return Ok(Exit::Usage) };
     let config = global.load_config_to_read(args.store.store.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store_to_read(&config, &clock).await?;
@@ -80,14 +80,14 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
 }
 
 /// Reads the keys and heads; nothing, with a word about it, if one of them is none.
-fn given(args: &ChainArgs) -> anyhow::Result<Option<(Vec<PublicKey>, Vec<Sha256Digest>)>> {
+fn given(args: &ChainArgs) -> Option<(Vec<PublicKey>, Vec<Sha256Digest>)> {
     let keys: Result<Vec<PublicKey>, String> = args.public_key.iter().map(|path| read_key(path)).collect();
     let heads: Result<Vec<Sha256Digest>, String> = args.expect_head.iter().map(|text| read_head(text)).collect();
     match (keys, heads) {
-        (Ok(keys), Ok(heads)) => Ok(Some((keys, heads))),
+        (Ok(keys), Ok(heads)) => Some((keys, heads)),
         (Err(reason), _) | (_, Err(reason)) => {
             eprintln!("error: {reason}");
-            Ok(None)
+            None
         }
     }
 }

@@ -1,14 +1,243 @@
 //! `audit reconcile`.
 
-use clap::Args;
+use std::path::{Path, PathBuf};
 
-use crate::cli::GlobalArgs;
+use anyhow::Context as _;
+use clap::Args;
+use tokio::io::AsyncWriteExt as _;
+
+use super::sessions::{Desk, GoingOnArgs};
+use crate::audit::AuditKind;
+use crate::audit::drive::{AuditError, Drive, End, Mark, Question, SESSIONS_IN_FLIGHT};
+use crate::audit::reconcile::inventory::{Inventory, InventoryError, Sorter};
+use crate::audit::reconcile::merge::{Listing, Merge};
+use crate::audit::reconcile::{Mode, Other, Reconcile, ReconcileTally, elsewhere};
+use crate::audit::walk::Walk;
+use crate::audit::{FindingCode, Findings, Severity};
+use crate::cli::connect::list_settings;
+use crate::cli::{GlobalArgs, StoreArgs};
+use crate::config::Config;
 use crate::error::Exit;
+use crate::store::s3::S3Store;
+use crate::store::settings::StoreUrl;
+use crate::summary::Stopped;
+
+const AFTER_HELP: &str = "\
+Both sides pass once, in one order, in constant memory. Reads the manifests of each session and compares all that the
+ledger says of it; with --listing-only or --inventory it compares keys, versions and sizes alone. Bytes are for
+`audit fixity`, what stands in run records for `audit chain`.
+
+An inventory report (CSV) is its manifest.json, from S3 or downloaded with its files beside it, or the files themselves. It
+is as old as its date: what was archived since is reported as missing.
+
+Exit codes:
+    0  nothing is wrong
+    4  there is a finding of severity error
+    5  store or ledger do not answer; go on with --state
+   77  the store refuses
+   78  there is no ledger to compare
+  130, 143  told to stop; go on with --state
+
+Examples:
+  veriff-archive audit reconcile --state reconcile.json
+  veriff-archive audit reconcile --inventory s3://inventory/archive/weekly/2026-11-22T01-00Z/manifest.json";
 
 /// Compare ledger and store in both directions
 #[derive(Debug, Args)]
-pub(super) struct ReconcileArgs {}
+#[command(after_help = AFTER_HELP)]
+pub(in crate::cli) struct ReconcileArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Read an S3 Inventory report in place of listing the store: manifest.json or CSV files, local or s3://bucket/key
+    #[arg(long, value_name = "PATH", conflicts_with = "listing_only")]
+    inventory: Vec<String>,
+    /// Do not read manifests
+    #[arg(long)]
+    listing_only: bool,
+    #[command(flatten)]
+    going_on: GoingOnArgs,
+    /// How many requests to the store are under way at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+}
 
-pub(super) async fn run(_args: &ReconcileArgs, _global: &GlobalArgs) -> anyhow::Result<Exit> {
-    std::future::ready(anyhow::bail!("being built")).await
+impl ReconcileArgs {
+    const fn mode(&self) -> Mode {
+        if !self.inventory.is_empty() {
+            Mode::Inventory
+        } else if self.listing_only {
+            Mode::Listing
+        } else {
+            Mode::Manifests
+        }
+    }
+
+    fn question(&self, store: &StoreUrl) -> Question {
+        let mode = self.mode().as_str();
+        let inventory: String = self.inventory.iter().map(|path| format!(" inventory={path}")).collect();
+        Question {
+            kind: AuditKind::Reconcile,
+            mode: Some(mode.to_owned()),
+            text: format!("store={store} mode={mode}{inventory}"),
+            state: self.going_on.state.clone(),
+            seed: None,
+        }
+    }
+}
+
+pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let desk = Desk::open(global, &args.store).await?;
+    let Some(ledger) = desk.ledger.clone() else {
+        return Err(crate::ledger::LedgerError::Schema(
+            "there is no ledger to compare with: set ledger.url, or make one by `veriff-archive ledger rebuild`"
+                .to_owned(),
+        )
+        .into());
+    };
+    let url = desk.config.require_store()?.url();
+    let (mut drive, mut findings) = desk.begin::<ReconcileTally>(args.question(&url), global)?;
+    let from = drive.progress.mark.clone();
+    let reach = desk.reach(args.concurrency);
+    let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
+    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode() };
+    let mut passed_over = 0;
+    let stopped = if args.inventory.is_empty() {
+        store_and_ledger(&desk, &reconcile, &mut drive, &from, &mut findings).await?
+    } else {
+        let mut inventory = read_inventory(&args.inventory, &url, &desk.config).await?;
+        passed_over = inventory.passed_over;
+        report_and_ledger(&mut inventory, &reconcile, &mut drive, &from, &mut findings).await?
+    };
+    let details = serde_json::json!({ "passed_over": passed_over });
+    let is_at_end = stopped.is_none();
+    let archive_id = reconcile.archive.clone();
+    let end = End { is_complete: is_at_end, is_at_end, share: None, archive_id, details };
+    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
+    desk.finish(&summary, stopped, global).await
+}
+
+/// The store as it lists itself, then what belongs to no session, then the runs of the ledger.
+async fn store_and_ledger(
+    desk: &Desk,
+    reconcile: &Reconcile<'_>,
+    drive: &mut Drive<ReconcileTally>,
+    from: &Mark,
+    findings: &mut Findings,
+) -> Result<Option<Stopped>, AuditError> {
+    if !from.past_sessions {
+        let after = from.after.as_deref();
+        let steps = Merge::of(Listing::Walk(Walk::of(&*desk.store, after)), reconcile.ledger, after).steps();
+        if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
+            return Ok(Some(stopped));
+        }
+    }
+    let steps = elsewhere(&*desk.store, from);
+    if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |other| reconcile.check_other(other), findings).await? {
+        return Ok(Some(stopped));
+    }
+    let mark = drive.progress.mark.clone();
+    let steps = Reconcile::runs(reconcile.ledger, &mark);
+    drive.run(steps, SESSIONS_IN_FLIGHT, |run| reconcile.check_run(run), findings).await
+}
+
+/// The same from a report, in which keys before and behind those of sessions come in their place.
+async fn report_and_ledger(
+    inventory: &mut Inventory,
+    reconcile: &Reconcile<'_>,
+    drive: &mut Drive<ReconcileTally>,
+    from: &Mark,
+    findings: &mut Findings,
+) -> Result<Option<Stopped>, AuditError> {
+    let mut has_archive = false;
+    while let Some(versions) = inventory.next_other()? {
+        has_archive |= versions.iter().any(|version| version.key.as_str() == "archive.json");
+        others(versions, reconcile, drive, findings).await?;
+    }
+    if !has_archive && !drive.is_gone_on_with {
+        let repair = "give a report of the bucket of store.url, made since the archive was; else restore archive.json";
+        let finding = crate::audit::Finding::of(Severity::Error, FindingCode::ArchiveInvalid, repair);
+        findings.add(&finding.differs("archive.json in the report", "nothing"))?;
+    }
+    if let Some(after) = &from.after {
+        let behind = format!("{after}/");
+        inventory.skip_sessions(&behind)?;
+    }
+    let steps = Merge::of(Listing::Inventory(inventory), reconcile.ledger, from.after.as_deref()).steps();
+    if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
+        return Ok(Some(stopped));
+    }
+    while let Some(versions) = inventory.next_other()? {
+        others(versions, reconcile, drive, findings).await?;
+    }
+    Ok(None)
+}
+
+async fn others(
+    versions: Vec<crate::store::ListedVersion>,
+    reconcile: &Reconcile<'_>,
+    drive: &mut Drive<ReconcileTally>,
+    findings: &mut Findings,
+) -> Result<(), AuditError> {
+    let Some(other) = Other::of(versions) else { return Ok(()) };
+    let mark = drive.progress.mark.clone();
+    let part = reconcile.check_other(other).await?;
+    drive.take(Mark { past_sessions: true, ..mark.clone() }, Some(part), findings)?;
+    drive.progress.mark = mark;
+    Ok(())
+}
+
+/// Reads and sorts a report.
+async fn read_inventory(paths: &[String], url: &StoreUrl, config: &Config) -> anyhow::Result<Inventory> {
+    let (bucket, prefix) = match url {
+        StoreUrl::S3 { bucket, prefix } => (bucket.as_str(), prefix.as_str()),
+        StoreUrl::Dir(_) => ("", ""),
+    };
+    let mut sorter = Sorter::of(bucket, prefix);
+    let folder = tempfile::tempdir()?;
+    for path in paths {
+        let local = fetched(path, folder.path(), config).await?;
+        if !path.ends_with(".json") {
+            sorter = take_file(sorter, local, path.clone()).await?;
+            continue;
+        }
+        let bytes = tokio::fs::read(&local).await?;
+        let manifest = sorter.take_manifest(&bytes).map_err(AuditError::from)?;
+        for file in manifest.files {
+            let beside = Path::new(path).with_file_name(Path::new(&file.key).file_name().unwrap_or_default());
+            let destination = manifest.destination_bucket.rsplit(':').next().unwrap_or_default();
+            let place = if path.starts_with("s3://") {
+                format!("s3://{destination}/{}", file.key)
+            } else {
+                beside.display().to_string()
+            };
+            let local = fetched(&place, folder.path(), config).await?;
+            sorter = take_file(sorter, local, place).await?;
+        }
+    }
+    Ok(tokio::task::spawn_blocking(move || sorter.finish()).await?.map_err(AuditError::from)?)
+}
+
+/// Parses and sorts a file beside the work of the runtime.
+async fn take_file(mut sorter: Sorter, local: PathBuf, name: String) -> anyhow::Result<Sorter> {
+    let taken = tokio::task::spawn_blocking(move || sorter.take_file(&local, &name).map(|()| sorter));
+    Ok(taken.await?.map_err(AuditError::from)?)
+}
+
+/// Returns where a file is on this machine; an object is downloaded first.
+async fn fetched(place: &str, folder: &Path, config: &Config) -> anyhow::Result<PathBuf> {
+    if !place.starts_with("s3://") {
+        return Ok(PathBuf::from(place));
+    }
+    let clock: std::sync::Arc<dyn crate::clock::Clock> = std::sync::Arc::new(crate::clock::SystemClock);
+    let body = S3Store::open_source(place, &list_settings(config), clock).await?;
+    let mut body = body.ok_or_else(|| {
+        AuditError::from(InventoryError::Form { place: place.to_owned(), reason: "there is no such object".to_owned() })
+    })?;
+    let (file, path) = tempfile::NamedTempFile::new_in(folder)?.keep()?;
+    let mut file = tokio::fs::File::from_std(file);
+    while let Some(chunk) = body.chunk().await? {
+        file.write_all(&chunk).await.context("the inventory report cannot be kept")?;
+    }
+    file.flush().await?;
+    Ok(path)
 }

@@ -7,6 +7,7 @@
 mod backlog;
 pub(super) mod connect;
 mod runs;
+mod survey;
 mod volume;
 
 use std::borrow::Cow;
@@ -26,9 +27,9 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, ChainHead, ChunkEntry, ClosedRecord, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, Volume, VolumeQuery,
-    WaitingLine, retryable_codes,
+    AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS,
+    Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession,
+    Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -471,6 +472,22 @@ impl Ledger for PostgresLedger {
 
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
         call!("be read", self.chain_head_once(group))
+    }
+
+    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError> {
+        call!("be read", self.survey_once(after, limit))
+    }
+
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError> {
+        call!("be read", self.survey_one_once(id))
+    }
+
+    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError> {
+        call!("be read", self.closed_runs_once(after, limit))
+    }
+
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError> {
+        call!("take a run", self.put_closed_run_once(run))
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

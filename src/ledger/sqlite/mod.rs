@@ -6,6 +6,7 @@
 
 mod backlog;
 mod runs;
+mod survey;
 mod volume;
 
 use std::borrow::Cow;
@@ -25,9 +26,9 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, ChainHead, ChunkEntry, ClosedRecord, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview, RecordRow,
-    RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, Volume, VolumeQuery, WaitingLine,
-    retryable_codes,
+    AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession, Volume,
+    VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -486,6 +487,22 @@ impl Ledger for SqliteLedger {
 
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
         self.chain_head_once(group).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError> {
+        self.survey_page(after, limit).await
+    }
+
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError> {
+        self.survey_one(id).await
+    }
+
+    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError> {
+        self.closed_runs_page(after, limit).await
+    }
+
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError> {
+        self.put_closed_run(run).await
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

@@ -10,7 +10,7 @@ const DAYS: &str = "
     SELECT first_visited_at / ?1 AS day, state, complete, settled, count(*) AS sessions
     FROM sessions GROUP BY day, state, complete, settled";
 
-/// Both tables are in the order of the session ids, so this walks through each once.
+/// From the sessions to their items, which lie beside one another: one jump a session, not one an item.
 const MEDIA_DAYS: &str = "
     SELECT first_visited_at / ?1 AS day, kind, count(*) AS items, sum(size_bytes) AS bytes
     FROM sessions CROSS JOIN media USING (session_id) GROUP BY day, kind";

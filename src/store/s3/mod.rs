@@ -110,8 +110,8 @@ impl S3Store {
         if let Some(credentials) = credentials {
             loader = loader.credentials_provider(credentials);
         }
-        let loaded = loader.load().await;
-        let config = aws_sdk_s3::config::Builder::from(&loaded)
+        let shared = loader.load().await;
+        let config = aws_sdk_s3::config::Builder::from(&shared)
             .force_path_style(settings.force_path_style)
             .interceptor(KnownDigest)
             .interceptor(clock.clone())
@@ -130,7 +130,7 @@ impl S3Store {
                 clock,
                 token_expired_at: Mutex::new(None),
                 features: OnceLock::new(),
-                credentials: loaded.credentials_provider(),
+                credentials: shared.credentials_provider(),
             }),
         })
     }

@@ -7,7 +7,7 @@ use veriff_sim::{Document, Effect, Endpoint, Fault, Signatures, World, media_byt
 
 use crate::support::program::Ended;
 use crate::support::scene::Scene;
-use crate::support::stored::objects;
+use crate::support::stored::everything;
 
 const NAME: &str = "Wilhelmina";
 const SURNAME: &str = "Featherstonehaugh";
@@ -70,7 +70,7 @@ fn secrets(scene: &Scene) -> BTreeSet<String> {
 /// The signatures and bodies of every list that was heard, from the manifests.
 fn listed_signatures(scene: &Scene) -> BTreeSet<String> {
     let secret = scene.simulator.secret();
-    let objects = objects(&scene.store());
+    let objects = everything(&scene.store());
     let manifests = objects.iter().filter(|(key, _)| key.contains("/manifest/"));
     manifests
         .flat_map(|(_, bytes)| {
@@ -106,7 +106,7 @@ async fn no_secret_signature_address_or_name_is_ever_printed_or_kept_in_the_ledg
         assert_silent(&ended, &secrets);
 
         // The other way round: with the person in the manifests and records, this search finds what it looks for.
-        let stored: Vec<(String, Vec<u8>)> = objects(&scene.store()).into_iter().collect();
+        let stored: Vec<(String, Vec<u8>)> = everything(&scene.store()).into_iter().collect();
         let is_stored = |text: &str| {
             stored.iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
         };

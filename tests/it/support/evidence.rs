@@ -45,6 +45,8 @@ pub(crate) struct Object {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Evidence {
     pub(crate) objects: BTreeMap<String, Vec<Object>>,
+    /// The records of runs, which every run adds to.
+    pub(crate) runs: BTreeMap<String, Vec<Object>>,
 }
 
 /// An item that some list of the simulated service shows.
@@ -99,7 +101,7 @@ impl Evidence {
         while let Some((key, object)) = read.next().await {
             let key = key.strip_prefix("archive/").unwrap_or_else(|| panic!("{key} is outside the prefix"));
             // The listing gives the newest version first.
-            evidence.objects.entry(key.to_owned()).or_default().insert(0, object);
+            evidence.place_of(key).insert(0, object);
         }
         evidence
     }
@@ -111,6 +113,17 @@ impl Evidence {
             evidence.walk(root, "");
         }
         evidence
+    }
+
+    fn place_of(&mut self, key: &str) -> &mut Vec<Object> {
+        let objects = if key.starts_with("runs/") { &mut self.runs } else { &mut self.objects };
+        objects.entry(key.to_owned()).or_default()
+    }
+
+    /// The first version of every object, run records included.
+    pub(crate) fn first_versions(&self) -> BTreeMap<String, Vec<u8>> {
+        let all = self.objects.iter().chain(&self.runs);
+        all.map(|(key, versions)| (key.clone(), versions[0].bytes.clone())).collect()
     }
 
     fn walk(&mut self, directory: &Path, prefix: &str) {
@@ -130,7 +143,7 @@ impl Evidence {
                     lock: None,
                     checksum: None,
                 };
-                self.objects.insert(key, vec![object]);
+                self.place_of(&key).push(object);
             }
         }
     }
@@ -177,7 +190,7 @@ impl Evidence {
     /// Fails unless every key has one version.
     #[track_caller]
     pub(crate) fn expect_one_version_each(&self) {
-        for (key, objects) in &self.objects {
+        for (key, objects) in self.objects.iter().chain(&self.runs) {
             assert_eq!(objects.len(), 1, "{key}");
         }
     }

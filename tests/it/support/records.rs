@@ -23,7 +23,7 @@ use super::stored;
 /// Changes a record before it is signed.
 pub(crate) type Bend<'b> = &'b dyn Fn(&mut RunRecord);
 
-/// Makes runs, one after another.
+/// Makes runs, one after another, behind those that stand.
 pub(crate) struct Records {
     root: PathBuf,
     /// The key that signs; none for unsigned runs.
@@ -142,7 +142,7 @@ impl Records {
 
     /// Adds an entry to a chain.
     pub(crate) fn enter(&mut self, group: &str, run_id: &RunId, run_key: &ObjectKey, run_sha256: Sha256Digest) -> Made {
-        let previous = self.heads.get(group).copied();
+        let previous = self.heads.get(group).copied().or_else(|| newest(&self.root, group));
         let number = previous.map_or(1, |(number, _)| number + 1);
         let entry = ChainEntry {
             schema: CHAIN_SCHEMA.to_owned(),
@@ -164,9 +164,35 @@ impl Records {
     fn put_signed(&self, key: &ObjectKey, bytes: &[u8]) {
         put(&self.root, key, bytes);
         if let Some(signer) = &self.key {
-            put(&self.root, &key.signature(), signer.sign(bytes).as_bytes());
+            put(&self.root, &key.signature(), (signer.sign(bytes) + "\n").as_bytes());
         }
     }
+}
+
+/// Finds the newest entry of a chain.
+fn newest(root: &Path, group: &str) -> Option<(u32, Sha256Digest)> {
+    let prefix = ObjectKey::chain_prefix(group);
+    let mut chain =
+        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && key.ends_with(".json"));
+    let (_, bytes) = chain.next_back()?;
+    Some((ChainEntry::parse(&bytes).unwrap().number, Sha256Digest::of(&bytes)))
+}
+
+/// Every run that stands in a chain, oldest first.
+pub(crate) fn entered(root: &Path, group: &str) -> Vec<Made> {
+    let prefix = ObjectKey::chain_prefix(group);
+    let chain =
+        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && key.ends_with(".json"));
+    let made = chain.map(|(key, bytes)| {
+        let entry = ChainEntry::parse(&bytes).unwrap();
+        Made {
+            run_id: entry.run_id,
+            run_key: entry.run_key,
+            entry_key: ObjectKey::from_store(key),
+            entry_sha256: Sha256Digest::of(&bytes),
+        }
+    });
+    made.collect()
 }
 
 /// A line that names no manifest, as of a session that failed before there was one.

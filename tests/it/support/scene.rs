@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
+use veriff_archive::model::signature::SigningKey;
 use veriff_sim::{Attempt, Session, Simulator, World, id};
 
 use super::program::{Deployment, Ended, results};
@@ -43,6 +45,24 @@ impl Scene {
             self.deployment.default_integration(&format!("{FAR_HORIZON}{integration}")),
             self.store().display(),
         ));
+    }
+
+    /// Lets the runs of this deployment be signed from now on, by a new key whose public half is in `key.pem`, and entered
+    /// in a chain.
+    pub(crate) fn sign_runs(&self, group: &str) -> SigningKey {
+        let key = SigningKey::generate();
+        self.deployment.write("signing.pem", key.to_pem().unwrap().expose_secret());
+        self.deployment.write("key.pem", &key.public().to_pem().unwrap());
+        self.enter_in(group);
+        key
+    }
+
+    /// Enters the runs of this deployment in a chain from now on, signed by the key that was made.
+    pub(crate) fn enter_in(&self, group: &str) {
+        self.configure("", "tries = 3\n");
+        let path = self.deployment.path("signing.pem");
+        let signing = format!("[signing]\nprivate_key = {{ file = \"{}\" }}\ngroup = \"{group}\"\n", path.display());
+        self.deployment.configure_more(&signing);
     }
 
     /// The ids of all sessions of the world.
@@ -100,7 +120,7 @@ impl Scene {
     /// Fails if anything at all was written into the store.
     #[track_caller]
     pub(crate) fn assert_nothing_written(&self) {
-        let keys: Vec<String> = stored::objects(&self.store()).into_keys().collect();
+        let keys: Vec<String> = stored::everything(&self.store()).into_keys().collect();
         assert!(keys.is_empty(), "{keys:?}");
     }
 }

@@ -6,8 +6,15 @@ use std::path::Path;
 use serde_json::Value;
 use veriff_sim::{Kind, Media, World, media_bytes};
 
-/// Every file below a directory, by its path from there; empty if there is no directory.
+/// Every object of a store but the records of runs, which each run adds to.
 pub(crate) fn objects(store: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = everything(store);
+    objects.retain(|key, _| !key.starts_with("runs/"));
+    objects
+}
+
+/// Every file below a directory, by its path from there; empty if there is no directory.
+pub(crate) fn everything(store: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![store.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -70,6 +70,15 @@ spec:
         secretName: {{ $values.secrets.existingSecret }}
         defaultMode: 0440
     {{- end }}
+    {{- if include "va.signs" . }}
+    - name: signing
+      secret:
+        secretName: {{ $values.signing.existingSecret }}
+        defaultMode: 0440
+        items:
+          - key: {{ $values.signing.key }}
+            path: {{ $values.signing.key }}
+    {{- end }}
     {{- if $values.ledger.caConfigMap.name }}
     - name: ledger-ca
       configMap:
@@ -107,6 +116,11 @@ spec:
   {{- with $values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
+{{- end -}}
+
+{{/* "true" or empty: whether a pod gets the key that signs, which is for those that archive. */}}
+{{- define "va.signs" -}}
+{{- if and .root.Values.signing.existingSecret (eq .account (include "va.archiver" .root)) -}}true{{- end -}}
 {{- end -}}
 
 {{/* What all containers have. */}}
@@ -148,6 +162,11 @@ volumeMounts:
   {{- if $values.secrets.existingSecret }}
   - name: secrets
     mountPath: /run/secrets/veriff-archive
+    readOnly: true
+  {{- end }}
+  {{- if include "va.signs" . }}
+  - name: signing
+    mountPath: /run/secrets/veriff-archive-signing
     readOnly: true
   {{- end }}
   {{- if $values.ledger.caConfigMap.name }}

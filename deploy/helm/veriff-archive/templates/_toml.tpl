@@ -53,7 +53,7 @@ program rightly refuses `tries = 6.0`.
 {{- range $key, $value := $table -}}
 {{- $name := include "va.toml.key" $key -}}
 {{- $inner := ternary (printf "%s.%s" $path $name) $name (ne $path "") -}}
-{{- if and (kindIs "map" $value) (not (has $key (list "api_key" "shared_secret" "when"))) -}}
+{{- if and (kindIs "map" $value) (not (has $key (list "api_key" "shared_secret" "private_key" "when"))) -}}
 {{- $text := include "va.toml.table" (list $inner $value) -}}
 {{- /* A table of nothing but tables needs no line of its own. */ -}}
 {{- $head := ternary "" (printf "\n[%s]\n" $inner) (hasPrefix "\n" $text) -}}
@@ -82,6 +82,12 @@ program rightly refuses `tries = 6.0`.
 {{- end -}}
 {{- if $root.Values.ledger.urlSecret.name -}}
 {{- $_ := unset $config "ledger" -}}
+{{- end -}}
+{{- with $root.Values.signing -}}
+{{- if .existingSecret -}}
+{{- $key := dict "private_key" (dict "file" (printf "/run/secrets/veriff-archive-signing/%s" .key)) -}}
+{{- $_ := set $config "signing" (merge ($config.signing | default dict) $key) -}}
+{{- end -}}
 {{- end -}}
 {{- if $quiet -}}
 {{- $_ := set $config "limits" (merge (dict "horizon_alarm" "1s") ($config.limits | default dict)) -}}

@@ -1,0 +1,110 @@
+//! Elsewhere: what the store holds beside its sessions.
+//!
+//! `archive.json` must be there. Run records are held against the ledger; what is in them, and in a chain, is for `audit
+//! chain`. Any other key must be one of the layout.
+
+use futures_util::{Stream, stream};
+
+use super::compare::REBUILD;
+use super::{Reconcile, ReconcileTally};
+use crate::audit::chain::keys::{KeyWalk, ListedKey};
+use crate::audit::drive::{AuditError, Mark, Part, Step};
+use crate::audit::{Finding, FindingCode, Severity};
+use crate::ledger::{Ledger, RecordState};
+use crate::model::RunId;
+use crate::model::key::{ObjectKey, StoreObject};
+use crate::store::{ListedVersion, Store};
+
+/// Behind every key below `sessions/`, and before whatever comes next.
+const BEHIND_SESSIONS: &str = "sessions0";
+
+/// Lists every key that is not below `sessions/`, behind a place.
+pub fn elsewhere<'s>(store: &'s dyn Store, from: &Mark) -> impl Stream<Item = Result<Step<Other>, AuditError>> + 's {
+    let mut walk = KeyWalk::of(store, "");
+    if let Some(after) = from.after.as_deref().filter(|_| from.past_sessions) {
+        walk.skip_to(ObjectKey::from_store(after));
+    }
+    stream::unfold(Some(walk), |walk| async move {
+        let mut walk = walk?;
+        loop {
+            let listed = match walk.next().await {
+                Ok(Some(listed)) => listed,
+                Ok(None) => return None,
+                Err(error) => return Some((Err(error.into()), None)),
+            };
+            if listed.key.as_str().starts_with("sessions/") {
+                walk.skip_to(ObjectKey::from_store(BEHIND_SESSIONS));
+                continue;
+            }
+            let mark = Mark { past_sessions: true, after: Some(listed.key.to_string()), records: 0 };
+            return Some((Ok(Step { mark, work: Some(Other(listed)) }), Some(walk)));
+        }
+    })
+}
+
+/// A key that belongs to no session, with its versions.
+#[derive(Debug)]
+pub struct Other(pub(super) ListedKey);
+
+impl Other {
+    /// Takes the versions of one key, oldest first.
+    #[must_use]
+    pub fn of(versions: Vec<ListedVersion>) -> Option<Self> {
+        let mut versions = versions.into_iter().peekable();
+        let key = versions.peek()?.key.clone();
+        let own = versions.next_if(|first| !first.is_delete_marker);
+        Some(Self(ListedKey { key, own, over: versions.collect() }))
+    }
+}
+
+impl Reconcile<'_> {
+    /// Looks at a key that belongs to no session.
+    ///
+    /// # Errors
+    /// As the ledger's.
+    pub async fn check_other(&self, other: Other) -> Result<Part<ReconcileTally>, AuditError> {
+        let Other(listed) = other;
+        let versions = 1 + listed.over.len() as u64;
+        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { versions, ..ReconcileTally::default() } };
+        part.findings.extend(listed.lying_over());
+        match listed.key.read() {
+            StoreObject::Unknown => {
+                let repair = "find out who wrote it; nothing of the archive names it";
+                let version_id = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+                part.findings.push(
+                    Finding::of(Severity::Error, FindingCode::ObjectUnknown, repair)
+                        .object(&listed.key, version_id)
+                        .differs("a key of the layout", "another key"),
+                );
+            }
+            StoreObject::RunRecord(run) if listed.own.is_some() => {
+                part.findings.extend(known_run(self.ledger, &run, &listed.key).await?);
+            }
+            _ => {}
+        }
+        Ok(part)
+    }
+}
+
+/// Tells of a run record that the ledger does not know.
+async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<Option<Finding>, AuditError> {
+    let finding = |severity, code, found: &str| {
+        Some(
+            Finding::of(severity, code, REBUILD)
+                .run(run)
+                .object(key, None)
+                .differs("a run whose record is closed", found),
+        )
+    };
+    Ok(match ledger.record(run).await? {
+        None => finding(Severity::Error, FindingCode::LedgerMissing, "no such run in the ledger"),
+        Some(row) => match row.state {
+            RecordState::Closed => None,
+            // A run that died over its end: the next one mends it.
+            RecordState::Open | RecordState::Closing => {
+                finding(Severity::Warn, FindingCode::LedgerBehind, "a run whose record is not closed yet")
+            }
+            RecordState::None => finding(Severity::Error, FindingCode::LedgerContradicts, "a run without a record"),
+        },
+    })
+}

@@ -1,0 +1,170 @@
+//! Merge: store and ledger side by side, session after session in the order of keys.
+//!
+//! Two sorted streams, of which never more than a page each is in memory. A side that is not in order would make false
+//! findings by the thousand, so it ends the audit.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use futures_util::Stream;
+
+use super::inventory::Inventory;
+use super::order::{KeyOrder, begin_behind};
+use crate::audit::drive::{AuditError, Mark, Step};
+use crate::audit::walk::{Walk, WalkedSession, place_of};
+use crate::ledger::{Ledger, LedgerError, SurveyedSession};
+use crate::model::SessionId;
+use crate::store::StoreError;
+
+/// How many sessions are read from the ledger at once.
+const PAGE: u32 = 256;
+
+/// One session as both sides have it; at least one has.
+#[derive(Debug)]
+pub struct Pair {
+    /// What the store lists.
+    pub walked: WalkedSession,
+    /// What the ledger says.
+    pub surveyed: Option<SurveyedSession>,
+}
+
+/// Where the listing comes from.
+#[derive(Debug)]
+pub enum Listing<'a> {
+    /// The store itself.
+    Walk(Walk<'a>),
+    /// An inventory report.
+    Inventory(&'a mut Inventory),
+}
+
+/// Both sides.
+#[derive(Debug)]
+pub struct Merge<'a> {
+    listing: Listing<'a>,
+    survey: Survey<'a>,
+    walked: Option<WalkedSession>,
+    surveyed: Option<SurveyedSession>,
+    last_walked: Option<String>,
+    begun: bool,
+}
+
+/// The ledger, in the order of keys.
+#[derive(Debug)]
+struct Survey<'a> {
+    ledger: &'a dyn Ledger,
+    page: VecDeque<SurveyedSession>,
+    after: Option<SessionId>,
+    order: KeyOrder<SurveyedSession>,
+    is_at_end: bool,
+    /// Only what comes behind this place is handed on.
+    behind: Option<String>,
+}
+
+impl<'a> Survey<'a> {
+    fn of(ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
+        Self {
+            ledger,
+            page: VecDeque::new(),
+            after: after.and_then(begin_behind).and_then(|id| SessionId::parse(id).ok()),
+            order: KeyOrder::default(),
+            is_at_end: false,
+            behind: after.map(|folder| format!("{folder}/")),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<SurveyedSession>, LedgerError> {
+        loop {
+            if let Some(next) = self.order.next() {
+                let place = place_of(&next.row.record.session_id);
+                if self.behind.as_ref().is_none_or(|behind| place > *behind) {
+                    return Ok(Some(next));
+                }
+                continue;
+            }
+            if self.is_at_end {
+                return Ok(None);
+            }
+            if self.page.is_empty() {
+                self.page = self.ledger.survey(self.after.as_ref(), PAGE).await?.into();
+                self.after = self.page.back().map(|last| last.row.record.session_id.clone()).or(self.after.take());
+            }
+            match self.page.pop_front() {
+                Some(next) => self.order.push(next.row.record.session_id.as_str().to_owned(), next),
+                None => {
+                    self.order.end();
+                    self.is_at_end = true;
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Merge<'a> {
+    /// Begins at the first session, or behind the folder of the one that was done last.
+    pub fn of(listing: Listing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
+        let survey = Survey::of(ledger, after);
+        Self { listing, survey, walked: None, surveyed: None, last_walked: None, begun: false }
+    }
+
+    /// Turns it into steps.
+    pub fn steps(self) -> impl Stream<Item = Result<Step<Pair>, AuditError>> + 'a {
+        futures_util::stream::unfold(Some(self), |merge| async move {
+            let mut merge = merge?;
+            match merge.next().await {
+                Ok(Some(pair)) => {
+                    let mark = Mark { after: Some(pair.walked.folder.clone()), ..Mark::default() };
+                    Some((Ok(Step { mark, work: Some(pair) }), Some(merge)))
+                }
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Pair>, AuditError> {
+        if !self.begun {
+            self.begun = true;
+            self.walked = self.next_walked().await?;
+            self.surveyed = self.survey.next().await?;
+        }
+        let order = match (&self.walked, &self.surveyed) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(walked), Some(surveyed)) => {
+                format!("{}/", walked.folder).cmp(&place_of(&surveyed.row.record.session_id))
+            }
+        };
+        let walked = if order == Ordering::Greater { None } else { self.walked.take() };
+        let surveyed = if order == Ordering::Less { None } else { self.surveyed.take() };
+        if walked.is_some() {
+            self.walked = self.next_walked().await?;
+        }
+        if surveyed.is_some() {
+            self.surveyed = self.survey.next().await?;
+        }
+        let folder = surveyed.as_ref().map(|surveyed| surveyed.row.record.session_id.as_str().to_owned());
+        let walked = walked.or_else(|| Some(WalkedSession { folder: folder?, versions: Vec::new() }));
+        Ok(walked.map(|walked| Pair { walked, surveyed }))
+    }
+
+    async fn next_walked(&mut self) -> Result<Option<WalkedSession>, AuditError> {
+        let next = match &mut self.listing {
+            Listing::Walk(walk) => walk.next().await?,
+            Listing::Inventory(inventory) => inventory.next_session()?,
+        };
+        if let Some(next) = &next {
+            let place = format!("{}/", next.folder);
+            if self.last_walked.as_ref().is_some_and(|last| *last >= place) {
+                return Err(StoreError::Unfit(
+                    "the store does not list keys in their order, so it cannot be held against the ledger as it is \
+                     listed: give an inventory report (--inventory), which is sorted here"
+                        .to_owned(),
+                )
+                .into());
+            }
+            self.last_walked = Some(place);
+        }
+        Ok(next)
+    }
+}

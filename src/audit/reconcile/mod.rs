@@ -1,0 +1,273 @@
+//! `audit reconcile`: do ledger and store tell the same story?
+//!
+//! Both sides pass in one order, once, in constant memory. The newest manifest of each session is read and everything that
+//! the ledger says of it compared; told to look at the listing only, or given an inventory report, what the ledger says is
+//! held against keys, versions and sizes alone. Claims: that nothing is missing, hidden, covered or left over, and that no
+//! row of the ledger differs from what was archived. Two objects of one size that were swapped are for fixity to find.
+
+mod compare;
+mod elsewhere;
+pub mod inventory;
+pub mod merge;
+mod order;
+mod runs;
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use elsewhere::{Other, elsewhere};
+
+use self::compare::{REBUILD, compare};
+use self::merge::Pair;
+use super::drive::{AuditError, Part, Tally, listed};
+use super::evidence::{Evidence, FIND_OUT};
+use super::reach::Reach;
+use super::walk::WalkedSession;
+use super::{Finding, FindingCode, Severity};
+use crate::ledger::{Ledger, State, SurveyedSession};
+use crate::model::key::{ObjectKey, SessionObject};
+use crate::model::{ArchiveId, SessionId};
+use crate::store::ListedVersion;
+
+/// How it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Lists the store and reads the manifests.
+    Manifests,
+    /// Lists the store.
+    Listing,
+    /// Reads an inventory report in place of listing the store.
+    Inventory,
+}
+
+impl Mode {
+    /// Returns the name that stands in the summary.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifests => "manifests",
+            Self::Listing => "listing",
+            Self::Inventory => "inventory",
+        }
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReconcileTally {
+    /// Sessions of either side.
+    pub sessions: u64,
+    /// Versions and delete markers that the store lists.
+    pub versions: u64,
+    /// Items that the ledger names.
+    pub items: u64,
+    /// Manifests that were read.
+    pub manifests: u64,
+    /// Run records that were compared.
+    pub runs: u64,
+}
+
+impl Tally for ReconcileTally {
+    fn add(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.versions += other.versions;
+        self.items += other.items;
+        self.manifests += other.manifests;
+        self.runs += other.runs;
+    }
+
+    fn checked(&self) -> BTreeMap<String, u64> {
+        let counts = [
+            ("sessions", self.sessions),
+            ("versions", self.versions),
+            ("items", self.items),
+            ("manifests", self.manifests),
+            ("runs", self.runs),
+        ];
+        counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+    }
+}
+
+/// Holds one session after another against the ledger.
+#[derive(Debug)]
+pub struct Reconcile<'a> {
+    /// The store; nothing is asked of it with an inventory.
+    pub reach: Reach<'a>,
+    /// The ledger.
+    pub ledger: &'a dyn Ledger,
+    /// The archive that the store is.
+    pub archive: Option<ArchiveId>,
+    /// How it looks.
+    pub mode: Mode,
+}
+
+impl Reconcile<'_> {
+    /// Looks at one session; once more if something is wrong and has changed since, because a run may be at work.
+    ///
+    /// # Errors
+    /// As the store's and the ledger's.
+    pub async fn check(&self, pair: Pair) -> Result<Part<ReconcileTally>, AuditError> {
+        let Some(session) = pair.walked.session_id() else {
+            return Ok(Part { findings: super::drive::foreign_folder(&pair.walked), tally: tally_of(&pair) });
+        };
+        let part = self.look(&session, &pair).await?;
+        if part.findings.is_empty() || self.mode == Mode::Inventory {
+            return Ok(part);
+        }
+        // First the ledger, which is written last: so it cannot know more than the listing.
+        let surveyed = self.ledger.survey_session(&session).await?;
+        let walked = listed(self.reach.store(), &session).await?;
+        let again = Pair { walked, surveyed };
+        if again.walked == pair.walked && again.surveyed == pair.surveyed {
+            return Ok(part);
+        }
+        self.look(&session, &again).await
+    }
+
+    async fn look(&self, session: &SessionId, pair: &Pair) -> Result<Part<ReconcileTally>, AuditError> {
+        let mut part = Part { findings: Vec::new(), tally: tally_of(pair) };
+        let surveyed = pair.surveyed.as_ref();
+        if self.mode == Mode::Manifests {
+            let row = surveyed.map(|surveyed| &surveyed.row);
+            let mut evidence =
+                Evidence::read(&self.reach, self.archive.as_ref(), session.clone(), &pair.walked, row).await?;
+            part.findings.append(&mut evidence.findings);
+            part.tally.manifests = evidence.manifests.len() as u64;
+            part.findings.extend(evidence.unknown());
+            if let Some(newest) = &evidence.newest {
+                for (_, media) in newest.media() {
+                    let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
+                    part.findings.extend(stands(&evidence, &object));
+                    let sidecar = media.key.sidecar();
+                    let sidecar = Named::of(&sidecar, media.sidecar_version_id.as_deref(), None);
+                    part.findings.extend(stands(&evidence, &sidecar));
+                }
+                for conflict in &newest.conflicts {
+                    let conflict = Named::of(&conflict.key, conflict.version_id.as_deref(), None);
+                    part.findings.extend(stands(&evidence, &conflict));
+                }
+                if let Some(surveyed) = surveyed {
+                    part.findings.extend(compare(surveyed, &evidence, newest));
+                }
+            }
+            part.findings.extend(one_sided(session, surveyed, &evidence));
+        } else {
+            let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
+            part.findings.append(&mut evidence.findings);
+            part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
+            part.findings.extend(one_sided(session, surveyed, &evidence));
+        }
+        Ok(part)
+    }
+}
+
+fn tally_of(pair: &Pair) -> ReconcileTally {
+    ReconcileTally {
+        sessions: 1,
+        versions: pair.walked.versions.len() as u64,
+        items: pair.surveyed.as_ref().map_or(0, |surveyed| surveyed.media.len() as u64),
+        ..ReconcileTally::default()
+    }
+}
+
+/// An object as a document or the ledger names it.
+struct Named<'a> {
+    key: &'a ObjectKey,
+    version_id: Option<&'a str>,
+    size_bytes: Option<u64>,
+}
+
+impl<'a> Named<'a> {
+    const fn of(key: &'a ObjectKey, version_id: Option<&'a str>, size_bytes: Option<u64>) -> Self {
+        Self { key, version_id, size_bytes }
+    }
+}
+
+/// Tells what is wrong with an object that is named.
+fn stands(evidence: &Evidence, named: &Named<'_>) -> Option<Finding> {
+    let listed = match evidence.named(named.key, named.version_id) {
+        Ok(listed) => listed,
+        Err(finding) => return Some(*finding),
+    };
+    let size_bytes = named.size_bytes.filter(|size_bytes| *size_bytes != listed.size_bytes)?;
+    let finding = evidence.finding(Severity::Error, FindingCode::ObjectSize, named.key, named.version_id, FIND_OUT);
+    Some(finding.differs(format!("{size_bytes} bytes"), format!("{} bytes", listed.size_bytes)))
+}
+
+/// Tells of a session that only one side has.
+fn one_sided(session: &SessionId, surveyed: Option<&SurveyedSession>, evidence: &Evidence) -> Option<Finding> {
+    let has_manifest = evidence.has_manifest();
+    match surveyed {
+        None if has_manifest => Some(
+            Finding::of(Severity::Error, FindingCode::LedgerMissing, REBUILD)
+                .session(session)
+                .differs("a row of the ledger", "none; the store has a manifest"),
+        ),
+        Some(surveyed) if !has_manifest && surveyed.row.manifest.is_none() && !surveyed.media.is_empty() => Some(
+            Finding::of(Severity::Error, FindingCode::LedgerContradicts, REBUILD)
+                .session(session)
+                .differs("no items, because there is no manifest", format!("{} items", surveyed.media.len())),
+        ),
+        _ => None,
+    }
+}
+
+/// Holds what the ledger names against the listing alone.
+fn by_listing(
+    session: &SessionId,
+    surveyed: Option<&SurveyedSession>,
+    evidence: &Evidence,
+    walked: &WalkedSession,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut named = HashSet::new();
+    let mut is_finished = false;
+    if let Some(surveyed) = surveyed {
+        let row = &surveyed.row;
+        is_finished = row.state == State::Archived && row.settled;
+        if let Some(manifest) = &row.manifest {
+            found.extend(stands(evidence, &Named::of(&manifest.key, manifest.version_id.as_deref(), None)));
+        }
+        for media in &surveyed.media {
+            let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
+            found.extend(stands(evidence, &object));
+            let sidecar = media.key.sidecar();
+            if evidence.own(&sidecar).is_none() {
+                let finding = evidence.finding(Severity::Error, FindingCode::SidecarInvalid, &sidecar, None, FIND_OUT);
+                found.push(finding.differs("a sidecar", "nothing"));
+            }
+            named.insert(sidecar);
+            named.insert(media.key.clone());
+        }
+        // Which conflicts there are, only manifests tell.
+        named.extend(
+            walked.versions.iter().map(|version| &version.key).filter(|key| is_conflict(session, key)).cloned(),
+        );
+        if let Some(known) = &row.manifest
+            && let Some(newest) = newest_listed(session, &walked.versions)
+            && newest > known.sequence
+        {
+            let finding = Finding::of(Severity::Warn, FindingCode::LedgerBehind, REBUILD).session(session);
+            found.push(finding.differs(ObjectKey::manifest(session, newest), &known.key));
+        }
+    }
+    found.extend(evidence.strangers(&named, is_finished));
+    found
+}
+
+fn is_conflict(session: &SessionId, key: &ObjectKey) -> bool {
+    match key.read_as(session) {
+        SessionObject::Conflict => true,
+        SessionObject::Sidecar { of } => of.read_as(session) == SessionObject::Conflict,
+        _ => false,
+    }
+}
+
+fn newest_listed(session: &SessionId, versions: &[ListedVersion]) -> Option<u32> {
+    let numbers = versions.iter().filter_map(|version| match version.key.read_as(session) {
+        SessionObject::Manifest(number) => Some(number),
+        _ => None,
+    });
+    numbers.max()
+}

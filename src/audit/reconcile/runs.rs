@@ -1,0 +1,103 @@
+//! Runs: every run that the ledger calls closed against the record that stands in the store.
+
+use futures_util::{Stream, stream};
+
+use super::{Reconcile, ReconcileTally};
+use crate::audit::drive::{AuditError, Mark, Part, Step};
+use crate::audit::reach::Told;
+use crate::audit::{Finding, FindingCode, Severity};
+use crate::ledger::{ClosedRun, Ledger};
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::run::RunRecord;
+use crate::store::StoreError;
+
+/// How many runs are read from the ledger at once.
+const PAGE: u32 = 256;
+
+impl Reconcile<'_> {
+    /// Lists the closed runs of the ledger. They are few, and looked at again from the first when the audit is gone on with.
+    pub fn runs<'s>(
+        ledger: &'s dyn Ledger,
+        mark: &'s Mark,
+    ) -> impl Stream<Item = Result<Step<ClosedRun>, AuditError>> + 's {
+        let begin = (Vec::<ClosedRun>::new().into_iter(), None, false);
+        stream::unfold(begin, move |(mut page, mut after, is_at_end)| async move {
+            if page.len() == 0 && !is_at_end {
+                page = match ledger.closed_runs(after.as_ref(), PAGE).await {
+                    Ok(runs) => runs.into_iter(),
+                    Err(error) => return Some((Err(error.into()), (Vec::new().into_iter(), None, true))),
+                };
+            }
+            let run = page.next()?;
+            after = Some(run.run_id.clone());
+            Some((Ok(Step { mark: mark.clone(), work: Some(run) }), (page, after, false)))
+        })
+    }
+
+    /// Holds a run of the ledger against its record.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn check_run(&self, run: ClosedRun) -> Result<Part<ReconcileTally>, AuditError> {
+        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
+        let finding = |code, repair: &str| {
+            Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
+        };
+        let restore = "restore it from a copy of the bucket; audit chain tells what else is gone";
+        let Some(bytes) = self.oldest(&run.record.key).await? else {
+            part.findings.push(finding(FindingCode::ObjectMissing, restore).differs("the run's record", "nothing"));
+            return Ok(part);
+        };
+        let sha256 = Sha256Digest::of(&bytes);
+        let mut differs = |what: &str, store: String, ledger: String| {
+            if store != ledger {
+                let finding = finding(
+                    FindingCode::LedgerContradicts,
+                    "audit chain tells which is right; if it is the \
+                    store, restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild",
+                );
+                part.findings.push(finding.differs(format!("{what} {store}, as the run's record says"), ledger));
+            }
+        };
+        differs("record_sha256", sha256.to_string(), run.record.sha256.to_string());
+        if let Some(record) = RunRecord::parse(&bytes) {
+            differs("run_id", record.run_id.to_string(), run.run_id.to_string());
+            differs("started_at", record.started_at.to_string(), run.started_at.to_string());
+            differs("version", record.version.clone(), run.version.clone());
+            differs("source_kind", record.source.kind.clone(), run.source_kind.clone());
+            differs("chain_group", record.group.clone(), run.record.group.clone());
+            // The ledger knows how a run ended only from the run itself.
+            if record.closed_by == record.run_id {
+                let code = |code: Option<u8>| code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+                differs("exit_code", code(record.exit_code), code(run.exit_code));
+                differs("counts", format!("{:?}", record.counts), format!("{:?}", run.counts));
+            }
+        }
+        let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
+        match self.oldest(&entry).await? {
+            Some(bytes) => {
+                differs("chain_sha256", Sha256Digest::of(&bytes).to_string(), run.record.entry_sha256.to_string());
+            }
+            None => part.findings.push(
+                Finding::of(Severity::Error, FindingCode::ObjectMissing, restore)
+                    .run(&run.run_id)
+                    .object(&entry, None)
+                    .differs("the entry of its chain", "nothing"),
+            ),
+        }
+        Ok(part)
+    }
+
+    /// Reads the archive's version of a document.
+    async fn oldest(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let listed = self.reach.list(key.as_str()).await?;
+        let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
+            return Ok(None);
+        };
+        Ok(match self.reach.read(key, own.version_id.as_deref()).await? {
+            Told::Is(document) => Some(document.bytes),
+            Told::Gone | Told::Refused(_) => None,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Survey: everything the ledger says of sessions and runs, page after page in the order of their ids, for whoever holds it
+//! against the store, or makes a ledger of what the store says.
+
+use super::{ClosedRecord, MediaRow, RunCounts, SessionRow};
+use crate::clock::Timestamp;
+use crate::model::RunId;
+
+/// A session with all of its items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SurveyedSession {
+    /// The session.
+    pub row: SessionRow,
+    /// Its items, in the order of their ids.
+    pub media: Vec<MediaRow>,
+}
+
+/// A run whose record is closed: how it ended, and where its record stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedRun {
+    /// The run.
+    pub run_id: RunId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended; nothing if it died.
+    pub finished_at: Option<Timestamp>,
+    /// How the process exited; nothing if it died.
+    pub exit_code: Option<u8>,
+    /// The version of the program.
+    pub version: String,
+    /// The kind of its source.
+    pub source_kind: String,
+    /// Where it archived to.
+    pub store_url: String,
+    /// What it did.
+    pub counts: RunCounts,
+    /// Where its record stands.
+    pub record: ClosedRecord,
+}
+
+// Statements that both engines know word for word.
+
+pub(super) const SESSIONS: &str = "SELECT * FROM sessions WHERE session_id > $1 ORDER BY session_id LIMIT $2";
+
+pub(super) const MEDIA: &str = "
+    SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
+    WHERE session_id > $1 AND session_id <= $2 ORDER BY session_id, media_id";
+
+pub(super) const SESSION: &str = "SELECT * FROM sessions WHERE session_id = $1";
+
+pub(super) const MEDIA_OF_SESSION: &str = "
+    SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
+    WHERE session_id = $1 ORDER BY media_id";
+
+pub(super) const CLOSED_RUNS: &str = "
+    SELECT * FROM runs WHERE record_state = 'closed' AND run_id > $1 ORDER BY run_id LIMIT $2";
+
+pub(super) const PUT_CLOSED_RUN: &str = "
+    INSERT INTO runs (run_id, started_at, finished_at, exit_code, version, source_kind, store_url, archived, unchanged,
+        absent, failed, pending, media, bytes, record_state, record_key, record_sha256, chain_group, chain_number,
+        chain_sha256)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'closed', $15, $16, $17, $18, $19)
+    ON CONFLICT (run_id) DO NOTHING";
+
+/// Gives each session its items; both come in the order of session ids.
+pub(super) fn joined<E>(
+    rows: impl IntoIterator<Item = Result<SessionRow, E>>,
+    media: impl IntoIterator<Item = Result<(String, MediaRow), E>>,
+) -> Result<Vec<SurveyedSession>, E> {
+    let mut media = media.into_iter().peekable();
+    let mut sessions = Vec::new();
+    for row in rows {
+        let row = row?;
+        let mut items = Vec::new();
+        while let Some(item) =
+            media.next_if(|item| item.as_ref().map_or(true, |(session, _)| session == row.record.session_id.as_str()))
+        {
+            items.push(item?.1);
+        }
+        sessions.push(SurveyedSession { row, media: items });
+    }
+    Ok(sessions)
+}
