@@ -160,7 +160,7 @@ impl Store for DirStore {
             let opened = File::open(&place).and_then(|file| Ok((file.metadata()?, file)));
             match opened {
                 Ok((found, file)) if found.is_file() => {
-                    let chunks = DirChunks { file: Some(file) };
+                    let chunks = DirChunks { file: Some(file), left: found.len() };
                     Ok(Some(ObjectBody::new(found.len(), None, Box::new(chunks))))
                 }
                 Ok(_) => Ok(None),
@@ -203,6 +203,8 @@ impl Store for DirStore {
 struct DirChunks {
     /// Nothing while a chunk is being read, and after the end.
     file: Option<File>,
+    /// How many bytes are expected: a short object takes no more memory than it needs.
+    left: u64,
 }
 
 #[async_trait]
@@ -212,8 +214,10 @@ impl Chunks for DirChunks {
         let Some(mut file) = self.file.take() else {
             return Ok(None);
         };
+        // One byte more shows the end without a second, larger buffer.
+        let expected = usize::try_from(self.left).unwrap_or(CHUNK_BYTES).saturating_add(1).min(CHUNK_BYTES);
         let (file, chunk) = blocking(ACTION, move || {
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let mut chunk = Vec::with_capacity(expected);
             (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(|error| io_error(ACTION, &error))?;
             Ok((file, chunk))
         })
@@ -222,6 +226,7 @@ impl Chunks for DirChunks {
             return Ok(None);
         }
         self.file = Some(file);
+        self.left = self.left.saturating_sub(chunk.len() as u64);
         Ok(Some(Bytes::from(chunk)))
     }
 }
