@@ -173,7 +173,7 @@ impl Records {
 fn newest(root: &Path, group: &str) -> Option<(u32, Sha256Digest)> {
     let prefix = ObjectKey::chain_prefix(group);
     let mut chain =
-        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && key.ends_with(".json"));
+        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && !key.contains(".sig"));
     let (_, bytes) = chain.next_back()?;
     Some((ChainEntry::parse(&bytes).unwrap().number, Sha256Digest::of(&bytes)))
 }
@@ -182,7 +182,7 @@ fn newest(root: &Path, group: &str) -> Option<(u32, Sha256Digest)> {
 pub(crate) fn entered(root: &Path, group: &str) -> Vec<Made> {
     let prefix = ObjectKey::chain_prefix(group);
     let chain =
-        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && key.ends_with(".json"));
+        stored::everything(root).into_iter().filter(|(key, _)| key.starts_with(&prefix) && !key.contains(".sig"));
     let made = chain.map(|(key, bytes)| {
         let entry = ChainEntry::parse(&bytes).unwrap();
         Made {
