@@ -174,9 +174,6 @@ fn entry(session: SessionId, sequence: u32, run_id: &RunId, at: Timestamp) -> Re
             version_id: None,
             sequence,
             sha256: Sha256Digest::of(session.as_str().as_bytes()),
-
-            holder: None,
-            line: None,
         }),
         complete: true,
         settled: true,
@@ -184,6 +181,8 @@ fn entry(session: SessionId, sequence: u32, run_id: &RunId, at: Timestamp) -> Re
         run_id: run_id.clone(),
         at,
         look_again_at: None,
+        holder: None,
+        line: None,
         record: SessionRecord::of(session),
     })
 }

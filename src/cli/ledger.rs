@@ -149,7 +149,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     };
     ledger.adopt_archive(&archive).await?;
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
-    let rebuild = Rebuild {
+    let task = Rebuild {
         store: &store,
         ledger: &*ledger,
         archive: archive.clone(),
@@ -162,7 +162,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
         tracing::error!(object.key = key, error.code = %finding.code, "cannot be taken; {}", finding.repair);
         Ok(())
     }));
-    let (rebuilt, stopped) = rebuild.run(&mut problems).await?;
+    let (rebuilt, stopped) = task.run(&mut problems).await?;
     ledger.close().await;
     let answer = LedgerRebuild {
         schema: REBUILD_SCHEMA,

@@ -65,7 +65,9 @@ impl Tree {
 /// Returns the root of all leaves.
 fn root_of(leaves: &[Sha256Digest]) -> Sha256Digest {
     let mut tree = Tree::default();
-    leaves.iter().for_each(|leaf| tree.push(*leaf));
+    for leaf in leaves {
+        tree.push(*leaf);
+    }
     tree.root()
 }
 

@@ -227,7 +227,7 @@ async fn the_command_reads_only_and_exits_4_with_the_repair() {
     assert_eq!(summary(&quiet)["findings"]["error"], 0, "{}", quiet.stdout);
     assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
     let evidence = audited.evidence().await;
-    let key = evidence.objects.keys().find(|key| key.ends_with(".jpg")).unwrap();
+    let key = evidence.objects.keys().find(|key| key.contains(".jpg") && !key.contains(".meta")).unwrap();
     audited.bucket.as_ref().unwrap().put_delete_marker(&format!("archive/{key}")).await;
     let state = audited.deployment.path("state.json").display().to_string();
     let found = reader.run(["audit", "reconcile", "--output", "json", "--state", &state]).await.expect(4);

@@ -77,7 +77,7 @@ fn check(objects: &Objects, key: Option<&PublicKey>, group: &str) -> Vec<Told> {
         }
     };
     let prefix = format!("runs/chain/{group}/");
-    let entries = objects.keys().filter(|name| name.starts_with(&prefix) && !name.ends_with(".sig"));
+    let entries = objects.keys().filter(|name| name.starts_with(&prefix) && !name.contains(".sig"));
     let mut told = Vec::new();
     let mut previous = Value::Null;
     let mut known: Vec<String> = Vec::new();

@@ -88,12 +88,11 @@ impl<'a> Survey<'a> {
                 self.page = self.ledger.survey(self.after.as_ref(), PAGE).await?.into();
                 self.after = self.page.back().map(|last| last.row.record.session_id.clone()).or(self.after.take());
             }
-            match self.page.pop_front() {
-                Some(next) => self.order.push(next.row.record.session_id.as_str().to_owned(), next),
-                None => {
-                    self.order.end();
-                    self.is_at_end = true;
-                }
+            if let Some(next) = self.page.pop_front() {
+                self.order.push(next.row.record.session_id.as_str().to_owned(), next);
+            } else {
+                self.order.end();
+                self.is_at_end = true;
             }
         }
     }

@@ -48,8 +48,13 @@ Examples:
 pub(in crate::cli) struct ReconcileArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Read an S3 Inventory report in place of listing the store: manifest.json or CSV files, local or s3://bucket/key
-    #[arg(long, value_name = "PATH", conflicts_with = "listing_only")]
+    /// An inventory report.
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with = "listing_only",
+        help = "Read an S3 Inventory report in place of listing the store: manifest.json or CSV files, local or s3://bucket/key"
+    )]
     inventory: Vec<String>,
     /// Do not read manifests
     #[arg(long)]
@@ -74,11 +79,11 @@ impl ReconcileArgs {
 
     fn question(&self, store: &StoreUrl) -> Question {
         let mode = self.mode().as_str();
-        let inventory: String = self.inventory.iter().map(|path| format!(" inventory={path}")).collect();
+        let inventory = self.inventory.join(" ");
         Question {
             kind: AuditKind::Reconcile,
             mode: Some(mode.to_owned()),
-            text: format!("store={store} mode={mode}{inventory}"),
+            text: format!("store={store} mode={mode} inventory={inventory}"),
             state: self.going_on.state.clone(),
             seed: None,
         }
@@ -196,7 +201,7 @@ async fn read_inventory(paths: &[String], url: &StoreUrl, config: &Config) -> an
     let folder = tempfile::tempdir()?;
     for path in paths {
         let local = fetched(path, folder.path(), config).await?;
-        if !path.ends_with(".json") {
+        if Path::new(path).extension().is_none_or(|extension| extension != "json") {
             sorter = take_file(sorter, local, path.clone()).await?;
             continue;
         }
