@@ -242,7 +242,7 @@ fn every_command_that_is_shown_is_understood() {
             else {
                 continue;
             };
-            let words = line[at..].split(" #").next().unwrap().split_whitespace();
+            let words = line[at..].split(" #").next().unwrap().split(" > ").next().unwrap().split_whitespace();
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("{}: {line}\n{error}", document.display());
             }

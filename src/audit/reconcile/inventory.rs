@@ -193,9 +193,10 @@ impl Sorter {
                 Err(_) => return Err(form(line, "it is not comma-separated values")),
             }
             let field = |at: Option<usize>| at.and_then(|at| record.get(at)).filter(|text| !text.is_empty());
-            let (Some(bucket), Some(key)) = (field(Some(bucket)), field(Some(key))) else {
+            let Some(key) = field(Some(key)) else {
                 return Err(form(line, "it names no key"));
             };
+            let bucket = record.get(bucket).unwrap_or_default();
             let key = decoded(key).ok_or_else(|| form(line, "its key is not URL-encoded text"))?;
             if bucket != self.bucket || !key.starts_with(&self.prefix) {
                 self.passed_over += 1;
