@@ -318,6 +318,17 @@ pub async fn open(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
     })
 }
 
+/// Opens the ledger of `ledger.url` to read it: nothing is made, upgraded or written, so the right to read is enough.
+///
+/// # Errors
+/// Fatal: as [`open`]; also if the schema of a file is older. Retryable: there is none, or it is out of reach.
+pub async fn open_to_read(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
+    match Location::parse(url)? {
+        Location::File(path) => Ok(Arc::new(SqliteLedger::open_to_read(&path).await?)),
+        Location::Memory | Location::Server(_) => open(url).await,
+    }
+}
+
 /// Creates the ledger of `ledger.url`, or brings its schema up to date; safe from several processes at once.
 ///
 /// # Errors

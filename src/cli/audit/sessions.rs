@@ -242,7 +242,7 @@ pub(super) async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dy
         if !ledger::exists(&config.ledger_url).await? {
             return Ok(None);
         }
-        ledger::open(&config.ledger_url).await.map(Some)
+        ledger::open_to_read(&config.ledger_url).await.map(Some)
     };
     match opened.await {
         Ok(ledger) => Ok(ledger),

@@ -74,6 +74,28 @@ impl SqliteLedger {
         Self::open_migrated(file).await.map(|(ledger, _)| ledger)
     }
 
+    /// Opens the file for reading only, and refuses a schema that is not this program's: nothing is made or upgraded.
+    pub(super) async fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
+        let action = || format!("be opened at {}", path.display());
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let pool = |options| SqlitePoolOptions::new().max_connections(READERS).connect_with(options);
+        let opened = match pool(options.clone()).await {
+            // The write-ahead log needs a file beside it. Where none can be made and none is, nobody is writing.
+            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => pool(options.immutable(true)).await,
+            opened => opened,
+        };
+        let readers = opened.map_err(|error| unavailable(action())(error))?;
+        let mut connection = readers.acquire().await.map_err(|error| unavailable(action())(error))?;
+        let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
+        drop(connection);
+        schema::check(&MIGRATIONS, &applied)?;
+        Ok(Self { writer: readers.clone(), readers, has_room_for_many: AtomicBool::new(false) })
+    }
+
     /// Opens the file, and tells what was done to its schema.
     pub(super) async fn open_migrated(file: Option<&Path>) -> Result<(Self, Migrated), LedgerError> {
         let (path, action) = match file {
@@ -111,6 +133,13 @@ impl SqliteLedger {
         };
         Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
     }
+}
+
+/// Names the write-ahead log of a file.
+fn wal_of(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
 }
 
 /// Tells whether the folder of a file is not there, of which SQLite says only that it cannot open the file.

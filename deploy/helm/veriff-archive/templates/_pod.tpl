@@ -70,6 +70,14 @@ spec:
         secretName: {{ $values.secrets.existingSecret }}
         defaultMode: 0440
     {{- end }}
+    {{- if include "va.checks" . }}
+    - name: public-key
+      configMap:
+        name: {{ $values.signing.publicKeyConfigMap.name }}
+        items:
+          - key: {{ $values.signing.publicKeyConfigMap.key }}
+            path: public.pem
+    {{- end }}
     {{- if include "va.signs" . }}
     - name: signing
       secret:
@@ -118,6 +126,11 @@ spec:
   {{- end }}
 {{- end -}}
 
+{{/* "true" or empty: whether a pod gets the key that checks, which is for those that audit. */}}
+{{- define "va.checks" -}}
+{{- if and .root.Values.signing.publicKeyConfigMap.name (eq .component "audit") -}}true{{- end -}}
+{{- end -}}
+
 {{/* "true" or empty: whether a pod gets the key that signs, which is for those that archive. */}}
 {{- define "va.signs" -}}
 {{- if and .root.Values.signing.existingSecret (eq .account (include "va.archiver" .root)) -}}true{{- end -}}
@@ -162,6 +175,11 @@ volumeMounts:
   {{- if $values.secrets.existingSecret }}
   - name: secrets
     mountPath: /run/secrets/veriff-archive
+    readOnly: true
+  {{- end }}
+  {{- if include "va.checks" . }}
+  - name: public-key
+    mountPath: /etc/veriff-archive-signing
     readOnly: true
   {{- end }}
   {{- if include "va.signs" . }}
