@@ -200,10 +200,10 @@ async fn an_untouched_archive_has_nothing_to_say_and_its_calendar_is_right() {
     let evidence = audited.evidence().await;
     let (findings, tally) = Auditor::of(&audited).all(Scope::All).await;
     assert_eq!(findings, []);
-    assert_eq!(tally.objects, evidence.objects.len() as u64);
+    assert_eq!(tally.objects, (evidence.objects.len() + evidence.runs.len()) as u64);
     // By other means: mode and month of everything.
     let mut expected = BTreeMap::<String, (u64, u64)>::new();
-    for object in evidence.objects.values().flatten() {
+    for object in evidence.objects.values().chain(evidence.runs.values()).flatten() {
         let (mode, until) = object.lock.clone().expect("everything is locked");
         let sum = expected.entry(format!("{}|{mode}", &until[..7])).or_default();
         *sum = (sum.0 + 1, sum.1 + object.bytes.len() as u64);

@@ -1,14 +1,10 @@
 //! What is in a bag: all evidence, under digests that others can check, with pages that lead to all of it and proofs.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use serde_json::Value;
-use veriff_archive::model::RunId;
 use veriff_sim::{Attempt, Session, id};
 
 use crate::support::evidence::{listed, small_world};
-use crate::support::records::{Records, line_of};
 use crate::support::scene::{Scene, session, world_of};
 use crate::support::stored;
 
@@ -125,16 +121,6 @@ async fn every_session_has_a_page_where_there_are_many() {
     }
 }
 
-/// Makes a signed record of the run that archived these sessions, as the store tells of them.
-fn record_of(run: &Value, store: &Path, ids: &[String]) -> Records {
-    let mut records = Records::in_store(store);
-    let started_at = run["started_at"].as_str().unwrap().parse().unwrap();
-    records.next_is = Some((RunId::parse(run["run_id"].as_str().unwrap()).unwrap(), started_at));
-    let lines: Vec<_> = ids.iter().map(|id| line_of(store, id)).collect();
-    records.run("default", &lines);
-    records
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_a_signed_run_comes_with_its_proof() {
     let sessions: Vec<Session> = (0..9).map(|at| session(&format!("s{at}"))).collect();
@@ -142,11 +128,11 @@ async fn a_session_of_a_signed_run_comes_with_its_proof() {
     let (mut signed, unsigned) = (scene.ids(), scene.ids().split_off(7));
     signed.truncate(7);
     scene.deployment.write_ids(&signed);
+    scene.sign_runs("default");
     let run = scene.archive(&[]).await.expect(0).json();
-    let records = record_of(&run, &scene.store(), &signed);
+    scene.configure("", "tries = 3\n");
     scene.deployment.write_ids(&unsigned);
     scene.archive(&[]).await.expect(0);
-    records.write_public_key(&scene.deployment.path("public.pem"));
 
     scene.deployment.write_ids(&scene.ids());
     let answer = exported(&scene.deployment, "bag", &[]).await.expect(0).json();
@@ -159,7 +145,7 @@ async fn a_session_of_a_signed_run_comes_with_its_proof() {
     assert_eq!(page.matches("left no signed record").count(), 2);
     for id in &signed {
         let proof = bag.join(format!("data/{id}/proofs/{}.json", run["run_id"].as_str().unwrap()));
-        let words = ["prove", "--check", proof.to_str().unwrap(), "--public-key", "public.pem"];
+        let words = ["prove", "--check", proof.to_str().unwrap(), "--public-key", "key.pem"];
         scene.deployment.run(words).await.expect(0);
     }
     assert!(unsigned.iter().all(|id| !bag.join(format!("data/{id}/proofs")).exists()));
@@ -168,9 +154,9 @@ async fn a_session_of_a_signed_run_comes_with_its_proof() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_a_signed_run_knows_otherwise_is_told_and_a_damaged_record_too() {
     let scene = Scene::of(world_of(&[session("one"), session("two")])).await;
-    let run = scene.archive(&[]).await.expect(0).json();
+    scene.sign_runs("default");
+    scene.archive(&[]).await.expect(0);
     let ids = scene.ids();
-    record_of(&run, &scene.store(), &ids);
     let path = scene.store().join(format!("sessions/{}/manifest/0001.json", ids[0]));
     let manifest = std::fs::read_to_string(&path).unwrap();
     overwrite(&path, manifest.replace("\"settled\":", "\"settled\": ").as_bytes());
@@ -180,7 +166,7 @@ async fn a_manifest_that_a_signed_run_knows_otherwise_is_told_and_a_damaged_reco
     assert_eq!((&answer["proofs"], &answer["sessions"]["damaged"]), (&1.into(), &1.into()), "{answer}");
 
     overwrite(&path, manifest.as_bytes());
-    let chunk = stored::objects(&scene.store()).into_keys().find(|key| key.ends_with(".ndjson.gz")).unwrap();
+    let chunk = stored::everything(&scene.store()).into_keys().find(|key| key.ends_with(".ndjson.gz")).unwrap();
     overwrite(&scene.store().join(chunk), b"no chunk");
     let answer = exported(&scene.deployment, "record", &[]).await.expect(4).json();
     assert_eq!(answer["codes"], serde_json::json!({"record.invalid": 1}));

@@ -32,8 +32,6 @@ pub(crate) struct Records {
     archive_sha256: Sha256Digest,
     heads: BTreeMap<String, (u32, Sha256Digest)>,
     at: Timestamp,
-    /// The id and the start of the next run, where it is to be one that there was.
-    pub(crate) next_is: Option<(RunId, Timestamp)>,
 }
 
 /// A run that was made.
@@ -67,7 +65,6 @@ impl Records {
             archive_sha256: Sha256Digest::of(&bytes),
             heads: BTreeMap::new(),
             at,
-            next_is: None,
         }
     }
 
@@ -85,7 +82,7 @@ impl Records {
     pub(crate) fn bent_run(&mut self, group: &str, lines: &[RunLine], bend: Bend<'_>) -> Made {
         // Runs of a test begin hours apart, so that some share a day and some do not.
         self.at = self.at.plus_millis(5 * 3_600_000);
-        let (run_id, started_at) = self.next_is.take().unwrap_or_else(|| (RunId::new(self.at), self.at));
+        let (run_id, started_at) = (RunId::new(self.at), self.at);
         let mut tree = Tree::default();
         let mut chunks = Vec::new();
         for (number, part) in (1..).zip(lines.chunks(3)) {
