@@ -216,8 +216,10 @@ impl Chunks for DirChunks {
         };
         // One byte more shows the end without a second, larger buffer.
         let expected = usize::try_from(self.left).unwrap_or(CHUNK_BYTES).saturating_add(1).min(CHUNK_BYTES);
+        // Made here, where it is also dropped: what a thread for blocking work allocates and another one frees, the
+        // allocator keeps for that thread, and there are many of them.
+        let mut chunk = Vec::with_capacity(expected);
         let (file, chunk) = blocking(ACTION, move || {
-            let mut chunk = Vec::with_capacity(expected);
             (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(|error| io_error(ACTION, &error))?;
             Ok((file, chunk))
         })
