@@ -61,6 +61,8 @@ fn demo() -> io::Result<()> {
     println!("\nEverything is below {}. What to type next:", directory.display());
     let config = path(&directory, "archive.toml");
     println!("  cargo run --release -- --config {config} status");
+    println!("  cargo run --release -- --config {config} audit fixity --mode read");
+    println!("  cargo run --release -- --config {config} report --html report.html");
     println!("  cargo run --release -- schema manifest");
     println!("  less README.md      # the first run against Veriff and a real bucket");
     Ok(())
