@@ -18,8 +18,9 @@ use crate::worker::{Recording, Worker};
 /// How long closing may take at the end of a run; what is left then is done by a later one.
 const CLOSING_PATIENCE: Duration = Duration::from_mins(2);
 
-/// The same once the run was told to stop, within the few seconds of grace behind its drain.
-const STOPPED_PATIENCE: Duration = Duration::from_secs(5);
+/// The same once the run was told to stop: with what giving up and giving back may take, less than the ten seconds of grace
+/// that the chart adds to the drain.
+const STOPPED_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Closes the records of runs that died, and writes down that this one begins.
 ///

@@ -46,7 +46,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const RENEW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a source may take to give back what was never begun.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long work that was told to give up may take to clean up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(3);
