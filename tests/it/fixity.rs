@@ -413,12 +413,13 @@ async fn the_program_draws_samples_and_takes_lists_and_stops_when_told() {
     let mut input = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut input, format!("{}\n{}\n", audited.twins, audited.grown).as_bytes()).unwrap();
     let process = child.id().to_string();
-    crate::support::until("it reads", || {
-        // Signals are listened for before anything is read; that it waits for input is as good as any moment.
-        std::fs::read_to_string(format!("/proc/{process}/wchan")).is_ok()
+    // It may be told to stop as soon as it listens for the signal; until then the signal would just end it.
+    crate::support::until("it listens for SIGTERM", || {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0)
     })
     .await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     assert!(std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
     let ended = crate::support::program::ended(child).await.expect(143);
     drop(input);
