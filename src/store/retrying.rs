@@ -160,12 +160,25 @@ impl Store for RetryingStore {
     }
 
     async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        tried!(self.pace, self.inner.put(key, payload, terms))
+        let mut lost = false;
+        tried!(self.pace, async {
+            if lost && stands(&*self.inner, key).await? {
+                return Ok(PutOutcome::Taken);
+            }
+            let put = self.inner.put(key, payload, terms).await;
+            lost |= is_lost(&put);
+            put
+        })
     }
 
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
         let started: Result<_, StoreError> = tried!(self.pace, self.inner.start_upload(key, terms));
-        Ok(Box::new(RetryingUpload { inner: started?, pace: Arc::clone(&self.pace) }))
+        Ok(Box::new(RetryingUpload {
+            inner: started?,
+            store: Arc::clone(&self.inner),
+            key: key.clone(),
+            pace: Arc::clone(&self.pace),
+        }))
     }
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
@@ -189,8 +202,25 @@ impl Store for RetryingStore {
     }
 }
 
+/// Tells whether a write may have been done although no good answer came.
+const fn is_lost(put: &Result<PutOutcome, StoreError>) -> bool {
+    matches!(put, Err(StoreError::Unavailable { slow_down: false, .. }))
+}
+
+/// Tells whether a store with versions lists any under a key. Asked before a write is tried again: a store that was cut
+/// off in the middle of the first try may hold its version without minding it when the second one asks for an empty key.
+async fn stands(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {
+    if !store.features().versions {
+        return Ok(false);
+    }
+    let page = store.list(key.as_str(), None).await?;
+    Ok(page.versions.iter().any(|version| version.key == *key))
+}
+
 struct RetryingUpload {
     inner: Box<dyn Upload>,
+    store: Arc<dyn Store>,
+    key: ObjectKey,
     pace: Arc<Pace>,
 }
 
@@ -201,7 +231,15 @@ impl Upload for RetryingUpload {
     }
 
     async fn complete(&mut self, sha256: Sha256Digest) -> Result<PutOutcome, StoreError> {
-        tried!(self.pace, self.inner.complete(sha256))
+        let mut lost = false;
+        tried!(self.pace, async {
+            if lost && stands(&*self.store, &self.key).await? {
+                return Ok(PutOutcome::Taken);
+            }
+            let completed = self.inner.complete(sha256).await;
+            lost |= is_lost(&completed);
+            completed
+        })
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
@@ -217,19 +255,32 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::store::dir::DirStore;
 
-    /// Fails the first calls of `head`, then does what the directory does.
+    /// Fails the first calls of `head`, then does what the directory does. Its `put` fails as often, and does its work
+    /// nevertheless if the answer is what is lost.
     #[derive(Debug)]
     struct Failing {
         inner: DirStore,
         error: StoreError,
         left: AtomicU32,
         calls: AtomicU32,
+        loses_the_answer: bool,
+    }
+
+    impl Failing {
+        /// Counts a call and tells whether it fails.
+        fn fails(&self) -> Result<(), StoreError> {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(self.error.clone()),
+                Err(_) => Ok(()),
+            }
+        }
     }
 
     #[async_trait]
     impl Store for Failing {
         fn features(&self) -> Features {
-            self.inner.features()
+            Features { versions: true, ..self.inner.features() }
         }
 
         fn now(&self) -> Timestamp {
@@ -241,7 +292,13 @@ mod tests {
         }
 
         async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-            self.inner.put(key, payload, terms).await
+            let failed = self.fails();
+            if failed.is_ok() || self.loses_the_answer {
+                let outcome = self.inner.put(key, payload, terms).await?;
+                failed.map(|()| outcome)
+            } else {
+                Err(self.error.clone())
+            }
         }
 
         async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
@@ -249,12 +306,8 @@ mod tests {
         }
 
         async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
-            self.calls.fetch_add(1, Ordering::SeqCst);
-            let fails = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            match fails {
-                Ok(_) => Err(self.error.clone()),
-                Err(_) => self.inner.head(key, version).await,
-            }
+            self.fails()?;
+            self.inner.head(key, version).await
         }
 
         async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
@@ -278,9 +331,14 @@ mod tests {
     }
 
     async fn failing(times: u32, error: StoreError) -> Fixture {
+        failing_with(times, error, false).await
+    }
+
+    async fn failing_with(times: u32, error: StoreError, loses_the_answer: bool) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let inner = DirStore::open(directory.path(), Arc::new(SystemClock)).await.unwrap();
-        let failing = Arc::new(Failing { inner, error, left: AtomicU32::new(times), calls: AtomicU32::new(0) });
+        let (left, calls) = (AtomicU32::new(times), AtomicU32::new(0));
+        let failing = Arc::new(Failing { inner, error, left, calls, loses_the_answer });
         let successes = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&successes);
         let progress: Progress = Arc::new(move |event| {
@@ -347,5 +405,26 @@ mod tests {
         fixture.store.list("", None).await.unwrap();
         assert!(start.elapsed() >= asked);
         told.await.unwrap().unwrap();
+    }
+
+    async fn put(fixture: &Fixture) -> PutOutcome {
+        let terms = Terms { content_type: "text/plain".to_owned(), lock: None, is_document: false };
+        fixture.store.put(&key(), &Payload::of(b"bytes".to_vec()), &terms).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_was_lost_is_looked_for_before_it_is_tried_again() {
+        let fixture = failing_with(1, unavailable(None, false), true).await;
+        assert_eq!(put(&fixture).await, PutOutcome::Taken);
+        assert_eq!(fixture.failing.calls.load(Ordering::SeqCst), 1, "it was not written twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_never_came_is_tried_again() {
+        for slow_down in [false, true] {
+            let fixture = failing(2, unavailable(None, slow_down)).await;
+            assert!(matches!(put(&fixture).await, PutOutcome::Created(_)));
+            assert_eq!(fixture.failing.calls.load(Ordering::SeqCst), 3);
+        }
     }
 }
