@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::ConnectOptions as _;
-use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
@@ -82,16 +82,14 @@ impl SqliteLedger {
             .read_only(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let pool = |options| SqlitePoolOptions::new().max_connections(READERS).connect_with(options);
-        let opened = match pool(options.clone()).await {
+        let (readers, applied) = match read_schema(options.clone()).await {
             // The write-ahead log needs a file beside it. Where none can be made and none is, nobody is writing.
-            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => pool(options.immutable(true)).await,
+            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => {
+                read_schema(options.immutable(true)).await
+            }
             opened => opened,
-        };
-        let readers = opened.map_err(|error| unavailable(action())(error))?;
-        let mut connection = readers.acquire().await.map_err(|error| unavailable(action())(error))?;
-        let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
-        drop(connection);
+        }
+        .map_err(|error| unavailable(action())(error))?;
         schema::check(&MIGRATIONS, &applied)?;
         Ok(Self { writer: readers.clone(), readers, has_room_for_many: AtomicBool::new(false) })
     }
@@ -133,6 +131,22 @@ impl SqliteLedger {
         };
         Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
     }
+}
+
+/// Connects to read, and lists the migrations that were applied: only a look into the file tells whether it can be read.
+async fn read_schema(options: SqliteConnectOptions) -> Result<(SqlitePool, Vec<AppliedMigration>), sqlx::Error> {
+    const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
+    if !sqlx::query_scalar(HAS_TABLE).bind(MIGRATIONS_TABLE).fetch_one(&readers).await? {
+        return Ok((readers, Vec::new()));
+    }
+    let mut connection = readers.acquire().await?;
+    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(|error| match error {
+        MigrateError::Execute(error) => error,
+        error => sqlx::Error::Migrate(Box::new(error)),
+    })?;
+    drop(connection);
+    Ok((readers, applied))
 }
 
 /// Names the write-ahead log of a file.

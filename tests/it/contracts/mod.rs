@@ -4,6 +4,7 @@ mod ledger;
 mod ledger_backlog;
 mod ledger_postgres;
 mod ledger_runs;
+mod ledger_survey;
 mod ledger_volume;
 mod source;
 mod source_queue;
