@@ -77,11 +77,14 @@ pub(super) struct LedgerRebuild {
 
 impl Answer for LedgerRebuild {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Rebuilt { new, updated, unchanged, manifests, items, runs } = self.rebuilt;
+        let Rebuilt { new, updated, unchanged, manifests, items, runs, runs_closed, expired } = self.rebuilt;
         writeln!(out, "{}", if self.complete { "the ledger is rebuilt" } else { "stopped before its end" })?;
         writeln!(out, "  sessions   {new} new, {updated} updated, {unchanged} unchanged")?;
         writeln!(out, "  manifests  {manifests}, with {items} items in the newest")?;
-        writeln!(out, "  runs       {runs} new")?;
+        writeln!(out, "  runs       {runs} new, {runs_closed} closed that were held as open")?;
+        if expired > 0 {
+            writeln!(out, "  expired    {expired} sessions of which something was expired by plan")?;
+        }
         writeln!(out, "  problems   {}", self.problems)?;
         writeln!(out, "  next       {}", self.next)
     }
