@@ -2,11 +2,13 @@
 
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, ClosedRecord, ClosedRun, Ledger, RecordState, RunCounts, RunStart, SurveyedSession, VolumeQuery,
+    self, Adopted, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, LineEntry, RecordState, RunCounts,
+    RunFinish, RunStart, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery,
 };
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
+use veriff_archive::model::run::ChunkRef;
 
 use super::ledger::{ALARM, archived, at, failed, id, pending, run};
 
@@ -17,12 +19,13 @@ pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     one_session_is_surveyed_as_its_page_has_it(&*open().await).await;
     a_run_that_is_taken_reads_back_whole_and_is_taken_once(&*open().await).await;
     closed_runs_come_in_pages_and_others_not_at_all(&*open().await).await;
-    a_run_that_is_known_is_left_as_it_is(&*open().await).await;
+    a_run_that_is_held_as_open_is_closed_as_the_store_says(&*open().await).await;
+    how_a_run_ended_is_not_taken_back(&*open().await).await;
     opened_to_read_it_says_the_same(&fresh().await).await;
 }
 
 /// Reads everything, so many at once.
-async fn everything(ledger: &dyn Ledger, limit: u32) -> Vec<SurveyedSession> {
+pub(super) async fn everything(ledger: &dyn Ledger, limit: u32) -> Vec<SurveyedSession> {
     let mut found: Vec<SurveyedSession> = Vec::new();
     loop {
         let after = found.last().map(|last| last.row.record.session_id.clone());
@@ -116,8 +119,8 @@ async fn one_session_is_surveyed_as_its_page_has_it(ledger: &dyn Ledger) {
 async fn a_run_that_is_taken_reads_back_whole_and_is_taken_once(ledger: &dyn Ledger) {
     let dead = ClosedRun { finished_at: None, exit_code: None, counts: RunCounts::default(), ..closed("run-dead", 2) };
     for run in [closed("run-1", 1), dead] {
-        assert!(ledger.adopt_run(&run).await.unwrap());
-        assert!(!ledger.adopt_run(&run).await.unwrap());
+        assert_eq!(ledger.adopt_run(&run).await.unwrap(), Adopted::New);
+        assert_eq!(ledger.adopt_run(&run).await.unwrap(), Adopted::Known);
         assert_eq!(ledger.closed_runs(None, 10).await.unwrap().last(), Some(&run));
         assert_eq!(ledger.record(&run.run_id).await.unwrap().unwrap().state, RecordState::Closed);
     }
@@ -142,11 +145,76 @@ async fn closed_runs_come_in_pages_and_others_not_at_all(ledger: &dyn Ledger) {
     assert_eq!(found, names.map(run));
 }
 
-async fn a_run_that_is_known_is_left_as_it_is(ledger: &dyn Ledger) {
+/// A session that is taken with a line of a run.
+async fn take_line(ledger: &dyn Ledger, name: &str, number: u64) -> Result<State, LedgerError> {
+    let line = LineEntry { number, text: format!("line {number}"), media: 1, bytes: 1 };
+    let entry = SessionEntry { run_id: run(name), line: Some(line), ..archived(&format!("{name}-{number}"), 1, 1) };
+    ledger.commit(&entry).await
+}
+
+async fn note_chunk(ledger: &dyn Ledger, name: &str) {
+    let chunk = ChunkEntry {
+        run_id: run(name),
+        by: run(name),
+        number: 1,
+        chunk: ChunkRef {
+            key: ObjectKey::run_chunk(&run(name), at(0), 1),
+            sha256: Sha256Digest::of(b"chunk"),
+            sessions: 1,
+            items: 1,
+        },
+        sums: "{}".into(),
+        lines_before: 0,
+    };
+    assert!(ledger.note_chunk(&chunk).await.unwrap());
+}
+
+async fn a_run_that_is_held_as_open_is_closed_as_the_store_says(ledger: &dyn Ledger) {
+    for name in ["run-1", "run-2", "run-3"] {
+        begin(ledger, name, Some("{}")).await;
+        for number in 1..=3 {
+            take_line(ledger, name, number).await.unwrap();
+        }
+        note_chunk(ledger, name).await;
+    }
+    // One that somebody began to close, and did not finish.
+    assert!(ledger.claim_closing(&run("run-2"), &run("other"), at(900), at(600)).await.unwrap());
+    let document = SignedText { text: "{}".into(), signature: None };
+    assert!(ledger.note_document(&run("run-2"), &run("other"), &document).await.unwrap().is_some());
+    for (name, number) in [("run-1", 1), ("run-2", 2)] {
+        let told = ClosedRun { started_at: at(0), store_url: "s3://bucket".into(), ..closed(name, number) };
+        assert_eq!(ledger.adopt_run(&told).await.unwrap(), Adopted::Closed);
+        assert_eq!(ledger.adopt_run(&told).await.unwrap(), Adopted::Known);
+        let row = ledger.record(&run(name)).await.unwrap().unwrap();
+        assert_eq!((row.state, row.document, row.closed), (RecordState::Closed, None, Some(told.record.clone())));
+        assert_eq!(ledger.waiting_lines(&run(name), 0, 10).await.unwrap(), []);
+        assert_eq!(ledger.chunks(&run(name)).await.unwrap(), []);
+        let known = ledger.closed_runs(None, 10).await.unwrap();
+        assert_eq!(known.last(), Some(&told), "how it ended is taken");
+        assert_eq!(take_line(ledger, name, 4).await.unwrap_err().code(), Code::RunClosed);
+    }
+    assert!(!ledger.close_record(&run("run-2"), &run("other"), &closed("run-2", 9).record).await.unwrap());
+    assert_eq!(ledger.chain_head("default").await.unwrap().unwrap().number, 2);
+    // The others go on as if nothing had been.
+    assert_eq!(ledger.record(&run("run-3")).await.unwrap().unwrap().state, RecordState::Open);
+    assert_eq!(ledger.chunks(&run("run-3")).await.unwrap().len(), 1);
+    assert_eq!(ledger.waiting_lines(&run("run-3"), 0, 10).await.unwrap().len(), 2);
+    take_line(ledger, "run-3", 4).await.unwrap();
+}
+
+async fn how_a_run_ended_is_not_taken_back(ledger: &dyn Ledger) {
     begin(ledger, "run-1", Some("{}")).await;
-    assert!(!ledger.adopt_run(&closed("run-1", 1)).await.unwrap());
-    assert_eq!(ledger.record(&run("run-1")).await.unwrap().unwrap().state, RecordState::Open);
-    assert_eq!(ledger.closed_runs(None, 10).await.unwrap(), []);
+    let counts = RunCounts { archived: 9, ..RunCounts::default() };
+    ledger.finish_run(&RunFinish { run_id: run("run-1"), finished_at: at(50), exit_code: 3, counts }).await.unwrap();
+    assert_eq!(ledger.adopt_run(&closed("run-1", 1)).await.unwrap(), Adopted::Closed);
+    let known = ledger.closed_runs(None, 10).await.unwrap().remove(0);
+    assert_eq!((known.finished_at, known.exit_code, known.counts), (Some(at(50)), Some(3), counts));
+    // One that was found dead tells nothing of how it ended.
+    begin(ledger, "run-2", Some("{}")).await;
+    let dead = ClosedRun { finished_at: None, exit_code: None, counts: RunCounts::default(), ..closed("run-2", 2) };
+    assert_eq!(ledger.adopt_run(&dead).await.unwrap(), Adopted::Closed);
+    let known = ledger.closed_runs(Some(&run("run-1")), 10).await.unwrap().remove(0);
+    assert_eq!((known.finished_at, known.exit_code, known.counts), (None, None, RunCounts::default()));
 }
 
 async fn opened_to_read_it_says_the_same(url: &str) {

@@ -2,6 +2,7 @@
 
 mod ledger;
 mod ledger_backlog;
+mod ledger_batch;
 mod ledger_postgres;
 mod ledger_runs;
 mod ledger_survey;
