@@ -502,3 +502,36 @@ fn state_of(manifest: &Manifest) -> (State, Option<Code>) {
     }
     (State::Archived, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(may_pass: bool, count: usize) -> Visits {
+        let refusal = || match may_pass {
+            true => StoreError::Unavailable { action: "open", reason: "500".into(), wait: None, slow_down: false },
+            false => StoreError::Denied { action: "open", reason: "403".into() },
+        };
+        Visits { refusals: (0..count).map(|_| refusal()).collect(), ..Visits::default() }
+    }
+
+    #[test]
+    fn a_store_refuses_everything_if_it_never_handed_anything_out() {
+        let mut answers = Answers::default();
+        answers.note(&mut refused(false, 9)).unwrap();
+        answers.note(&mut Visits::default()).unwrap();
+        assert_eq!(answers.note(&mut refused(false, 1)).unwrap_err().code(), Code::StoreDenied);
+        let mut answers = Answers::default();
+        answers.note(&mut refused(false, 9)).unwrap();
+        answers.note(&mut Visits { was_answered: true, ..refused(false, 1) }).unwrap();
+        answers.note(&mut refused(false, 1000)).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_fails_again_and_again_is_away_whatever_it_handed_out() {
+        let mut answers = Answers::default();
+        answers.note(&mut Visits { was_answered: true, ..Visits::default() }).unwrap();
+        answers.note(&mut refused(true, 9)).unwrap();
+        assert_eq!(answers.note(&mut refused(true, 1)).unwrap_err().code(), Code::StoreUnavailable);
+    }
+}
