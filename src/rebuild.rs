@@ -60,6 +60,8 @@ const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
 pub struct Rebuild<'a> {
     /// The store.
     pub store: &'a dyn Store,
+    /// It lists any part of its keys as soon as another: a directory reads all names for each page.
+    pub is_bucket: bool,
     /// The ledger to fill.
     pub ledger: &'a dyn Ledger,
     /// The archive that the store is.
@@ -200,7 +202,8 @@ impl Rebuild<'_> {
 
     /// Reads all sessions, as many at once as are taken together.
     fn batches(&self) -> impl Stream<Item = Batch> {
-        let slices = SLICES.iter().enumerate().map(|(place, first)| Box::pin(self.slice(first, SLICES.get(place + 1))));
+        let begins = if self.is_bucket { &SLICES[..] } else { &SLICES[..1] };
+        let slices = (0..begins.len()).map(|place| Box::pin(self.slice(begins[place], begins.get(place + 1).copied())));
         let sessions = stream::select_all(slices).map(async |walked| self.visits(walked?).await);
         let begin = Some((Box::pin(sessions.buffered(IN_FLIGHT)), Answers::default()));
         stream::unfold(begin, |state| async {
@@ -227,8 +230,11 @@ impl Rebuild<'_> {
     }
 
     /// Lists sessions from one folder to before another.
-    fn slice(&self, first: &str, end: Option<&&'static str>) -> impl Stream<Item = Result<WalkedSession, StoreError>> {
-        let end = end.copied();
+    fn slice(
+        &self,
+        first: &'static str,
+        end: Option<&'static str>,
+    ) -> impl Stream<Item = Result<WalkedSession, StoreError>> {
         stream::unfold(Some(Walk::from(self.store, first)), move |walk| async move {
             let mut walk = walk?;
             match walk.next().await {
@@ -508,10 +514,10 @@ mod tests {
     use super::*;
 
     fn refused(may_pass: bool, count: usize) -> Visits {
-        let refusal = || match may_pass {
-            true => StoreError::Unavailable { action: "open", reason: "500".into(), wait: None, slow_down: false },
-            false => StoreError::Denied { action: "open", reason: "403".into() },
-        };
+        let unavailable =
+            || StoreError::Unavailable { action: "open", reason: "500".into(), wait: None, slow_down: false };
+        let denied = || StoreError::Denied { action: "open", reason: "403".into() };
+        let refusal = || if may_pass { unavailable() } else { denied() };
         Visits { refusals: (0..count).map(|_| refusal()).collect(), ..Visits::default() }
     }
 

@@ -11,6 +11,7 @@ use super::output::{Answer, print};
 use super::{GlobalArgs, StoreArgs, signals};
 use crate::audit::Findings;
 use crate::clock::{Clock, SystemClock};
+use crate::config::StoreSettings;
 use crate::error::Exit;
 use crate::identity::Identity;
 use crate::ledger::{self, Migrated};
@@ -154,6 +155,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
     let task = Rebuild {
         store: &store,
+        is_bucket: matches!(settings, StoreSettings::S3(_)),
         ledger: &*ledger,
         archive: archive.clone(),
         horizons,

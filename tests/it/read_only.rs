@@ -10,11 +10,11 @@ use veriff_sim::{Simulator, World};
 use crate::support::postgres::postgres;
 use crate::support::program::{Deployment, Ended};
 
-const SESSIONS: u64 = 3;
+const SESSIONS: usize = 3;
 
 /// Sessions that are archived, and a deployment to look at them.
 async fn archived(ledger_url: Option<&str>) -> (Simulator, Deployment) {
-    let simulator = Simulator::start(World::builder(31).sessions(SESSIONS as usize).build()).await.unwrap();
+    let simulator = Simulator::start(World::builder(31).sessions(SESSIONS).build()).await.unwrap();
     let mut deployment = Deployment::with_directory(&simulator);
     if let Some(url) = ledger_url {
         deployment.set("VERIFF_ARCHIVE__LEDGER__URL", url);

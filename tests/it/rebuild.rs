@@ -206,7 +206,7 @@ async fn a_run_is_not_closed_on_the_word_of_a_record_that_was_changed() {
     let text = std::fs::read_to_string(deployment.store().join(record)).unwrap();
     audited.tamperer.write(record, None, format!("{text} ").as_bytes());
     // The entry of the other is one of another archive.
-    let entry = keys.iter().filter(|key| key.starts_with("runs/chain/") && key.ends_with(".json")).find(|key| {
+    let entry = keys.iter().filter(|key| key.starts_with("runs/chain/") && !key.contains(".sig")).find(|key| {
         let entry = std::fs::read_to_string(deployment.store().join(key)).unwrap();
         !entry.contains(record.as_str())
     });

@@ -214,7 +214,7 @@ fn values<'q>(statement: &'static str, changes: &[Change<'q>]) -> sqlx::query::Q
         changes.iter().map(value).collect()
     }
     sqlx::query(statement)
-        .bind(all(changes, |one| one.id()))
+        .bind(all(changes, Change::id))
         .bind(all(changes, |one| one.entry.record.integration.as_deref().map(plain)))
         .bind(all(changes, |one| one.entry.record.decided_at.map(Timestamp::unix_millis)))
         .bind(all(changes, |one| one.entry.record.retention_class.as_deref().map(plain)))
