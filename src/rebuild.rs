@@ -30,8 +30,11 @@ use crate::stop::Stop;
 use crate::store::{ListedVersion, Store, StoreError};
 use crate::summary::Stopped;
 
-/// How many sessions, or runs, are read at once. A manifest is some kilobytes long, so a request is all waiting.
+/// How many sessions, or runs, are read at once from a bucket. A manifest is some kilobytes long: a request is all waiting.
 const IN_FLIGHT: usize = 64;
+
+/// The same from a directory, where each takes a thread with memory of its own, and hardly waits.
+const FILES_IN_FLIGHT: usize = 8;
 
 /// Where the slices begin in which sessions are listed at the same time: a listing is waiting, too, and of a thousand
 /// objects some fifty sessions. Ids of Veriff begin with a hexadecimal digit; any other falls into one of these all the same.
@@ -205,7 +208,7 @@ impl Rebuild<'_> {
         let begins = if self.is_bucket { &SLICES[..] } else { &SLICES[..1] };
         let slices = (0..begins.len()).map(|place| Box::pin(self.slice(begins[place], begins.get(place + 1).copied())));
         let sessions = stream::select_all(slices).map(async |walked| self.visits(walked?).await);
-        let begin = Some((Box::pin(sessions.buffered(IN_FLIGHT)), Answers::default()));
+        let begin = Some((Box::pin(sessions.buffered(self.in_flight())), Answers::default()));
         stream::unfold(begin, |state| async {
             let (mut sessions, mut answers) = state?;
             let (mut batch, mut items) = (Batch::default(), 0);
@@ -227,6 +230,10 @@ impl Rebuild<'_> {
             }
             Some((batch, Some((sessions, answers))))
         })
+    }
+
+    const fn in_flight(&self) -> usize {
+        if self.is_bucket { IN_FLIGHT } else { FILES_IN_FLIGHT }
     }
 
     /// Lists sessions from one folder to before another.
@@ -385,7 +392,7 @@ impl Rebuild<'_> {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        let mut runs = Box::pin(entries.map(async |listed| self.run_of(listed?).await).buffered(IN_FLIGHT));
+        let mut runs = Box::pin(entries.map(async |listed| self.run_of(listed?).await).buffered(self.in_flight()));
         while let Some(run) = runs.next().await {
             match run? {
                 Ok(None) => {}

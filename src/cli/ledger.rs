@@ -48,8 +48,8 @@ pub(super) enum LedgerCommand {
 }
 
 const REBUILD_HELP: &str = "\
-Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses or is another
-archive, 130, 143 told to stop; repeat it.";
+Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses everything or
+is another archive, 130, 143 told to stop; repeat it.";
 
 /// From which store.
 #[derive(Debug, clap::Args)]
