@@ -1,33 +1,56 @@
 //! Rebuild: a ledger made of what the store says.
 //!
 //! Reads every manifest of every session, oldest version first, and takes them in order as the visits that wrote them were
-//! taken; then every run that a chain names. Repeating it changes nothing, and what a ledger knows better never goes back,
-//! so it also mends one that lost rows. What only a ledger ever knew is gone: see docs/ledger.md, Rebuilding.
+//! taken, many sessions in one transaction while the next are read; then every run that a chain names. Repeating it changes
+//! nothing, and what a ledger knows better never goes back, so it also mends one that lost rows, and closes runs that it
+//! holds as open and the store as closed. What only a ledger ever knew is gone: see docs/ledger.md, Rebuilding.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::audit::chain::keys::{KeyWalk, read};
+use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
+use crate::audit::reach::refused;
 use crate::audit::walk::{Walk, WalkedSession};
 use crate::audit::{Finding, FindingCode, Findings, Severity};
 use crate::error::Code;
-use crate::ledger::{ClosedRecord, ClosedRun, Ledger, LedgerError, ManifestRef, MediaRow, SessionEntry, State};
+use crate::ledger::{
+    Adopted, ClosedRecord, ClosedRun, Ledger, LedgerError, ManifestRef, MediaRow, SessionEntry, State,
+};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::run::{ChainEntry, RunCounts, RunRecord};
-use crate::model::{ArchiveId, MediaKind};
+use crate::model::{ArchiveId, MediaKind, SessionId};
 use crate::stop::Stop;
 use crate::store::{ListedVersion, Store, StoreError};
 use crate::summary::Stopped;
 
-/// How many sessions are read at once.
-const SESSIONS_IN_FLIGHT: usize = 16;
+/// How many sessions, or runs, are read at once from a bucket. A manifest is some kilobytes long: a request is all waiting.
+const IN_FLIGHT: usize = 64;
+
+/// The same from a directory, where each takes a thread with memory of its own, and hardly waits.
+const FILES_IN_FLIGHT: usize = 8;
+
+/// Where the slices begin in which sessions are listed at the same time: a listing is waiting, too, and of a thousand
+/// objects some fifty sessions. Ids of Veriff begin with a hexadecimal digit; any other falls into one of these all the same.
+const SLICES: [&str; 16] = ["", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
+
+/// How many sessions are taken in one transaction: enough that its own cost vanishes, and over in a moment.
+const BATCH_SESSIONS: usize = 256;
+
+/// With so many items a batch is full as well.
+const BATCH_ITEMS: usize = 8192;
+
+/// One batch is taken while the next is read, and waits if it is full sooner.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// After so many refusals without any document, the store refuses all of them.
+const REFUSED_IN_A_ROW: u32 = 10;
 
 /// How often a line tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
@@ -40,6 +63,8 @@ const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
 pub struct Rebuild<'a> {
     /// The store.
     pub store: &'a dyn Store,
+    /// It lists any part of its keys as soon as another: a directory reads all names for each page.
+    pub is_bucket: bool,
     /// The ledger to fill.
     pub ledger: &'a dyn Ledger,
     /// The archive that the store is.
@@ -67,6 +92,10 @@ pub struct Rebuilt {
     pub items: u64,
     /// Runs that it did not know.
     pub runs: u64,
+    /// Runs that it held as open, and the store as closed.
+    pub runs_closed: u64,
+    /// Sessions of which something was expired by plan.
+    pub expired: u64,
 }
 
 /// Why a rebuild could not go on.
@@ -83,103 +112,244 @@ pub enum RebuildError {
     Output(#[from] std::io::Error),
 }
 
-/// What one session's manifests say, in the order in which they were written.
-type Visits = (Vec<SessionEntry>, Vec<Finding>);
+/// What one session's manifests say.
+#[derive(Debug, Default)]
+struct Visits {
+    /// In the order in which they were written.
+    entries: Vec<SessionEntry>,
+    found: Vec<Finding>,
+    /// A manifest was there to be read, whatever it said.
+    was_answered: bool,
+    refusals: Vec<StoreError>,
+    is_expired: bool,
+}
+
+/// Sessions that are taken together.
+#[derive(Debug, Default)]
+struct Batch {
+    sessions: Vec<Visits>,
+    /// Why there are no more.
+    end: Option<RebuildError>,
+}
+
+/// A document of the store.
+enum Read {
+    Is(Vec<u8>),
+    Gone,
+    Refused(StoreError),
+}
+
+/// How the store answers for documents.
+#[derive(Debug, Default)]
+struct Answers {
+    was_answered: bool,
+    refused_in_a_row: u32,
+}
+
+impl Answers {
+    /// Takes what came of a session, and fails once the store refuses everything, or does not answer any more.
+    fn note(&mut self, visits: &mut Visits) -> Result<(), StoreError> {
+        if visits.was_answered {
+            *self = Self { was_answered: true, refused_in_a_row: 0 };
+        }
+        for refusal in visits.refusals.drain(..) {
+            self.refused_in_a_row += 1;
+            let is_of_all = !self.was_answered || refusal.code().is_retryable();
+            if is_of_all && self.refused_in_a_row >= REFUSED_IN_A_ROW {
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Rebuild<'_> {
     /// Fills the ledger. What cannot be read is told and passed over.
     ///
     /// # Errors
-    /// Retryable: store or ledger do not answer; what was done stays done.
+    /// Retryable: store or ledger do not answer; what was done stays done. Fatal: the store refuses everything.
     pub async fn run(&self, problems: &mut Findings) -> Result<(Rebuilt, Option<Stopped>), RebuildError> {
         let mut rebuilt = Rebuilt::default();
-        let walked = stream::unfold(Some(Walk::of(self.store, None)), |walk| async move {
-            let mut walk = walk?;
-            match walk.next().await {
-                Ok(Some(walked)) => Some((Ok(walked), Some(walk))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        let mut sessions = Box::pin(walked.map(async |walked| self.visits(walked?).await).buffered(SESSIONS_IN_FLIGHT));
+        let mut batches = Box::pin(self.batches().map(|batch| self.take(batch)).buffered(BATCHES_IN_FLIGHT));
         let mut told_at = Instant::now();
         let mut stopped = Box::pin(self.stop.requested());
         loop {
             let next = tokio::select! {
                 biased;
                 stopped = &mut stopped => return Ok((rebuilt, Some(stopped))),
-                next = sessions.next() => next,
+                next = batches.next() => next,
             };
-            let Some(visits) = next else { break };
-            let (visits, found) = visits?;
-            for finding in &found {
+            let Some(taken) = next else { break };
+            let (taken, batch) = taken?;
+            rebuilt.add(&taken);
+            for finding in batch.sessions.iter().flat_map(|visits| &visits.found) {
                 problems.add(finding)?;
             }
-            self.take(visits, &mut rebuilt).await?;
+            if let Some(error) = batch.end {
+                return Err(error);
+            }
             if told_at.elapsed() >= PROGRESS_INTERVAL {
                 told_at = Instant::now();
                 let sessions = rebuilt.new + rebuilt.updated + rebuilt.unchanged;
                 tracing::info!(sessions, manifests = rebuilt.manifests, "the ledger is being rebuilt");
             }
         }
-        self.runs(problems, &mut rebuilt).await?;
-        Ok((rebuilt, None))
+        drop(batches);
+        let stopped = tokio::select! {
+            biased;
+            stopped = &mut stopped => Some(stopped),
+            done = self.runs(problems, &mut rebuilt) => { done?; None }
+        };
+        Ok((rebuilt, stopped))
     }
 
-    /// Takes the visits of one session that the ledger does not know yet.
-    async fn take(&self, visits: Vec<SessionEntry>, rebuilt: &mut Rebuilt) -> Result<(), LedgerError> {
-        let Some(newest) = visits.last() else { return Ok(()) };
-        let known = self.ledger.session(&newest.record.session_id).await?;
-        let known_sequence =
-            known.as_ref().and_then(|row| row.manifest.as_ref()).map_or(0, |manifest| manifest.sequence);
-        let sequence = |entry: &SessionEntry| entry.manifest.as_ref().map_or(0, |manifest| manifest.sequence);
-        rebuilt.manifests += visits.len() as u64;
-        rebuilt.items += newest.media.len() as u64;
-        match known {
-            None => rebuilt.new += 1,
-            Some(_) if sequence(newest) > known_sequence => rebuilt.updated += 1,
-            Some(_) => rebuilt.unchanged += 1,
+    /// Reads all sessions, as many at once as are taken together.
+    fn batches(&self) -> impl Stream<Item = Batch> {
+        let begins = if self.is_bucket { &SLICES[..] } else { &SLICES[..1] };
+        let slices = (0..begins.len()).map(|place| Box::pin(self.slice(begins[place], begins.get(place + 1).copied())));
+        let sessions = stream::select_all(slices).map(async |walked| self.visits(walked?).await);
+        let begin = Some((Box::pin(sessions.buffered(self.in_flight())), Answers::default()));
+        stream::unfold(begin, |state| async {
+            let (mut sessions, mut answers) = state?;
+            let (mut batch, mut items) = (Batch::default(), 0);
+            while batch.sessions.len() < BATCH_SESSIONS && items < BATCH_ITEMS {
+                let Some(visits) = sessions.next().await else {
+                    return (!batch.sessions.is_empty()).then_some((batch, None));
+                };
+                let noted = visits.and_then(|mut visits| answers.note(&mut visits).map(|()| visits));
+                match noted {
+                    Ok(visits) => {
+                        items += visits.entries.iter().map(|entry| entry.media.len()).sum::<usize>();
+                        batch.sessions.push(visits);
+                    }
+                    Err(error) => {
+                        batch.end = Some(error.into());
+                        return Some((batch, None));
+                    }
+                }
+            }
+            Some((batch, Some((sessions, answers))))
+        })
+    }
+
+    const fn in_flight(&self) -> usize {
+        if self.is_bucket { IN_FLIGHT } else { FILES_IN_FLIGHT }
+    }
+
+    /// Lists sessions from one folder to before another.
+    fn slice(
+        &self,
+        first: &'static str,
+        end: Option<&'static str>,
+    ) -> impl Stream<Item = Result<WalkedSession, StoreError>> {
+        stream::unfold(Some(Walk::from(self.store, first)), move |walk| async move {
+            let mut walk = walk?;
+            match walk.next().await {
+                Ok(Some(walked)) if end.is_none_or(|end| walked.folder.as_str() < end) => {
+                    Some((Ok(walked), Some(walk)))
+                }
+                Ok(_) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    /// Takes the visits of many sessions that the ledger does not know yet.
+    async fn take(&self, mut batch: Batch) -> Result<(Rebuilt, Batch), LedgerError> {
+        let mut taken = Rebuilt::default();
+        let newest = |visits: &Visits| visits.entries.last().map(|newest| newest.record.session_id.clone());
+        let ids: Vec<SessionId> = batch.sessions.iter().filter_map(newest).collect();
+        let known = if ids.is_empty() { BTreeMap::new() } else { self.ledger.known_manifests(&ids).await? };
+        let mut entries = Vec::new();
+        for visits in &mut batch.sessions {
+            taken.expired += u64::from(visits.is_expired);
+            let Some(newest) = visits.entries.last() else { continue };
+            let known = known.get(&newest.record.session_id).copied();
+            taken.manifests += visits.entries.len() as u64;
+            taken.items += newest.media.len() as u64;
+            match known {
+                None => taken.new += 1,
+                Some(known) if sequence_of(newest) > known => taken.updated += 1,
+                Some(_) => taken.unchanged += 1,
+            }
+            let is_later = |entry: &SessionEntry| sequence_of(entry) > known.unwrap_or(0);
+            entries.extend(std::mem::take(&mut visits.entries).into_iter().filter(is_later));
         }
-        for entry in visits.iter().filter(|entry| sequence(entry) > known_sequence) {
-            self.ledger.commit(entry).await?;
+        if !entries.is_empty() {
+            self.ledger.commit_all(&entries).await?;
         }
-        Ok(())
+        Ok((taken, batch))
     }
 
     /// Reads the manifests of one session.
     async fn visits(&self, walked: WalkedSession) -> Result<Visits, StoreError> {
+        let mut visits = Visits::default();
         // A folder that no session's is, is for an audit to tell of.
-        let Some(session) = walked.session_id() else { return Ok((Vec::new(), Vec::new())) };
+        let Some(session) = walked.session_id() else { return Ok(visits) };
         let mut manifests: BTreeMap<u32, ListedVersion> = BTreeMap::new();
         for version in walked.versions {
-            if let SessionObject::Manifest(sequence) = version.key.read_as(&session) {
+            match version.key.read_as(&session) {
                 // The oldest version counts; one that only a delete marker holds is none.
-                manifests.entry(sequence).or_insert(version);
+                SessionObject::Manifest(sequence) => {
+                    manifests.entry(sequence).or_insert(version);
+                }
+                SessionObject::Expired(_) => visits.is_expired |= !version.is_delete_marker,
+                _ => {}
             }
         }
-        let (mut visits, mut found) = (Vec::new(), Vec::new());
         for (sequence, version) in manifests.into_iter().filter(|(_, version)| !version.is_delete_marker) {
-            let bytes = read(self.store, &version.key, version.version_id.as_deref()).await?;
+            let told = |finding: Finding| finding.session(&session).object(&version.key, version.version_id.as_deref());
+            let bytes = match self.read(&version).await? {
+                Read::Is(bytes) => Some(bytes),
+                Read::Gone => None,
+                Read::Refused(error) => {
+                    let finding = refused("a manifest", error.to_string(), begin);
+                    visits.found.push(told(finding));
+                    visits.refusals.push(error);
+                    continue;
+                }
+            };
+            visits.was_answered = true;
             let manifest = bytes.as_deref().and_then(Manifest::parse).filter(|manifest| {
                 manifest.session_id == session && manifest.sequence == sequence && manifest.archive_id == self.archive
             });
             match (manifest, bytes) {
                 (Some(manifest), Some(bytes)) => {
-                    visits.push(self.entry(&manifest, &version, Sha256Digest::of(&bytes)));
+                    visits.entries.push(self.entry(&manifest, &version, Sha256Digest::of(&bytes)));
                 }
-                _ => found.push(
+                // What is expired while it is looked at was there by plan, and is gone by plan.
+                (_, None) if visits.is_expired => {}
+                _ => visits.found.push(told(
                     Finding::of(
                         Severity::Error,
                         FindingCode::ManifestInvalid,
                         "restore it from a copy, then rebuild again; audit fixity tells more",
                     )
-                    .session(&session)
-                    .object(&version.key, version.version_id.as_deref())
                     .differs("a manifest of this session and archive", "something else, or nothing"),
-                ),
+                )),
             }
         }
-        Ok((visits, found))
+        Ok(visits)
+    }
+
+    /// Reads a document. That one is refused, or cannot be read, is no reason not to read the others.
+    async fn read(&self, version: &ListedVersion) -> Result<Read, StoreError> {
+        let error = match read(self.store, &version.key, version.version_id.as_deref()).await {
+            Ok(Some(bytes)) => return Ok(Read::Is(bytes)),
+            Ok(None) => return Ok(Read::Gone),
+            Err(error) => error,
+        };
+        match error {
+            // Whoever has no rights any more can list nothing either, and a store that is away does not list.
+            StoreError::Denied { .. } | StoreError::Unavailable { .. } => {
+                match self.store.list(ObjectKey::archive().as_str(), None).await {
+                    Ok(_) => Ok(Read::Refused(error)),
+                    Err(_) => Err(error),
+                }
+            }
+            StoreError::Unfit(_) | StoreError::Unsupported(_) | StoreError::TooLarge { .. } => Ok(Read::Refused(error)),
+            error => Err(error),
+        }
     }
 
     fn entry(&self, manifest: &Manifest, version: &ListedVersion, sha256: Sha256Digest) -> SessionEntry {
@@ -214,34 +384,69 @@ impl Rebuild<'_> {
 
     /// Takes the runs that chains name.
     async fn runs(&self, problems: &mut Findings, rebuilt: &mut Rebuilt) -> Result<(), RebuildError> {
-        let mut entries = KeyWalk::of(self.store, "runs/chain/");
-        while let Some(listed) = entries.next().await? {
-            let StoreObject::ChainEntry(..) = listed.key.read() else { continue };
-            let Some(own) = &listed.own else { continue };
-            match self.run_of(own).await? {
-                Some(run) => rebuilt.runs += u64::from(self.ledger.adopt_run(&run).await?),
-                None => problems.add(
-                    &Finding::of(
-                        Severity::Error,
-                        FindingCode::RecordInvalid,
-                        "audit chain tells what is wrong; restore it from a copy, then rebuild again",
-                    )
-                    .object(&listed.key, own.version_id.as_deref())
-                    .differs("an entry and the record that it names", "something else, or nothing"),
-                )?,
+        let entries = stream::unfold(Some(KeyWalk::of(self.store, "runs/chain/")), |walk| async {
+            let mut walk = walk?;
+            match walk.next().await {
+                Ok(Some(listed)) => Some((Ok(listed), Some(walk))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        let mut runs = Box::pin(entries.map(async |listed| self.run_of(listed?).await).buffered(self.in_flight()));
+        while let Some(run) = runs.next().await {
+            match run? {
+                Ok(None) => {}
+                Ok(Some(run)) => match self.ledger.adopt_run(&run).await? {
+                    Adopted::New => rebuilt.runs += 1,
+                    Adopted::Closed => rebuilt.runs_closed += 1,
+                    Adopted::Known => {}
+                },
+                Err(finding) => problems.add(&finding)?,
             }
         }
         Ok(())
     }
 
-    async fn run_of(&self, version: &ListedVersion) -> Result<Option<ClosedRun>, StoreError> {
-        let Some(bytes) = read(self.store, &version.key, version.version_id.as_deref()).await? else { return Ok(None) };
-        let entry_sha256 = Sha256Digest::of(&bytes);
-        let Some(entry) = ChainEntry::parse(&bytes) else { return Ok(None) };
-        let Some(record) = self.record_of(&entry.run_key).await? else { return Ok(None) };
+    /// Reads the run that an entry of a chain names; nothing if the key is not that of an entry. Only what the entry vouches
+    /// for, and is of this archive, is believed.
+    async fn run_of(&self, listed: ListedKey) -> Result<Result<Option<ClosedRun>, Box<Finding>>, StoreError> {
+        let (StoreObject::ChainEntry(group, number), Some(own)) = (listed.key.read(), &listed.own) else {
+            return Ok(Ok(None));
+        };
+        let told = |finding: Finding| Err(Box::new(finding.object(&listed.key, own.version_id.as_deref())));
+        let invalid = || {
+            told(
+                Finding::of(
+                    Severity::Error,
+                    FindingCode::RecordInvalid,
+                    "audit chain tells what is wrong; restore it from a copy, then rebuild again",
+                )
+                .differs("an entry and the record that it names", "something else, or nothing"),
+            )
+        };
+        let bytes = match self.read(own).await? {
+            Read::Is(bytes) => bytes,
+            Read::Gone => return Ok(invalid()),
+            Read::Refused(error) => return Ok(told(refused("an entry of a chain", error.to_string(), begin))),
+        };
+        let is_own = |entry: &ChainEntry| {
+            entry.archive_id == self.archive && entry.group.as_str() == group.as_str() && entry.number == number
+        };
+        let Some(entry) = ChainEntry::parse(&bytes).filter(is_own) else { return Ok(invalid()) };
+        let record = match self.oldest(&entry.run_key).await? {
+            Read::Is(record) if Sha256Digest::of(&record) == entry.run_sha256 => RunRecord::parse(&record),
+            Read::Refused(error) => return Ok(told(refused("the record of a run", error.to_string(), begin))),
+            Read::Is(_) | Read::Gone => None,
+        };
+        let is_named = |record: &RunRecord| record.archive_id == self.archive && record.run_id == entry.run_id;
+        let Some(record) = record.filter(is_named) else { return Ok(invalid()) };
+        Ok(Ok(Some(self.closed_run(record, entry, Sha256Digest::of(&bytes)))))
+    }
+
+    fn closed_run(&self, record: RunRecord, entry: ChainEntry, entry_sha256: Sha256Digest) -> ClosedRun {
         // Whoever found a run dead could not tell the ledger how it ended.
         let is_own = record.closed_by == record.run_id;
-        Ok(Some(ClosedRun {
+        ClosedRun {
             run_id: record.run_id,
             started_at: record.started_at,
             finished_at: is_own.then_some(record.finished_at),
@@ -257,16 +462,39 @@ impl Rebuild<'_> {
                 number: entry.number,
                 entry_sha256,
             },
-        }))
+        }
     }
 
-    async fn record_of(&self, key: &ObjectKey) -> Result<Option<RunRecord>, StoreError> {
+    /// Reads the archive's version of a key.
+    async fn oldest(&self, key: &ObjectKey) -> Result<Read, StoreError> {
         let listed = KeyWalk::of(self.store, key.as_str()).next().await?;
-        let Some(own) = listed.filter(|listed| listed.key == *key).and_then(|listed| listed.own) else {
-            return Ok(None);
-        };
-        Ok(read(self.store, &own.key, own.version_id.as_deref()).await?.as_deref().and_then(RunRecord::parse))
+        match listed.filter(|listed| listed.key == *key).and_then(|listed| listed.own) {
+            Some(own) => self.read(&own).await,
+            None => Ok(Read::Gone),
+        }
     }
+}
+
+impl Rebuilt {
+    fn add(&mut self, other: &Self) {
+        self.new += other.new;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.manifests += other.manifests;
+        self.items += other.items;
+        self.runs += other.runs;
+        self.runs_closed += other.runs_closed;
+        self.expired += other.expired;
+    }
+}
+
+/// Begins a finding about an object that the store keeps to itself.
+fn begin(severity: Severity, code: FindingCode, repair: &str) -> Finding {
+    Finding::of(severity, code, repair)
+}
+
+fn sequence_of(entry: &SessionEntry) -> u32 {
+    entry.manifest.as_ref().map_or(0, |manifest| manifest.sequence)
 }
 
 /// Says where a manifest leaves its session, and why.
@@ -286,4 +514,37 @@ fn state_of(manifest: &Manifest) -> (State, Option<Code>) {
         return (State::Failed, Some(Code::VeriffEmpty));
     }
     (State::Archived, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(may_pass: bool, count: usize) -> Visits {
+        let unavailable =
+            || StoreError::Unavailable { action: "open", reason: "500".into(), wait: None, slow_down: false };
+        let denied = || StoreError::Denied { action: "open", reason: "403".into() };
+        let refusal = || if may_pass { unavailable() } else { denied() };
+        Visits { refusals: (0..count).map(|_| refusal()).collect(), ..Visits::default() }
+    }
+
+    #[test]
+    fn a_store_refuses_everything_if_it_never_handed_anything_out() {
+        let mut answers = Answers::default();
+        answers.note(&mut refused(false, 9)).unwrap();
+        answers.note(&mut Visits::default()).unwrap();
+        assert_eq!(answers.note(&mut refused(false, 1)).unwrap_err().code(), Code::StoreDenied);
+        let mut answers = Answers::default();
+        answers.note(&mut refused(false, 9)).unwrap();
+        answers.note(&mut Visits { was_answered: true, ..refused(false, 1) }).unwrap();
+        answers.note(&mut refused(false, 1000)).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_fails_again_and_again_is_away_whatever_it_handed_out() {
+        let mut answers = Answers::default();
+        answers.note(&mut Visits { was_answered: true, ..Visits::default() }).unwrap();
+        answers.note(&mut refused(true, 9)).unwrap();
+        assert_eq!(answers.note(&mut refused(true, 1)).unwrap_err().code(), Code::StoreUnavailable);
+    }
 }

@@ -197,7 +197,7 @@ impl<'a> Reach<'a> {
 }
 
 /// Makes a finding of a refusal; the key service's own is told apart.
-pub(super) fn refused(
+pub(crate) fn refused(
     what: &str,
     reason: String,
     begin: impl FnOnce(Severity, FindingCode, &str) -> Finding,

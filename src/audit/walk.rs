@@ -54,6 +54,13 @@ impl<'a> Walk<'a> {
         Self { store, page: VecDeque::new(), next, begun: false }
     }
 
+    /// Begins at the first session whose folder is not before this text.
+    #[must_use]
+    pub fn from(store: &'a dyn Store, first: &str) -> Self {
+        let next = Some(PageToken::AfterKey(ObjectKey::from_store(format!("{SESSIONS}{first}"))));
+        Self { store, page: VecDeque::new(), next, begun: false }
+    }
+
     /// Returns the next session, or nothing at the end.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::GlobalArgs;
-use super::connect::open_file;
+use super::connect::{open_file, open_ledger_to_look};
 use super::output::{Answer, print};
 use super::source::FormatArgs;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -243,7 +243,10 @@ pub(super) struct BacklogAccept {
 pub(super) async fn run(command: &BacklogCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let config = global.load_config(None)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let ledger = ledger::open(&config.ledger_url).await?;
+    let ledger = match command {
+        BacklogCommand::List(_) => open_ledger_to_look(&config.ledger_url).await?,
+        _ => ledger::open(&config.ledger_url).await?,
+    };
     let exit = match command {
         BacklogCommand::Add(args) => add(args, &config, &clock, &*ledger, global).await,
         BacklogCommand::List(args) => list(args, &config, &clock, &*ledger, global).await,

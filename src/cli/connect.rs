@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 use super::source::{FormatArgs, OnlyArg, SourceArgs};
 use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger, LedgerError};
 use crate::model::RunId;
 use crate::retry::Backoff;
 use crate::source::file::FileSource;
@@ -114,6 +114,19 @@ pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) 
     let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
     store.check().await?;
     Ok(store)
+}
+
+/// Opens a ledger to look at it: as everyone does, which upgrades a file of an earlier version, or to read where it may not
+/// be written.
+///
+/// # Errors
+/// As [`ledger::open`].
+pub(super) async fn open_ledger_to_look(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let refused = match ledger::open(url).await {
+        Err(error @ LedgerError::Unavailable { .. }) if ledger::is_made_unasked(url)? => error,
+        opened => return opened,
+    };
+    ledger::open_to_read(url).await.map_err(|_| refused)
 }
 
 /// Returns how to speak to the bucket of a list: as to the store's, where that is one.

@@ -11,6 +11,7 @@ use super::output::{Answer, print};
 use super::{GlobalArgs, StoreArgs, signals};
 use crate::audit::Findings;
 use crate::clock::{Clock, SystemClock};
+use crate::config::StoreSettings;
 use crate::error::Exit;
 use crate::identity::Identity;
 use crate::ledger::{self, Migrated};
@@ -47,8 +48,8 @@ pub(super) enum LedgerCommand {
 }
 
 const REBUILD_HELP: &str = "\
-Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses or is another
-archive, 130, 143 told to stop; repeat it.";
+Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses everything or
+is another archive, 130, 143 told to stop; repeat it.";
 
 /// From which store.
 #[derive(Debug, clap::Args)]
@@ -77,11 +78,14 @@ pub(super) struct LedgerRebuild {
 
 impl Answer for LedgerRebuild {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Rebuilt { new, updated, unchanged, manifests, items, runs } = self.rebuilt;
+        let Rebuilt { new, updated, unchanged, manifests, items, runs, runs_closed, expired } = self.rebuilt;
         writeln!(out, "{}", if self.complete { "the ledger is rebuilt" } else { "stopped before its end" })?;
         writeln!(out, "  sessions   {new} new, {updated} updated, {unchanged} unchanged")?;
         writeln!(out, "  manifests  {manifests}, with {items} items in the newest")?;
-        writeln!(out, "  runs       {runs} new")?;
+        writeln!(out, "  runs       {runs} new, {runs_closed} closed that were held as open")?;
+        if expired > 0 {
+            writeln!(out, "  expired    {expired} sessions of which something was expired by plan")?;
+        }
         writeln!(out, "  problems   {}", self.problems)?;
         writeln!(out, "  next       {}", self.next)
     }
@@ -151,6 +155,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
     let task = Rebuild {
         store: &store,
+        is_bucket: matches!(settings, StoreSettings::S3(_)),
         ledger: &*ledger,
         archive: archive.clone(),
         horizons,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::connect::open_store_to_read;
+use super::connect::{open_ledger_to_look, open_store_to_read};
 use super::output::{Answer, OutputFormat, print};
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -129,7 +129,7 @@ async fn read_ledger(config: &Config, now: Timestamp) -> anyhow::Result<(bool, V
     if !ledger::exists(&config.ledger_url).await? {
         return Ok((false, Volume::default()));
     }
-    let ledger = ledger::open(&config.ledger_url).await?;
+    let ledger = open_ledger_to_look(&config.ledger_url).await?;
     let query =
         VolumeQuery { now, horizon_alarm: config.limits.horizon_alarm, runs: REPORT_RUNS, audits: REPORT_AUDITS };
     let volume = ledger.volume(&query).await;

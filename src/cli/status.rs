@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::connect::open_ledger_to_look;
 use super::output::{Answer, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::format_duration;
@@ -160,7 +161,7 @@ pub(super) async fn run(args: &StatusArgs, global: &GlobalArgs) -> anyhow::Resul
     let now = SystemClock.now();
     let exists = ledger::exists(&config.ledger_url).await?;
     let overview = if exists {
-        let ledger = ledger::open(&config.ledger_url).await?;
+        let ledger = open_ledger_to_look(&config.ledger_url).await?;
         ledger.overview(now, config.limits.horizon_alarm).await?
     } else {
         Overview::default()

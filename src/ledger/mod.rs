@@ -19,6 +19,7 @@ mod survey;
 mod volume;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,9 @@ pub use backlog::{
 };
 pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
-pub use runs::{ChainHead, ChunkEntry, ClosedRecord, LineEntry, RecordRow, RecordState, SignedText, WaitingLine};
+pub use runs::{
+    Adopted, ChainHead, ChunkEntry, ClosedRecord, LineEntry, RecordRow, RecordState, SignedText, WaitingLine,
+};
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
 pub use survey::{ClosedRun, SurveyedSession};
@@ -87,11 +90,24 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// entry has a line and the run's record is no longer open; nothing was taken, and it may be committed under another.
     async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError>;
 
+    /// Takes the ends of many visits in one transaction, as if they were committed one after another.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`]; then nothing of any entry was taken, or all of all.
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError>;
+
     /// Returns what is known of a session.
     ///
     /// # Errors
     /// As [`Ledger::archive_id`].
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError>;
+
+    /// Returns the number of the newest manifest known of each of these sessions, 0 where none is; sessions that are not
+    /// known are left out.
+    ///
+    /// # Errors
+    /// As [`Ledger::archive_id`].
+    async fn known_manifests(&self, sessions: &[SessionId]) -> Result<BTreeMap<SessionId, u32>, LedgerError>;
 
     /// Returns sessions that this run left failed with a retryable code, in the order of their ids: at most `limit` of
     /// those after `after`.
@@ -282,11 +298,13 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::archive_id`].
     async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError>;
 
-    /// Takes a run whose record stands in the store, and that this ledger does not know; returns whether it was new.
+    /// Takes a run whose record stands in the store, entered in its chain. Of one that this ledger knows and does not hold
+    /// as closed, its record is closed, and the lines and chunks that it was to be made of are dropped; how the run ended
+    /// is taken where that is not known.
     ///
     /// # Errors
     /// As [`Ledger::adopt_archive`].
-    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError>;
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError>;
 
     /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
     /// safe.

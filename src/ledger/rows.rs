@@ -219,6 +219,12 @@ pub(super) fn group_of(columns: &Columns<'_>) -> Result<Group, LedgerError> {
     })
 }
 
+/// Reads the number of the newest manifest known of a session.
+pub(super) fn known_manifest_of(columns: &Columns<'_>) -> Result<(SessionId, u32), LedgerError> {
+    let id = SessionId::parse(columns.get("session_id")?).map_err(|_| LedgerError::Damaged("session_id"))?;
+    Ok((id, columns.get("manifest_sequence")?))
+}
+
 pub(super) fn run_of(columns: &Columns<'_>) -> Result<RunRow, LedgerError> {
     Ok(RunRow {
         run_id: columns.run_id()?,

@@ -143,6 +143,17 @@ pub struct ChainHead {
     pub sha256: Sha256Digest,
 }
 
+/// What became of a run whose record stands in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// It was not known.
+    New,
+    /// It was known, and not that its record stands.
+    Closed,
+    /// It was held as closed already.
+    Known,
+}
+
 // Statements that both engines know word for word.
 
 pub(super) const RECORD_STATE: &str = "SELECT record_state FROM runs WHERE run_id = $1";
@@ -210,3 +221,21 @@ pub(super) const FORGO: &str = "
 pub(super) const CHAIN_HEAD: &str = "
     SELECT chain_number, chain_sha256 FROM runs
     WHERE chain_group = $1 AND chain_number IS NOT NULL ORDER BY chain_number DESC LIMIT 1";
+
+pub(super) const DROP_CHUNKS: &str = "DELETE FROM run_chunks WHERE run_id = $1";
+
+/// Whatever became of a run that the store holds as closed: nothing can be added to its record any more. How it ended is
+/// taken where that is not known.
+pub(super) const SETTLE: &str = "
+    UPDATE runs SET record_state = 'closed', record_key = $2, record_sha256 = $3, chain_group = $4, chain_number = $5,
+        chain_sha256 = $6, record_json = NULL, record_signature = NULL,
+        finished_at = coalesce(finished_at, $7),
+        exit_code = CASE WHEN finished_at IS NULL THEN $8 ELSE exit_code END,
+        archived = CASE WHEN finished_at IS NULL THEN $9 ELSE archived END,
+        unchanged = CASE WHEN finished_at IS NULL THEN $10 ELSE unchanged END,
+        absent = CASE WHEN finished_at IS NULL THEN $11 ELSE absent END,
+        failed = CASE WHEN finished_at IS NULL THEN $12 ELSE failed END,
+        pending = CASE WHEN finished_at IS NULL THEN $13 ELSE pending END,
+        media = CASE WHEN finished_at IS NULL THEN $14 ELSE media END,
+        bytes = CASE WHEN finished_at IS NULL THEN $15 ELSE bytes END
+    WHERE run_id = $1 AND record_state <> 'closed'";

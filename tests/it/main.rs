@@ -26,6 +26,7 @@ mod metrics;
 mod program;
 mod prove;
 mod queue;
+mod read_only;
 mod rebuild;
 mod reconcile;
 mod record;

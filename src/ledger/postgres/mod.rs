@@ -5,6 +5,7 @@
 //! never changed by opening: workers of two versions may run at once, and only a person knows when one has ended.
 
 mod backlog;
+mod batch;
 pub(super) mod connect;
 mod runs;
 mod survey;
@@ -27,9 +28,9 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, MediaRow, Move, OVERVIEW_RUNS,
-    Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession,
-    Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, MediaRow, Move,
+    OVERVIEW_RUNS, Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State,
+    SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -338,8 +339,16 @@ impl Ledger for PostgresLedger {
         call!("take a session", self.commit_once(entry))
     }
 
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
+        call!("take sessions", self.commit_all_once(entries))
+    }
+
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
         call!("be read", self.session_once(id))
+    }
+
+    async fn known_manifests(&self, sessions: &[SessionId]) -> Result<BTreeMap<SessionId, u32>, LedgerError> {
+        call!("be read", self.known_manifests_once(sessions))
     }
 
     async fn retryable_of_run(
@@ -486,8 +495,8 @@ impl Ledger for PostgresLedger {
         call!("be read", self.closed_runs_once(after, limit))
     }
 
-    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError> {
-        call!("take a run", self.put_closed_run_once(run))
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError> {
+        call!("take a run", self.adopt_run_once(run))
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

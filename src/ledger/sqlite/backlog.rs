@@ -184,9 +184,17 @@ const COUNTS: &str = "SELECT turn, count(*) AS sessions FROM backlog GROUP BY tu
 /// checkpoints that find many changes of a page, a million take a fraction of the time. Kibibytes; pages of 4 KiB.
 const ROOM_FOR_MANY: &str = "PRAGMA cache_size = -131072; PRAGMA wal_autocheckpoint = 16384";
 
-type Open = Transaction<'static, Sqlite>;
+pub(super) type Open = Transaction<'static, Sqlite>;
 
 impl SqliteLedger {
+    /// Prepares the connection that writes for many sessions at once.
+    pub(super) async fn make_room_for_many(&self) -> Result<(), sqlx::Error> {
+        if !self.has_room_for_many.swap(true, Ordering::Relaxed) {
+            sqlx::raw_sql(ROOM_FOR_MANY).execute(&self.writer).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn add_to_backlog(
         &self,
         entries: &[BacklogEntry],
@@ -195,9 +203,7 @@ impl SqliteLedger {
     ) -> Result<Added, LedgerError> {
         let failed = || unavailable("add to the backlog");
         let batch = batch_json(entries);
-        if !self.has_room_for_many.swap(true, Ordering::Relaxed) {
-            sqlx::raw_sql(ROOM_FOR_MANY).execute(&self.writer).await.map_err(failed())?;
-        }
+        self.make_room_for_many().await.map_err(failed())?;
         let mut open = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
         sqlx::query(ADD_SESSIONS)
             .bind(&batch)

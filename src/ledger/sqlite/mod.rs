@@ -10,6 +10,7 @@ mod survey;
 mod volume;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -18,17 +19,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::ConnectOptions as _;
-use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
+use self::backlog::Open;
+use self::runs::Failure;
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::overview::Group;
-use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
+use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, Move, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession, Volume,
-    VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, Move, OVERVIEW_RUNS,
+    Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession,
+    Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -82,16 +85,14 @@ impl SqliteLedger {
             .read_only(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let pool = |options| SqlitePoolOptions::new().max_connections(READERS).connect_with(options);
-        let opened = match pool(options.clone()).await {
+        let (readers, applied) = match read_schema(options.clone()).await {
             // The write-ahead log needs a file beside it. Where none can be made and none is, nobody is writing.
-            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => pool(options.immutable(true)).await,
+            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => {
+                read_schema(options.immutable(true)).await
+            }
             opened => opened,
-        };
-        let readers = opened.map_err(|error| unavailable(action())(error))?;
-        let mut connection = readers.acquire().await.map_err(|error| unavailable(action())(error))?;
-        let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
-        drop(connection);
+        }
+        .map_err(|error| unavailable(action())(error))?;
         schema::check(&MIGRATIONS, &applied)?;
         Ok(Self { writer: readers.clone(), readers, has_room_for_many: AtomicBool::new(false) })
     }
@@ -133,6 +134,22 @@ impl SqliteLedger {
         };
         Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
     }
+}
+
+/// Connects to read, and lists the migrations that were applied: only a look into the file tells whether it can be read.
+async fn read_schema(options: SqliteConnectOptions) -> Result<(SqlitePool, Vec<AppliedMigration>), sqlx::Error> {
+    const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
+    if !sqlx::query_scalar(HAS_TABLE).bind(MIGRATIONS_TABLE).fetch_one(&readers).await? {
+        return Ok((readers, Vec::new()));
+    }
+    let mut connection = readers.acquire().await?;
+    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(|error| match error {
+        MigrateError::Execute(error) => error,
+        error => sqlx::Error::Migrate(Box::new(error)),
+    })?;
+    drop(connection);
+    Ok((readers, applied))
 }
 
 /// Names the write-ahead log of a file.
@@ -240,6 +257,10 @@ const UPDATE_SESSION: &str = "
         last_visited_at = ?19
     WHERE session_id = ?1";
 
+const KNOWN_MANIFESTS: &str = "
+    SELECT session_id, ifnull(manifest_sequence, 0) AS manifest_sequence FROM sessions
+    WHERE session_id IN (SELECT value FROM json_each(?1))";
+
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
     FROM sessions INDEXED BY sessions_left_by_run
@@ -263,6 +284,46 @@ const LATEST_RUNS: &str = "SELECT * FROM runs ORDER BY started_at DESC, run_id D
 const PUT_AUDIT: &str = "
     INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+
+impl SqliteLedger {
+    // Immediate, so that what is read inside cannot change before it is written.
+    async fn begin(&self) -> Result<Open, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    async fn commit_once(&self, entry: &SessionEntry) -> Result<State, Failure> {
+        let mut open = self.begin().await?;
+        let state = take(&mut open, entry).await?;
+        open.commit().await?;
+        Ok(state)
+    }
+
+    async fn commit_all_once(&self, entries: &[SessionEntry]) -> Result<(), Failure> {
+        self.make_room_for_many().await?;
+        let mut open = self.begin().await?;
+        for entry in entries {
+            take(&mut open, entry).await?;
+        }
+        open.commit().await?;
+        Ok(())
+    }
+}
+
+/// Takes the end of one visit within a transaction, and returns the state that stands then.
+async fn take(open: &mut Open, entry: &SessionEntry) -> Result<State, Failure> {
+    runs::take_line(open, entry).await?;
+    let row = sqlx::query(STANDING).bind(entry.record.session_id.as_str()).fetch_optional(&mut **open).await?;
+    let standing = row.map(|row| standing_of(&Columns(&row))).transpose()?;
+    let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
+    if made.takes_manifest && !entry.media.is_empty() {
+        let put = sqlx::query(PUT_MEDIA).bind(entry.record.session_id.as_str()).bind(media_json(entry));
+        put.execute(&mut **open).await?;
+    }
+    let statement = if standing.is_some() { UPDATE_SESSION } else { INSERT_SESSION };
+    put_session(statement, entry, made).execute(&mut **open).await?;
+    backlog::follow_commit(open, entry).await?;
+    Ok(made.state)
+}
 
 #[async_trait]
 impl Ledger for SqliteLedger {
@@ -332,33 +393,11 @@ impl Ledger for SqliteLedger {
     }
 
     async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
-        let failed = || unavailable("take a session");
-        // Immediate, so that what was read here cannot change before it is written.
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-        runs::take_line(&mut transaction, entry).await.map_err(|failure| failure.told("take a session"))?;
-        let standing = sqlx::query(STANDING)
-            .bind(entry.record.session_id.as_str())
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed())?
-            .map(|row| standing_of(&Columns(&row)))
-            .transpose()?;
-        let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
-        if made.takes_manifest && !entry.media.is_empty() {
-            sqlx::query(PUT_MEDIA)
-                .bind(entry.record.session_id.as_str())
-                .bind(media_json(entry))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed())?;
-        }
-        put_session(if standing.is_some() { UPDATE_SESSION } else { INSERT_SESSION }, entry, made)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed())?;
-        backlog::follow_commit(&mut transaction, entry).await.map_err(failed())?;
-        transaction.commit().await.map_err(failed())?;
-        Ok(made.state)
+        self.commit_once(entry).await.map_err(|failure| failure.told("take a session"))
+    }
+
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
+        self.commit_all_once(entries).await.map_err(|failure| failure.told("take sessions"))
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
@@ -369,6 +408,15 @@ impl Ledger for SqliteLedger {
             .map_err(unavailable("be read"))?
             .map(|row| session_of(&Columns(&row)))
             .transpose()
+    }
+
+    async fn known_manifests(&self, sessions: &[SessionId]) -> Result<BTreeMap<SessionId, u32>, LedgerError> {
+        let rows = sqlx::query(KNOWN_MANIFESTS)
+            .bind(json(&sessions))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?;
+        rows.iter().map(|row| known_manifest_of(&Columns(row))).collect()
     }
 
     async fn retryable_of_run(
@@ -530,8 +578,8 @@ impl Ledger for SqliteLedger {
         self.closed_runs_page(after, limit).await
     }
 
-    async fn adopt_run(&self, run: &ClosedRun) -> Result<bool, LedgerError> {
-        self.put_closed_run(run).await
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError> {
+        self.adopt_run_once(run).await.map_err(|failure| failure.told("take a run"))
     }
 
     async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {

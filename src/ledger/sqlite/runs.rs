@@ -8,11 +8,12 @@ use super::{SqliteLedger, saturated, unavailable};
 use crate::clock::Timestamp;
 use crate::ledger::rows::{Columns, chain_head_of, chunk_of, record_row_of, run_id_of, waiting_line_of};
 use crate::ledger::runs::{
-    BEAT, CHAIN_HEAD, CHUNKS, CLAIM_CLOSING, CLOSE, DROP_LINES, FORGO, LAPSED_RUNS, PUT_CHAIN_FROM, PUT_CHUNK,
-    PUT_DOCUMENT, PUT_SUMS, RECORD, RECORD_STATE, RecordState, WAITING_LINES,
+    BEAT, CHAIN_HEAD, CHUNKS, CLAIM_CLOSING, CLOSE, DROP_CHUNKS, DROP_LINES, FORGO, LAPSED_RUNS, PUT_CHAIN_FROM,
+    PUT_CHUNK, PUT_DOCUMENT, PUT_SUMS, RECORD, RECORD_STATE, RecordState, SETTLE, WAITING_LINES,
 };
 use crate::ledger::{
-    ChainHead, ChunkEntry, ClosedRecord, LedgerError, RecordRow, SessionEntry, SignedText, WaitingLine,
+    Adopted, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, LedgerError, RecordRow, SessionEntry, SignedText,
+    WaitingLine,
 };
 use crate::model::RunId;
 use crate::model::run::ChunkRef;
@@ -227,5 +228,38 @@ impl SqliteLedger {
     pub(super) async fn chain_head_once(&self, group: &str) -> Result<Option<ChainHead>, Failure> {
         let row = sqlx::query(CHAIN_HEAD).bind(group).fetch_optional(&self.readers).await?;
         Ok(row.map(|row| chain_head_of(&Columns(&row))).transpose()?)
+    }
+
+    pub(super) async fn adopt_run_once(&self, run: &ClosedRun) -> Result<Adopted, Failure> {
+        if self.put_closed_run(run).await? {
+            return Ok(Adopted::New);
+        }
+        let counts = &run.counts;
+        let mut open = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let settled = sqlx::query(SETTLE)
+            .bind(run.run_id.as_str())
+            .bind(run.record.key.as_str())
+            .bind(run.record.sha256.as_bytes().as_slice())
+            .bind(&run.record.group)
+            .bind(i64::from(run.record.number))
+            .bind(run.record.entry_sha256.as_bytes().as_slice())
+            .bind(run.finished_at.map(Timestamp::unix_millis))
+            .bind(run.exit_code.map(i64::from))
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&mut *open)
+            .await?;
+        if settled.rows_affected() == 0 {
+            return Ok(Adopted::Known);
+        }
+        sqlx::query(DROP_LINES).bind(run.run_id.as_str()).bind(i64::MAX).execute(&mut *open).await?;
+        sqlx::query(DROP_CHUNKS).bind(run.run_id.as_str()).execute(&mut *open).await?;
+        open.commit().await?;
+        Ok(Adopted::Closed)
     }
 }

@@ -47,6 +47,8 @@ pub(super) async fn suite(engine: Engine<impl AsyncFn() -> String, impl AsyncFn(
     super::ledger_backlog::suite(&engine.fresh).await;
     super::ledger_volume::suite(&engine.fresh).await;
     super::ledger_runs::suite(&engine.fresh).await;
+    super::ledger_survey::suite(&engine.fresh).await;
+    super::ledger_batch::suite(&engine.fresh).await;
 
     opened_many_times_at_once_it_is_made_once(&(engine.fresh)().await).await;
     two_workers_never_take_a_manifest_back(&(engine.fresh)().await).await;

@@ -59,6 +59,23 @@ fn whole(error: LedgerError) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 
+/// Whatever the collation of a database: pages of ids come in the order in which the store lists them.
+#[tokio::test]
+async fn ids_are_ordered_by_their_bytes_in_every_database() {
+    let url = postgres().await.create_ledger().await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    let otherwise: Vec<(String, String)> = sqlx::query_as(
+        "SELECT table_name::text, column_name::text FROM information_schema.columns
+         WHERE table_schema = 'public' AND column_name IN ('session_id', 'media_id', 'run_id')
+            AND collation_name IS DISTINCT FROM 'C'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(otherwise, []);
+}
+
 #[tokio::test]
 async fn opening_a_database_never_changes_it() {
     let url = postgres().await.create_database().await;

@@ -2,8 +2,10 @@
 
 mod ledger;
 mod ledger_backlog;
+mod ledger_batch;
 mod ledger_postgres;
 mod ledger_runs;
+mod ledger_survey;
 mod ledger_volume;
 mod source;
 mod source_queue;
