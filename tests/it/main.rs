@@ -28,6 +28,7 @@ mod prove;
 mod queue;
 mod rebuild;
 mod reconcile;
+mod reconcile_ledger;
 mod record;
 mod report;
 mod retention;

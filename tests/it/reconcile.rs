@@ -1,15 +1,14 @@
 //! `audit reconcile`: nothing to say of a ledger and a store that were left alone, and everything of those that were not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use sqlx::Row as _;
 use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
 use veriff_archive::audit::reconcile::merge::{Listing, Merge, Pair};
 use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, elsewhere};
 use veriff_archive::audit::walk::Walk;
-use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
+use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code};
 use veriff_archive::clock::SystemClock;
-use veriff_archive::ledger;
 use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
 
@@ -18,7 +17,13 @@ use crate::support::program::Ended;
 use crate::support::s3::READER;
 
 fn reconcile(audited: &Audited, mode: Mode) -> Reconcile<'_> {
-    Reconcile { reach: audited.reach(), ledger: &*audited.ledger, archive: Some(audited.archive.clone()), mode }
+    Reconcile {
+        reach: audited.reach(),
+        ledger: &*audited.ledger,
+        archive: Some(audited.archive.clone()),
+        mode,
+        horizons: BTreeMap::from([("default".to_owned(), HORIZON)]),
+    }
 }
 
 /// Looks at everything.
@@ -37,8 +42,11 @@ pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, 
     (told.lock().unwrap().clone(), drive.progress.tally)
 }
 
+/// How long the deployment's integration keeps media.
+const HORIZON: Duration = Duration::from_hours(36_500 * 24);
+
 /// Looks at one session.
-async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
+pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
     let session = SessionId::parse(session).unwrap();
     let walked = listed(&*audited.store, &session).await.unwrap();
     let surveyed = audited.ledger.survey_session(&session).await.unwrap();
@@ -131,86 +139,6 @@ async fn delete_markers_later_versions_and_strangers_are_found() {
             assert!(codes(&findings, key).contains(&Code::ObjectUnknown), "{mode:?} {key}");
         }
     }
-}
-
-/// What a mutation of the ledger does to one column, as SQL.
-const COLUMNS: [(&str, &str); 26] = [
-    ("sessions", "integration = 'other'"),
-    ("sessions", "state = 'absent'"),
-    ("sessions", "manifest_key = manifest_key || 'x'"),
-    ("sessions", "manifest_version_id = 'another'"),
-    ("sessions", "manifest_sequence = manifest_sequence + 1"),
-    ("sessions", "manifest_sequence = manifest_sequence - 1"),
-    ("sessions", "manifest_sha256 = zeroblob(32)"),
-    ("sessions", "complete = 1 - complete"),
-    ("sessions", "settled = 0"),
-    ("sessions", "media = media + 1"),
-    ("sessions", "bytes = bytes - 1"),
-    ("media", "media_id = media_id || 'x'"),
-    ("media", "attempt_id = 'another'"),
-    ("media", "kind = CASE kind WHEN 'image' THEN 'nfc' ELSE 'image' END"),
-    ("media", "key = key || 'x'"),
-    ("media", "version_id = 'another'"),
-    ("media", "size_bytes = size_bytes + 1"),
-    ("media", "sha256 = zeroblob(32)"),
-    ("runs", "started_at = started_at + 1"),
-    ("runs", "version = '9.9.9'"),
-    ("runs", "source_kind = 'sqs'"),
-    ("runs", "exit_code = 0"),
-    ("runs", "archived = archived + 1"),
-    ("runs", "record_sha256 = zeroblob(32)"),
-    ("runs", "chain_number = chain_number + 1"),
-    ("runs", "chain_sha256 = zeroblob(32)"),
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_the_ledger_that_is_changed_or_dropped_is_found() {
-    let mut audited = Audited::in_directory(606).await;
-    let original = audited.deployment.path("ledger.db");
-    audited.ledger.close().await;
-    let copy = audited.deployment.path("changed.db");
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut mutations: Vec<(&str, String)> =
-        COLUMNS.map(|(table, set)| (table, format!("UPDATE {table} SET {set}"))).into();
-    mutations.extend(["sessions", "media", "runs"].map(|table| (table, format!("DELETE FROM {table}"))));
-    for (table, statement) in mutations {
-        // One row after another; of items those of every fourth session.
-        for number in 0_u32.. {
-            std::fs::copy(&original, &copy).unwrap();
-            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&copy).foreign_keys(false);
-            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-            let (key, step) = match table {
-                "sessions" => ("session_id", 4),
-                "media" => ("session_id || '/' || media_id", 40),
-                _ => ("run_id", 1),
-            };
-            // What a session without a manifest says of one is nothing.
-            let pick = format!(
-                "SELECT {key} AS picked FROM {table} {} ORDER BY 1 LIMIT 1 OFFSET {}",
-                if table == "sessions" {
-                    "WHERE manifest_key IS NOT NULL AND settled AND state = 'archived'"
-                } else {
-                    ""
-                },
-                number * step
-            );
-            let Some(row) = sqlx::query(sqlx::AssertSqlSafe(pick)).fetch_optional(&pool).await.unwrap() else { break };
-            let picked: String = row.get("picked");
-            let changed = format!("{statement} WHERE {key} = '{picked}'");
-            let done = sqlx::query(sqlx::AssertSqlSafe(changed.clone())).execute(&pool).await.unwrap();
-            assert_eq!(done.rows_affected(), 1, "{changed}");
-            pool.close().await;
-            audited.ledger = ledger::open(&format!("sqlite://{}", copy.display())).await.unwrap();
-            let (findings, _) = everything(&audited, Mode::Manifests).await;
-            audited.ledger.close().await;
-            let is_error = findings.iter().any(|finding| finding.severity == Severity::Error);
-            assert!(is_error, "{changed} was not found: {findings:?}");
-            *counts.entry(table).or_default() += 1;
-        }
-    }
-    assert!(counts["sessions"] >= 80 && counts["media"] >= 24 && counts["runs"] >= 18, "{counts:?}");
-    audited.ledger = ledger::open(&format!("sqlite://{}", original.display())).await.unwrap();
-    assert_eq!(everything(&audited, Mode::Manifests).await.0, []);
 }
 
 fn summary(ended: &Ended) -> serde_json::Value {

@@ -104,7 +104,8 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     let from = drive.progress.mark.clone();
     let reach = desk.reach(args.concurrency);
     let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
-    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode() };
+    let horizons = desk.config.integrations.iter().map(|(name, it)| (name.clone(), it.horizon)).collect();
+    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons };
     let mut passed_over = 0;
     let stopped = if args.inventory.is_empty() {
         store_and_ledger(&desk, &reconcile, &mut drive, &from, &mut findings).await?
