@@ -175,7 +175,6 @@ impl Evidence {
     }
 
     fn sort(&mut self, versions: &[ListedVersion]) {
-        let mut told = BTreeSet::new();
         for version in versions {
             let is_first = !self.own.contains_key(&version.key);
             if is_first && !version.is_delete_marker {
@@ -184,9 +183,6 @@ impl Evidence {
             }
             self.own.entry(version.key.clone()).or_insert(None);
             let code = if version.is_delete_marker { FindingCode::ObjectHidden } else { FindingCode::ObjectShadowed };
-            if !told.insert((version.key.clone(), code)) {
-                continue;
-            }
             let repair = format!(
                 "find out who wrote it; then remove that version alone (its id is {}), and nothing else of this key",
                 version.version_id.as_deref().unwrap_or("null")

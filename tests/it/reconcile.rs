@@ -161,8 +161,13 @@ async fn the_command_reads_only_and_exits_4_with_the_repair() {
     let found = reader.run(["audit", "reconcile", "--output", "json", "--state", &state]).await.expect(4);
     let finding: serde_json::Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&finding["code"], &finding["key"]), (&"object.hidden".into(), &key.as_str().into()));
-    assert!(finding["repair"].as_str().unwrap().contains("remove that version"), "{finding}");
-    assert!(finding["version_id"].is_string());
+    let version_id = finding["version_id"].as_str().unwrap();
+    let command = format!(
+        "aws s3api delete-object --bucket {} --key archive/{key} --version-id {version_id} ",
+        audited.bucket.as_ref().unwrap().name
+    );
+    let repair = finding["repair"].as_str().unwrap();
+    assert!(repair.starts_with(&command) && repair.contains(" --endpoint-url http"), "{finding}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +195,7 @@ async fn an_inventory_report_tells_what_the_listing_tells() {
     };
     let report = audited.deployment.path("report");
     std::fs::create_dir(&report).unwrap();
-    let write = |rows: &[String]| {
+    let write_with = |rows: &[String], schema: &str| {
         let (one, other) = rows.split_at(rows.len() / 3);
         std::fs::write(report.join("one.csv"), one.join("\n")).unwrap();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -198,20 +203,86 @@ async fn an_inventory_report_tells_what_the_listing_tells() {
         std::fs::write(report.join("other.csv.gz"), gzip.finish().unwrap()).unwrap();
         let manifest = serde_json::json!({
             "sourceBucket": bucket.name, "destinationBucket": "arn:aws:s3:::inventory", "fileFormat": "CSV",
-            "fileSchema": "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate",
+            "fileSchema": schema,
             "files": [{"key": "x/data/one.csv", "size": 1}, {"key": "x/data/other.csv.gz", "size": 1}],
         });
         std::fs::write(report.join("manifest.json"), manifest.to_string()).unwrap();
         report.join("manifest.json").display().to_string()
     };
+    let schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate";
+    let write = |rows: &[String]| write_with(rows, schema);
+    let reconciled = async |path: &str| {
+        audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", path]).await
+    };
     let path = write(&rows().await);
-    let quiet = audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await;
+    let quiet = reconciled(&path).await;
     assert_eq!(summary(&quiet)["findings"], serde_json::json!({"error": 0, "warn": 0, "info": 0}), "{}", quiet.stdout);
     assert_eq!(summary(&quiet)["mode"], "inventory");
-    assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
-    let mut fewer = rows().await;
-    let gone = fewer.iter().position(|row| row.contains(".jpg\"")).unwrap();
-    fewer.remove(gone);
-    let path = write(&fewer);
-    audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await.expect(4);
+    assert_eq!((&summary(&quiet)["checked"]["sessions"], &summary(&quiet)["checked"]["runs"]), (&32.into(), &2.into()));
+    for gone in [".jpg\"", "/run.json\"", "/00000001.json\""] {
+        let mut fewer = rows().await;
+        fewer.remove(fewer.iter().position(|row| row.contains(gone)).unwrap());
+        let found = reconciled(&write(&fewer)).await.expect(4);
+        assert_eq!(summary(&found)["codes"]["object.missing"], 1, "{gone}: {}", found.stdout);
+    }
+    let current: Vec<String> = rows().await.iter().map(|row| without_version(row)).collect();
+    let refused = reconciled(&write_with(&current, "Bucket, Key, Size, LastModifiedDate")).await.expect(2);
+    assert!(refused.stderr.contains("VersionId"), "{}", refused.stderr);
+}
+
+/// Makes of a row one of a report that lists the current version only.
+fn without_version(row: &str) -> String {
+    let columns: Vec<&str> = row.split(',').collect();
+    [columns[0], columns[1], columns[5], columns[6]].join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_does_not_know_is_an_error_by_the_listing_alone() {
+    let audited = Audited::in_directory(609).await;
+    let ledger_file = audited.deployment.path("ledger.db");
+    audited.ledger.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&ledger_file).foreign_keys(false);
+    let pool = sqlx::SqlitePool::connect_with(options.pragma("ignore_check_constraints", "ON")).await.unwrap();
+    let forget = "UPDATE sessions SET manifest_key = NULL, manifest_version_id = NULL, manifest_sequence = NULL,
+        manifest_sha256 = NULL WHERE session_id";
+    let back = "UPDATE sessions SET manifest_sequence = 1, manifest_key = replace(manifest_key, '0002', '0001')
+        WHERE session_id";
+    let drop = "DELETE FROM sessions WHERE session_id";
+    let others = [&audited.twins, &audited.long];
+    for (statement, session) in [(forget, others[0]), (back, &audited.grown), (drop, others[1])] {
+        let statement = format!("{statement} = '{session}'");
+        let done = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+    }
+    pool.close().await;
+    let words = ["audit", "reconcile", "--listing-only", "--output", "json"];
+    let found = audited.deployment.run(words).await.expect(4);
+    let found: Vec<serde_json::Value> = found.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let is_told = |session: &str, code: &str| {
+        found.iter().any(|it| it["session_id"] == session && it["code"] == code && it["severity"] == "error")
+    };
+    assert!(is_told(others[0], "ledger.behind") && is_told(others[0], "ledger.contradicts"), "{found:?}");
+    assert!(is_told(&audited.grown, "ledger.behind"), "{found:?}");
+    assert!(is_told(others[1], "ledger.missing"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_expired_by_plan_is_noted_and_not_missed() {
+    let audited = Audited::in_directory(610).await;
+    let evidence = audited.evidence().await;
+    let session = audited.twins.as_str();
+    let key = format!("sessions/{session}/expired/0001.json");
+    let place = audited.deployment.store().join(&key);
+    std::fs::create_dir(place.parent().unwrap()).unwrap();
+    std::fs::write(place, b"{}").unwrap();
+    for (key, versions) in &evidence.objects {
+        if key.starts_with(&format!("sessions/{session}/")) && !key.contains("/manifest/") {
+            audited.tamperer.hide(key, versions[0].version_id.as_deref());
+        }
+    }
+    for mode in [Mode::Manifests, Mode::Listing] {
+        let (findings, _) = everything(&audited, mode).await;
+        assert_eq!(serious(&findings), Vec::<&Finding>::new(), "{mode:?}");
+        assert_eq!(codes(&findings, &key), [Code::SessionExpired].into(), "{mode:?}");
+    }
 }

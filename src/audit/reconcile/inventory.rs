@@ -241,8 +241,13 @@ impl Sorter {
     /// Retryable: the disk.
     pub fn finish(mut self) -> Result<Inventory, InventoryError> {
         self.flush()?;
-        let mut inventory =
-            Inventory { runs: Vec::new(), heads: BinaryHeap::new(), ahead: None, passed_over: self.passed_over };
+        let mut inventory = Inventory {
+            runs: Vec::new(),
+            heads: BinaryHeap::new(),
+            ahead: None,
+            passed_over: self.passed_over,
+            has_versions: self.columns.iter().any(|column| column == "VersionId"),
+        };
         for (number, file) in self.runs.into_iter().enumerate() {
             inventory.runs.push(BufReader::with_capacity(1 << 17, file));
             inventory.advance(number)?;
@@ -280,6 +285,8 @@ pub struct Inventory {
     ahead: Option<Row>,
     /// Rows of other buckets, or outside the prefix.
     pub passed_over: u64,
+    /// It lists all versions of a key, not the current one alone.
+    pub has_versions: bool,
 }
 
 impl Inventory {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use elsewhere::{Other, elsewhere};
+pub use runs::ListedRuns;
 
 use self::compare::{FIXITY, REBUILD, behind, compare};
 use self::merge::Pair;

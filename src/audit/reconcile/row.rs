@@ -213,9 +213,9 @@ mod tests {
             |it| it.in_backlog = false,
         ];
         for (number, change) in changes.iter().enumerate() {
-            let mut changed = waiting();
-            change(&mut changed);
-            assert!(!is_legal(&changed), "change {number}");
+            let mut row = waiting();
+            change(&mut row);
+            assert!(!is_legal(&row), "change {number}");
         }
     }
 
