@@ -12,6 +12,7 @@ pub mod merge;
 mod order;
 mod row;
 mod runs;
+mod spool;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
