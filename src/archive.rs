@@ -346,7 +346,7 @@ impl Archiver {
                 visit.outcome = Outcome::Failed;
             }
         }
-        visit.upstream_created_at = catalog.created_at();
+        visit.upstream_created_at = catalog.created_at().into_iter().chain(manifest.created_at()).min();
         visit.first_visit_at = standing.first_visit_at.or(Some(manifest.archived_at));
         visit.decided_at = decided_at(record, standing);
         visit.passing = passing;

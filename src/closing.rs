@@ -12,10 +12,7 @@ use crate::clock::Timestamp;
 use crate::deposit::Deposited;
 use crate::error::Code;
 use crate::model::manifest::{ConflictItem, Manifest, ManifestAttempt, MissingItem};
-use crate::model::{AttemptId, is_final_status};
-
-/// Statuses with which a session has been decided on its media.
-const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
+use crate::model::{AttemptId, is_decided_status, is_final_status};
 
 /// An item that this visit could not archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +151,7 @@ pub fn is_empty_though_decided(catalog: &Catalog, draft: &Draft) -> bool {
             .attempts
             .iter()
             .all(|attempt| attempt.media.iter().all(|media| media.kind == crate::model::MediaKind::Record))
-        && catalog.latest_status().is_some_and(|status| DECIDED_STATUSES.contains(&status))
+        && catalog.latest_status().is_some_and(is_decided_status)
 }
 
 /// Tells of an item that could not be archived.

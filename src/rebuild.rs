@@ -16,7 +16,6 @@ use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
 use crate::audit::reach::refused;
 use crate::audit::walk::{Walk, WalkedSession};
 use crate::audit::{Finding, FindingCode, Findings, Severity};
-use crate::error::Code;
 use crate::ledger::{
     Adopted, ClosedRecord, ClosedRun, Ledger, LedgerError, ManifestRef, MediaRow, SessionEntry, State,
 };
@@ -25,7 +24,7 @@ use crate::model::key::{ObjectKey, SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::run::{ChainEntry, RunCounts, RunRecord};
-use crate::model::{ArchiveId, MediaKind, SessionId};
+use crate::model::{ArchiveId, SessionId};
 use crate::stop::Stop;
 use crate::store::{ListedVersion, Store, StoreError};
 use crate::summary::Stopped;
@@ -54,9 +53,6 @@ const REFUSED_IN_A_ROW: u32 = 10;
 
 /// How often a line tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Statuses with which a session was decided on its media.
-const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
 
 /// What a ledger is made of.
 #[derive(Debug)]
@@ -353,10 +349,10 @@ impl Rebuild<'_> {
     }
 
     fn entry(&self, manifest: &Manifest, version: &ListedVersion, sha256: Sha256Digest) -> SessionEntry {
-        let created_at = manifest.attempts.iter().filter_map(|attempt| attempt.created_at).min();
+        let created_at = manifest.created_at();
         let horizon = self.horizons.get(&manifest.integration);
         let oldest = created_at.into_iter().chain(manifest.decided_at).min();
-        let (state, code) = state_of(manifest);
+        let (state, code) = State::of(manifest);
         SessionEntry {
             record: SessionRecord { decided_at: manifest.decided_at, ..SessionRecord::of(manifest.session_id.clone()) },
             integration: manifest.integration.clone(),
@@ -497,28 +493,10 @@ fn sequence_of(entry: &SessionEntry) -> u32 {
     entry.manifest.as_ref().map_or(0, |manifest| manifest.sequence)
 }
 
-/// Says where a manifest leaves its session, and why.
-fn state_of(manifest: &Manifest) -> (State, Option<Code>) {
-    if manifest.absent.is_some() {
-        return (State::Absent, Some(Code::VeriffAbsent));
-    }
-    if !manifest.complete {
-        let first = manifest.missing.first().and_then(|item| Code::parse(&item.code));
-        // A list that was refused for good leaves no item to tell of.
-        return (State::Failed, Some(first.unwrap_or(Code::VeriffUnexpected)));
-    }
-    let newest = manifest.attempts.iter().rfind(|attempt| !attempt.attempt_id.is_session());
-    let status = newest.and_then(|attempt| attempt.status.as_deref());
-    let has_media = manifest.media().any(|(_, media)| media.kind != MediaKind::Record);
-    if !has_media && status.is_some_and(|status| DECIDED_STATUSES.contains(&status)) {
-        return (State::Failed, Some(Code::VeriffEmpty));
-    }
-    (State::Archived, None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     fn refused(may_pass: bool, count: usize) -> Visits {
         let unavailable =

@@ -35,7 +35,7 @@ pub struct Visit {
     pub settled: bool,
     /// Its items.
     pub media: Vec<MediaRow>,
-    /// When Veriff made the session, where its lists tell.
+    /// When Veriff made the session, where its lists tell, those of earlier visits included.
     pub upstream_created_at: Option<Timestamp>,
     /// When the session was first visited, where its manifests tell.
     pub first_visit_at: Option<Timestamp>,
@@ -188,6 +188,7 @@ pub(crate) fn visit_of(outcome: Outcome, manifest: &Manifest, place: Option<Mani
         complete: manifest.complete,
         settled: manifest.settled,
         media: media.collect(),
+        upstream_created_at: manifest.created_at(),
         decided_at: manifest.decided_at,
         ..Visit::of(outcome)
     }

@@ -109,6 +109,26 @@ impl Evidence {
             .any(|(key, own)| own.is_some() && matches!(key.read_as(&self.session_id), SessionObject::Manifest(_)))
     }
 
+    /// Returns the manifest with the highest number that stands, read or not.
+    pub(super) fn newest_listed(&self) -> Option<(u32, &ListedVersion)> {
+        let numbered = self.own.iter().filter_map(|(key, own)| match key.read_as(&self.session_id) {
+            SessionObject::Manifest(number) => Some((number, own.as_ref()?)),
+            _ => None,
+        });
+        numbered.max_by_key(|(number, _)| *number)
+    }
+
+    /// Returns the newest document that tells of something expired by plan.
+    pub(super) fn expired(&self) -> Option<(&ObjectKey, &ListedVersion)> {
+        let is_expired = |key: &ObjectKey| matches!(key.read_as(&self.session_id), SessionObject::Expired(_));
+        self.own.iter().rev().find_map(|(key, own)| Some((key, own.as_ref()?)).filter(|(key, _)| is_expired(key)))
+    }
+
+    /// Tells whether something of the session was expired by plan.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired().is_some()
+    }
+
     /// Returns the archive's version of a key.
     #[must_use]
     pub fn own(&self, key: &ObjectKey) -> Option<&ListedVersion> {
@@ -155,7 +175,6 @@ impl Evidence {
     }
 
     fn sort(&mut self, versions: &[ListedVersion]) {
-        let mut told = BTreeSet::new();
         for version in versions {
             let is_first = !self.own.contains_key(&version.key);
             if is_first && !version.is_delete_marker {
@@ -164,9 +183,6 @@ impl Evidence {
             }
             self.own.entry(version.key.clone()).or_insert(None);
             let code = if version.is_delete_marker { FindingCode::ObjectHidden } else { FindingCode::ObjectShadowed };
-            if !told.insert((version.key.clone(), code)) {
-                continue;
-            }
             let repair = format!(
                 "find out who wrote it; then remove that version alone (its id is {}), and nothing else of this key",
                 version.version_id.as_deref().unwrap_or("null")

@@ -36,6 +36,7 @@ pub use run::{ProgressArg, RunArgs};
 pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
 use crate::audit::drive::AuditError;
+use crate::audit::reconcile::inventory::InventoryError;
 use crate::audit::state::StateError;
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};
@@ -262,7 +263,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<AuditError>() {
         return Some(match error {
             // Another file than was meant.
-            AuditError::State(StateError::Foreign { .. }) => Exit::Usage,
+            AuditError::State(StateError::Foreign { .. }) | AuditError::Inventory(InventoryError::Form { .. }) => {
+                Exit::Usage
+            }
             AuditError::Veriff(error) if error.code().is_retryable() => Exit::TryLater,
             error => Exit::of_fatal(error.code()),
         });

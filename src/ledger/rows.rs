@@ -203,6 +203,11 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
     })
 }
 
+/// Reads a session, and whether it is in the backlog.
+pub(super) fn surveyed_of(columns: &Columns<'_>) -> Result<(SessionRow, bool), LedgerError> {
+    Ok((session_of(columns)?, columns.get("in_backlog")?))
+}
+
 pub(super) fn group_of(columns: &Columns<'_>) -> Result<Group, LedgerError> {
     Ok(Group {
         state: columns.state()?,

@@ -7,6 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Code;
+use crate::model::manifest::Manifest;
+use crate::model::{MediaKind, is_decided_status};
+
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +41,26 @@ impl State {
             Self::Failed => "failed",
             Self::Accepted => "accepted",
         }
+    }
+
+    /// Says where a manifest by itself leaves its session, and why; the visits after it may have left it elsewhere.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> (Self, Option<Code>) {
+        if manifest.absent.is_some() {
+            return (Self::Absent, Some(Code::VeriffAbsent));
+        }
+        if !manifest.complete {
+            let first = manifest.missing.first().and_then(|item| Code::parse(&item.code));
+            // A list that was refused for good leaves no item to tell of.
+            return (Self::Failed, Some(first.unwrap_or(Code::VeriffUnexpected)));
+        }
+        let newest = manifest.attempts.iter().rfind(|attempt| !attempt.attempt_id.is_session());
+        let status = newest.and_then(|attempt| attempt.status.as_deref());
+        let has_media = manifest.media().any(|(_, media)| media.kind != MediaKind::Record);
+        if !has_media && status.is_some_and(is_decided_status) {
+            return (Self::Failed, Some(Code::VeriffEmpty));
+        }
+        (Self::Archived, None)
     }
 
     /// Finds the state that the ledger names.

@@ -12,6 +12,8 @@ pub struct SurveyedSession {
     pub row: SessionRow,
     /// Its items, in the order of their ids.
     pub media: Vec<MediaRow>,
+    /// It is in the backlog, in whatever turn.
+    pub in_backlog: bool,
 }
 
 /// A run whose record is closed: how it ended, and where its record stands.
@@ -39,13 +41,20 @@ pub struct ClosedRun {
 
 // Statements that both engines know word for word.
 
-pub(super) const SESSIONS: &str = "SELECT * FROM sessions WHERE session_id > $1 ORDER BY session_id LIMIT $2";
+macro_rules! sessions {
+    () => {
+        "SELECT sessions.*, EXISTS (SELECT 1 FROM backlog WHERE backlog.session_id = sessions.session_id) AS in_backlog
+         FROM sessions"
+    };
+}
+
+pub(super) const SESSIONS: &str = concat!(sessions!(), " WHERE session_id > $1 ORDER BY session_id LIMIT $2");
 
 pub(super) const MEDIA: &str = "
     SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
     WHERE session_id > $1 AND session_id <= $2 ORDER BY session_id, media_id";
 
-pub(super) const SESSION: &str = "SELECT * FROM sessions WHERE session_id = $1";
+pub(super) const SESSION: &str = concat!(sessions!(), " WHERE session_id = $1");
 
 pub(super) const MEDIA_OF_SESSION: &str = "
     SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
@@ -63,20 +72,20 @@ pub(super) const PUT_CLOSED_RUN: &str = "
 
 /// Gives each session its items; both come in the order of session ids.
 pub(super) fn joined<E>(
-    rows: impl IntoIterator<Item = Result<SessionRow, E>>,
+    rows: impl IntoIterator<Item = Result<(SessionRow, bool), E>>,
     media: impl IntoIterator<Item = Result<(String, MediaRow), E>>,
 ) -> Result<Vec<SurveyedSession>, E> {
     let mut media = media.into_iter().peekable();
     let mut sessions = Vec::new();
     for row in rows {
-        let row = row?;
+        let (row, in_backlog) = row?;
         let mut items = Vec::new();
         while let Some(item) =
             media.next_if(|item| item.as_ref().map_or(true, |(session, _)| session == row.record.session_id.as_str()))
         {
             items.push(item?.1);
         }
-        sessions.push(SurveyedSession { row, media: items });
+        sessions.push(SurveyedSession { row, media: items, in_backlog });
     }
     Ok(sessions)
 }

@@ -218,6 +218,12 @@ impl Manifest {
         self.attempts.iter().flat_map(|attempt| attempt.media.iter().map(move |media| (attempt, media)))
     }
 
+    /// Returns the earliest time that any list told of the session.
+    #[must_use]
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.attempts.iter().filter_map(|attempt| attempt.created_at).min()
+    }
+
     /// Computes the sums over all archived items.
     #[must_use]
     pub fn sum(attempts: &[ManifestAttempt]) -> Totals {

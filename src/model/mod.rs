@@ -36,6 +36,15 @@ pub fn is_final_status(status: &str) -> bool {
     FINAL_STATUSES.contains(&status)
 }
 
+/// Statuses with which a session was decided on its media.
+const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
+
+/// Tells whether a status is one with which a session was decided on its media.
+#[must_use]
+pub fn is_decided_status(status: &str) -> bool {
+    DECIDED_STATUSES.contains(&status)
+}
+
 /// Why a text is not an id. It does not repeat the text, which may be anything a person typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {

@@ -148,6 +148,16 @@ pub struct RunLine {
     pub code: Option<String>,
     /// When it was committed.
     pub committed_at: Timestamp,
+    /// When Veriff decided, as the ledger was told: by the record or an earlier manifest.
+    pub decided_at: Option<Timestamp>,
+    /// When Veriff made the session, as the ledger was told.
+    pub upstream_created_at: Option<Timestamp>,
+    /// When Veriff may delete its media, as the ledger was told.
+    pub deadline_at: Option<Timestamp>,
+    /// Nothing is missing from the manifest; false without one. Nothing in lines of early versions, which told no times.
+    pub complete: Option<bool>,
+    /// Nothing more is expected of the session; false without a manifest. Nothing in lines of early versions.
+    pub settled: Option<bool>,
     /// The newest manifest this visit knows.
     pub manifest: Option<LineManifest>,
     /// Every item of that manifest.

@@ -147,6 +147,11 @@ pub fn line_of(entry: &SessionEntry, outcome: Outcome) -> String {
         outcome: outcome.as_str().to_owned(),
         code: entry.code.map(|code| code.as_str().to_owned()),
         committed_at: entry.at,
+        decided_at: entry.record.decided_at,
+        upstream_created_at: entry.upstream_created_at,
+        deadline_at: entry.deadline_at,
+        complete: Some(entry.complete),
+        settled: Some(entry.settled),
         manifest: entry.manifest.as_ref().map(|manifest| LineManifest {
             key: manifest.key.clone(),
             version_id: manifest.version_id.clone(),

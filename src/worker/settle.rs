@@ -13,6 +13,7 @@ use crate::error::{Code, Disposition};
 use crate::gate::{StopReason, Verdict};
 use crate::ledger::{LedgerError, SessionEntry, State};
 use crate::model::SessionId;
+use crate::model::record::SessionRecord;
 use crate::results::{Outcome, ResultLine, ResultsError};
 use crate::retry::Backoff;
 use crate::source::{Release, Source};
@@ -339,7 +340,8 @@ impl Worker {
         let created_at = visit.and_then(|visit| visit.upstream_created_at);
         let decided_at = done.taken.record.decided_at.or_else(|| visit.and_then(|visit| visit.decided_at));
         SessionEntry {
-            record: done.taken.record.clone(),
+            // What an earlier manifest tells, a ledger that was made anew learns, too.
+            record: SessionRecord { decided_at, ..done.taken.record.clone() },
             integration: done.taken.desk.clone(),
             state: match end.outcome {
                 Outcome::Archived | Outcome::Unchanged => State::Archived,

@@ -140,3 +140,26 @@ async fn a_server_that_could_be_anyones_is_warned_of() {
     assert_eq!(check["status"], "warn");
     assert!(check["repair"].as_str().unwrap().contains("sslmode=verify-full"), "{check}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_of_a_ledger_that_is_out_of_reach_is_to_be_tried_later() {
+    let simulator = simulator(2);
+    let mut deployment = Deployment::with_directory(&simulator);
+    deployment.write_ids(&simulator.world().session_ids());
+    deployment.archive(&[]).await.expect(0);
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("postgres://ledger:hunter2@127.0.0.1:{port}/ledger?sslmode=disable");
+    deployment.set("VERIFF_ARCHIVE__LEDGER__URL", &url);
+    for words in [["audit", "reconcile", "--output", "json"], ["audit", "coverage", "--ledger", "--without-veriff"]] {
+        let ended = deployment.run(words).await.expect(5);
+        assert!(ended.stderr.contains("the ledger could not"), "{words:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        assert_eq!(ended.stdout, "", "{words:?}");
+    }
+    for words in [["audit", "fixity"], ["audit", "chain"]] {
+        let ended = deployment.run(words).await;
+        assert!([Some(0), Some(4)].contains(&ended.code), "{words:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("the ledger is not compared"), "{words:?}: {}", ended.stderr);
+    }
+}

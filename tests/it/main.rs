@@ -29,6 +29,7 @@ mod queue;
 mod read_only;
 mod rebuild;
 mod reconcile;
+mod reconcile_ledger;
 mod record;
 mod report;
 mod retention;

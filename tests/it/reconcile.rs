@@ -1,15 +1,14 @@
 //! `audit reconcile`: nothing to say of a ledger and a store that were left alone, and everything of those that were not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use sqlx::Row as _;
 use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
 use veriff_archive::audit::reconcile::merge::{Listing, Merge, Pair};
 use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, elsewhere};
 use veriff_archive::audit::walk::Walk;
-use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
+use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code};
 use veriff_archive::clock::SystemClock;
-use veriff_archive::ledger;
 use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
 
@@ -18,7 +17,13 @@ use crate::support::program::Ended;
 use crate::support::s3::READER;
 
 fn reconcile(audited: &Audited, mode: Mode) -> Reconcile<'_> {
-    Reconcile { reach: audited.reach(), ledger: &*audited.ledger, archive: Some(audited.archive.clone()), mode }
+    Reconcile {
+        reach: audited.reach(),
+        ledger: &*audited.ledger,
+        archive: Some(audited.archive.clone()),
+        mode,
+        horizons: BTreeMap::from([("default".to_owned(), HORIZON)]),
+    }
 }
 
 /// Looks at everything.
@@ -37,8 +42,11 @@ pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, 
     (told.lock().unwrap().clone(), drive.progress.tally)
 }
 
+/// How long the deployment's integration keeps media.
+const HORIZON: Duration = Duration::from_hours(36_500 * 24);
+
 /// Looks at one session.
-async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
+pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
     let session = SessionId::parse(session).unwrap();
     let walked = listed(&*audited.store, &session).await.unwrap();
     let surveyed = audited.ledger.survey_session(&session).await.unwrap();
@@ -133,86 +141,6 @@ async fn delete_markers_later_versions_and_strangers_are_found() {
     }
 }
 
-/// What a mutation of the ledger does to one column, as SQL.
-const COLUMNS: [(&str, &str); 26] = [
-    ("sessions", "integration = 'other'"),
-    ("sessions", "state = 'absent'"),
-    ("sessions", "manifest_key = manifest_key || 'x'"),
-    ("sessions", "manifest_version_id = 'another'"),
-    ("sessions", "manifest_sequence = manifest_sequence + 1"),
-    ("sessions", "manifest_sequence = manifest_sequence - 1"),
-    ("sessions", "manifest_sha256 = zeroblob(32)"),
-    ("sessions", "complete = 1 - complete"),
-    ("sessions", "settled = 0"),
-    ("sessions", "media = media + 1"),
-    ("sessions", "bytes = bytes - 1"),
-    ("media", "media_id = media_id || 'x'"),
-    ("media", "attempt_id = 'another'"),
-    ("media", "kind = CASE kind WHEN 'image' THEN 'nfc' ELSE 'image' END"),
-    ("media", "key = key || 'x'"),
-    ("media", "version_id = 'another'"),
-    ("media", "size_bytes = size_bytes + 1"),
-    ("media", "sha256 = zeroblob(32)"),
-    ("runs", "started_at = started_at + 1"),
-    ("runs", "version = '9.9.9'"),
-    ("runs", "source_kind = 'sqs'"),
-    ("runs", "exit_code = 0"),
-    ("runs", "archived = archived + 1"),
-    ("runs", "record_sha256 = zeroblob(32)"),
-    ("runs", "chain_number = chain_number + 1"),
-    ("runs", "chain_sha256 = zeroblob(32)"),
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_the_ledger_that_is_changed_or_dropped_is_found() {
-    let mut audited = Audited::in_directory(606).await;
-    let original = audited.deployment.path("ledger.db");
-    audited.ledger.close().await;
-    let copy = audited.deployment.path("changed.db");
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut mutations: Vec<(&str, String)> =
-        COLUMNS.map(|(table, set)| (table, format!("UPDATE {table} SET {set}"))).into();
-    mutations.extend(["sessions", "media", "runs"].map(|table| (table, format!("DELETE FROM {table}"))));
-    for (table, statement) in mutations {
-        // One row after another; of items those of every fourth session.
-        for number in 0_u32.. {
-            std::fs::copy(&original, &copy).unwrap();
-            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&copy).foreign_keys(false);
-            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-            let (key, step) = match table {
-                "sessions" => ("session_id", 4),
-                "media" => ("session_id || '/' || media_id", 40),
-                _ => ("run_id", 1),
-            };
-            // What a session without a manifest says of one is nothing.
-            let pick = format!(
-                "SELECT {key} AS picked FROM {table} {} ORDER BY 1 LIMIT 1 OFFSET {}",
-                if table == "sessions" {
-                    "WHERE manifest_key IS NOT NULL AND settled AND state = 'archived'"
-                } else {
-                    ""
-                },
-                number * step
-            );
-            let Some(row) = sqlx::query(sqlx::AssertSqlSafe(pick)).fetch_optional(&pool).await.unwrap() else { break };
-            let picked: String = row.get("picked");
-            let changed = format!("{statement} WHERE {key} = '{picked}'");
-            let done = sqlx::query(sqlx::AssertSqlSafe(changed.clone())).execute(&pool).await.unwrap();
-            assert_eq!(done.rows_affected(), 1, "{changed}");
-            pool.close().await;
-            audited.ledger = ledger::open(&format!("sqlite://{}", copy.display())).await.unwrap();
-            let (findings, _) = everything(&audited, Mode::Manifests).await;
-            audited.ledger.close().await;
-            let is_error = findings.iter().any(|finding| finding.severity == Severity::Error);
-            assert!(is_error, "{changed} was not found: {findings:?}");
-            *counts.entry(table).or_default() += 1;
-        }
-    }
-    assert!(counts["sessions"] >= 80 && counts["media"] >= 24 && counts["runs"] >= 18, "{counts:?}");
-    audited.ledger = ledger::open(&format!("sqlite://{}", original.display())).await.unwrap();
-    assert_eq!(everything(&audited, Mode::Manifests).await.0, []);
-}
-
 fn summary(ended: &Ended) -> serde_json::Value {
     serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap()
 }
@@ -233,8 +161,13 @@ async fn the_command_reads_only_and_exits_4_with_the_repair() {
     let found = reader.run(["audit", "reconcile", "--output", "json", "--state", &state]).await.expect(4);
     let finding: serde_json::Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&finding["code"], &finding["key"]), (&"object.hidden".into(), &key.as_str().into()));
-    assert!(finding["repair"].as_str().unwrap().contains("remove that version"), "{finding}");
-    assert!(finding["version_id"].is_string());
+    let version_id = finding["version_id"].as_str().unwrap();
+    let command = format!(
+        "aws s3api delete-object --bucket {} --key archive/{key} --version-id {version_id} ",
+        audited.bucket.as_ref().unwrap().name
+    );
+    let repair = finding["repair"].as_str().unwrap();
+    assert!(repair.starts_with(&command) && repair.contains(" --endpoint-url http"), "{finding}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +195,7 @@ async fn an_inventory_report_tells_what_the_listing_tells() {
     };
     let report = audited.deployment.path("report");
     std::fs::create_dir(&report).unwrap();
-    let write = |rows: &[String]| {
+    let write_with = |rows: &[String], schema: &str| {
         let (one, other) = rows.split_at(rows.len() / 3);
         std::fs::write(report.join("one.csv"), one.join("\n")).unwrap();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -270,20 +203,86 @@ async fn an_inventory_report_tells_what_the_listing_tells() {
         std::fs::write(report.join("other.csv.gz"), gzip.finish().unwrap()).unwrap();
         let manifest = serde_json::json!({
             "sourceBucket": bucket.name, "destinationBucket": "arn:aws:s3:::inventory", "fileFormat": "CSV",
-            "fileSchema": "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate",
+            "fileSchema": schema,
             "files": [{"key": "x/data/one.csv", "size": 1}, {"key": "x/data/other.csv.gz", "size": 1}],
         });
         std::fs::write(report.join("manifest.json"), manifest.to_string()).unwrap();
         report.join("manifest.json").display().to_string()
     };
+    let schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate";
+    let write = |rows: &[String]| write_with(rows, schema);
+    let reconciled = async |path: &str| {
+        audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", path]).await
+    };
     let path = write(&rows().await);
-    let quiet = audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await;
+    let quiet = reconciled(&path).await;
     assert_eq!(summary(&quiet)["findings"], serde_json::json!({"error": 0, "warn": 0, "info": 0}), "{}", quiet.stdout);
     assert_eq!(summary(&quiet)["mode"], "inventory");
-    assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
-    let mut fewer = rows().await;
-    let gone = fewer.iter().position(|row| row.contains(".jpg\"")).unwrap();
-    fewer.remove(gone);
-    let path = write(&fewer);
-    audited.deployment.run(["audit", "reconcile", "--output", "json", "--inventory", &path]).await.expect(4);
+    assert_eq!((&summary(&quiet)["checked"]["sessions"], &summary(&quiet)["checked"]["runs"]), (&32.into(), &2.into()));
+    for gone in [".jpg\"", "/run.json\"", "/00000001.json\""] {
+        let mut fewer = rows().await;
+        fewer.remove(fewer.iter().position(|row| row.contains(gone)).unwrap());
+        let found = reconciled(&write(&fewer)).await.expect(4);
+        assert_eq!(summary(&found)["codes"]["object.missing"], 1, "{gone}: {}", found.stdout);
+    }
+    let current: Vec<String> = rows().await.iter().map(|row| without_version(row)).collect();
+    let refused = reconciled(&write_with(&current, "Bucket, Key, Size, LastModifiedDate")).await.expect(2);
+    assert!(refused.stderr.contains("VersionId"), "{}", refused.stderr);
+}
+
+/// Makes of a row one of a report that lists the current version only.
+fn without_version(row: &str) -> String {
+    let columns: Vec<&str> = row.split(',').collect();
+    [columns[0], columns[1], columns[5], columns[6]].join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_does_not_know_is_an_error_by_the_listing_alone() {
+    let audited = Audited::in_directory(609).await;
+    let ledger_file = audited.deployment.path("ledger.db");
+    audited.ledger.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&ledger_file).foreign_keys(false);
+    let pool = sqlx::SqlitePool::connect_with(options.pragma("ignore_check_constraints", "ON")).await.unwrap();
+    let forget = "UPDATE sessions SET manifest_key = NULL, manifest_version_id = NULL, manifest_sequence = NULL,
+        manifest_sha256 = NULL WHERE session_id";
+    let back = "UPDATE sessions SET manifest_sequence = 1, manifest_key = replace(manifest_key, '0002', '0001')
+        WHERE session_id";
+    let drop = "DELETE FROM sessions WHERE session_id";
+    let others = [&audited.twins, &audited.long];
+    for (statement, session) in [(forget, others[0]), (back, &audited.grown), (drop, others[1])] {
+        let statement = format!("{statement} = '{session}'");
+        let done = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+    }
+    pool.close().await;
+    let words = ["audit", "reconcile", "--listing-only", "--output", "json"];
+    let found = audited.deployment.run(words).await.expect(4);
+    let found: Vec<serde_json::Value> = found.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let is_told = |session: &str, code: &str| {
+        found.iter().any(|it| it["session_id"] == session && it["code"] == code && it["severity"] == "error")
+    };
+    assert!(is_told(others[0], "ledger.behind") && is_told(others[0], "ledger.contradicts"), "{found:?}");
+    assert!(is_told(&audited.grown, "ledger.behind"), "{found:?}");
+    assert!(is_told(others[1], "ledger.missing"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_expired_by_plan_is_noted_and_not_missed() {
+    let audited = Audited::in_directory(610).await;
+    let evidence = audited.evidence().await;
+    let session = audited.twins.as_str();
+    let key = format!("sessions/{session}/expired/0001.json");
+    let place = audited.deployment.store().join(&key);
+    std::fs::create_dir(place.parent().unwrap()).unwrap();
+    std::fs::write(place, b"{}").unwrap();
+    for (key, versions) in &evidence.objects {
+        if key.starts_with(&format!("sessions/{session}/")) && !key.contains("/manifest/") {
+            audited.tamperer.hide(key, versions[0].version_id.as_deref());
+        }
+    }
+    for mode in [Mode::Manifests, Mode::Listing] {
+        let (findings, _) = everything(&audited, mode).await;
+        assert_eq!(serious(&findings), Vec::<&Finding>::new(), "{mode:?}");
+        assert_eq!(codes(&findings, &key), [Code::SessionExpired].into(), "{mode:?}");
+    }
 }

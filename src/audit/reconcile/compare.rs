@@ -4,29 +4,47 @@
 //! a failure since) is no contradiction, and what only the ledger knows is in docs/ledger.md, Rebuilding.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::audit::evidence::{Evidence, ManifestFacts};
+use crate::audit::evidence::Evidence;
 use crate::audit::{Finding, FindingCode, Severity};
+use crate::clock::Timestamp;
 use crate::ledger::{MediaRow, State, SurveyedSession};
 use crate::model::MediaId;
 use crate::model::manifest::Manifest;
+use crate::store::ListedVersion;
 
 /// What repairs a ledger.
 pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
 
 /// What finds out which of the two is right.
-const FIXITY: &str = "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, \
+pub(super) const FIXITY: &str = "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, \
                       restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
 
-/// Holds what the ledger says against the newest manifest.
-pub(super) fn compare(surveyed: &SurveyedSession, evidence: &Evidence, newest: &Manifest) -> Vec<Finding> {
+/// What tells whether a time is right that may be.
+const LOOK: &str = "if the cause that is named does not hold, restore the ledger from a copy, or make a new one by \
+                    veriff-archive ledger rebuild";
+
+const UNTIMED: &str = ", unless Veriff told the time of an attempt later";
+
+const OTHER_RECORD: &str = ", unless a later record or an addition to the backlog told another time";
+
+const OTHER_HORIZON: &str = ", unless the horizon was another when it was committed";
+
+/// Holds what the ledger says against the newest manifest. `horizons` tells how long Veriff keeps media, by integration.
+pub(super) fn compare(
+    surveyed: &SurveyedSession,
+    evidence: &Evidence,
+    newest: &Manifest,
+    horizons: &BTreeMap<String, Duration>,
+) -> Vec<Finding> {
     let row = &surveyed.row;
     let Some(facts) = evidence.manifests.last() else { return Vec::new() };
     let Some(known) = &row.manifest else {
-        return vec![behind(surveyed, evidence, facts, "no manifest")];
+        return vec![behind(surveyed, evidence, &facts.version, "no manifest")];
     };
     if known.sequence < facts.sequence {
-        return vec![behind(surveyed, evidence, facts, known.key.as_str())];
+        return vec![behind(surveyed, evidence, &facts.version, known.key.as_str())];
     }
     let mut found = Vec::new();
     let mut differs = |column: &str, store: String, ledger: String| {
@@ -46,29 +64,24 @@ pub(super) fn compare(surveyed: &SurveyedSession, evidence: &Evidence, newest: &
     // A manifest is not written again merely because time has passed.
     let settled = newest.settled || (row.settled && is_final(newest));
     differs("settled", settled.to_string(), row.settled.to_string());
-    if let Some(decided_at) = newest.decided_at {
-        let told = row.record.decided_at.map_or_else(|| "nothing".to_owned(), |at| at.to_string());
-        if told == "nothing" && row.upstream_created_at.is_none() {
-            differs("decided_at", decided_at.to_string(), told);
-        }
-    }
-    let state = state_of(newest, row.state);
+    let state = state_of(newest, row.state, evidence.is_expired());
     differs("state", state.as_str().to_owned(), row.state.as_str().to_owned());
     differs("media", newest.totals.media.to_string(), row.media.to_string());
     differs("bytes", newest.totals.bytes.to_string(), row.bytes.to_string());
+    found.extend(times(surveyed, evidence, newest, horizons));
     found.extend(media(surveyed, evidence, newest));
     found
 }
 
 /// Tells of a session of which the store has more than the ledger knows.
-fn behind(surveyed: &SurveyedSession, evidence: &Evidence, facts: &ManifestFacts, known: &str) -> Finding {
+pub(super) fn behind(surveyed: &SurveyedSession, evidence: &Evidence, newest: &ListedVersion, known: &str) -> Finding {
     // A run that died between its manifest and its commit left it so, and the next visit mends it.
     let is_open = matches!(surveyed.row.state, State::Pending | State::Failed);
     let severity = if is_open { Severity::Warn } else { Severity::Error };
     let repair = format!("run the session again, or {REBUILD}");
     evidence
-        .finding(severity, FindingCode::LedgerBehind, &facts.version.key, facts.version.version_id.as_deref(), &repair)
-        .differs(&facts.version.key, known)
+        .finding(severity, FindingCode::LedgerBehind, &newest.key, newest.version_id.as_deref(), &repair)
+        .differs(&newest.key, known)
 }
 
 /// Tells whether the newest attempt has a status after which nothing more happens.
@@ -77,20 +90,65 @@ fn is_final(manifest: &Manifest) -> bool {
     newest.and_then(|attempt| attempt.status.as_deref()).is_some_and(crate::model::is_final_status)
 }
 
-/// Returns the state that agrees with a manifest: the one that stands, if it can be.
-fn state_of(newest: &Manifest, state: State) -> State {
+/// Returns the state that agrees with a manifest: the one that stands, if it can be. A later visit may have failed, or
+/// not have ended yet, a person may have closed it, and of what was expired by plan nothing more is asked.
+fn state_of(newest: &Manifest, state: State, is_expired: bool) -> State {
     let can_be = match state {
-        State::Archived => newest.absent.is_none() && newest.complete,
+        State::Archived => newest.absent.is_none() || is_expired,
         State::Absent => newest.absent.is_some(),
-        // A later visit may have failed, or not have ended yet; a person may have closed it.
         _ => true,
     };
-    match (can_be, newest.absent) {
-        (true, _) => state,
-        (false, Some(_)) => State::Absent,
-        (false, None) if newest.complete => State::Archived,
-        (false, None) => State::Failed,
+    if can_be { state } else { State::of(newest).0 }
+}
+
+/// Compares the times that a manifest tells, and the deadline that follows from them.
+///
+/// A later visit may have told other times without a new manifest, and a deadline was computed with the horizon of its day:
+/// what may be so is a warning that says why.
+fn times(
+    surveyed: &SurveyedSession,
+    evidence: &Evidence,
+    newest: &Manifest,
+    horizons: &BTreeMap<String, Duration>,
+) -> Vec<Finding> {
+    let row = &surveyed.row;
+    let mut found = Vec::new();
+    let mut tell = |severity, expected: String, at: Option<Timestamp>| {
+        let repair = if severity == Severity::Error { FIXITY } else { LOOK };
+        let finding = Finding::of(severity, FindingCode::LedgerContradicts, repair).session(&evidence.session_id);
+        found.push(finding.differs(expected, text_of(at)));
+    };
+    let (created_at, told_at) = (newest.created_at(), row.upstream_created_at);
+    // Veriff may tell the time of an attempt later than the attempt, which is no reason for a new manifest.
+    let is_timed =
+        newest.attempts.iter().all(|attempt| attempt.attempt_id.is_session() || attempt.created_at.is_some());
+    if created_at != told_at {
+        let is_later = created_at.is_some_and(|created_at| told_at.is_none_or(|told_at| told_at > created_at));
+        let (severity, or) = if is_timed || is_later { (Severity::Error, "") } else { (Severity::Warn, UNTIMED) };
+        tell(severity, format!("upstream_created_at {}, as the manifest says{or}", text_of(created_at)), told_at);
     }
+    let decided_at = row.record.decided_at;
+    if newest.decided_at != decided_at {
+        let (severity, or) = if decided_at.is_none() { (Severity::Error, "") } else { (Severity::Warn, OTHER_RECORD) };
+        tell(severity, format!("decided_at {}, as the manifest says{or}", text_of(newest.decided_at)), decided_at);
+    }
+    if let Some(horizon) = horizons.get(&row.integration) {
+        let due = |decided_at: &[Option<Timestamp>]| {
+            let known = told_at.into_iter().chain(decided_at.iter().copied().flatten()).min();
+            known.map(|known| known.plus(*horizon))
+        };
+        let due_at = due(&[decided_at, newest.decided_at]);
+        let may_be = [due_at, due(&[]), due(&[decided_at]), due(&[newest.decided_at])];
+        if !may_be.contains(&row.deadline_at) {
+            let expected = format!("deadline_at {}, as the times and the horizon say{OTHER_HORIZON}", text_of(due_at));
+            tell(Severity::Warn, expected, row.deadline_at);
+        }
+    }
+    found
+}
+
+fn text_of(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "nothing".to_owned(), |at| at.to_string())
 }
 
 /// Compares the items one by one.

@@ -5,14 +5,14 @@
 //! Amazon S3 User Guide, "Amazon S3 Inventory": the columns are those of `fileSchema`, keys are URL-encoded.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
+use super::spool::{Item, Sorted, Spool};
 use crate::audit::walk::WalkedSession;
 use crate::clock::Timestamp;
 use crate::model::key::ObjectKey;
@@ -80,10 +80,22 @@ impl Row {
         (&self.key, self.is_latest, self.modified_millis)
     }
 
-    fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+    fn into_listed(self) -> ListedVersion {
+        ListedVersion {
+            key: ObjectKey::from_store(self.key),
+            version_id: self.version_id,
+            size_bytes: self.size_bytes,
+            is_delete_marker: self.is_delete_marker,
+            modified_at: Some(Timestamp::from_unix_millis(self.modified_millis)),
+        }
+    }
+}
+
+impl Item for Row {
+    fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let (latest, marker) = (u8::from(self.is_latest), u8::from(self.is_delete_marker));
         let version = self.version_id.as_deref().unwrap_or_default();
-        writeln!(out, "{}\t{latest}\t{}\t{version}\t{}\t{marker}", self.key, self.modified_millis, self.size_bytes)
+        write!(out, "{}\t{latest}\t{}\t{version}\t{}\t{marker}", self.key, self.modified_millis, self.size_bytes)
     }
 
     fn read(line: &str) -> Option<Self> {
@@ -98,14 +110,8 @@ impl Row {
         })
     }
 
-    fn into_listed(self) -> ListedVersion {
-        ListedVersion {
-            key: ObjectKey::from_store(self.key),
-            version_id: self.version_id,
-            size_bytes: self.size_bytes,
-            is_delete_marker: self.is_delete_marker,
-            modified_at: Some(Timestamp::from_unix_millis(self.modified_millis)),
-        }
+    fn order(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
     }
 }
 
@@ -115,8 +121,7 @@ pub struct Sorter {
     bucket: String,
     prefix: String,
     columns: Vec<String>,
-    rows: Vec<Row>,
-    runs: Vec<File>,
+    rows: Spool<Row>,
     passed_over: u64,
 }
 
@@ -129,8 +134,7 @@ impl Sorter {
             bucket: bucket.to_owned(),
             prefix,
             columns: COLUMNS.map(str::to_owned).to_vec(),
-            rows: Vec::new(),
-            runs: Vec::new(),
+            rows: Spool::of(RUN_ROWS),
             passed_over: 0,
         }
     }
@@ -216,91 +220,33 @@ impl Sorter {
                 version_id: field(version).filter(|id| *id != "null").map(str::to_owned),
                 size_bytes,
                 is_delete_marker,
-            });
-            if self.rows.len() >= RUN_ROWS {
-                self.flush()?;
-            }
+            })?;
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.rows.sort_by(|a, b| a.place().cmp(&b.place()));
-        let mut out = BufWriter::with_capacity(1 << 20, tempfile::tempfile()?);
-        for row in self.rows.drain(..) {
-            row.write(&mut out)?;
-        }
-        let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        self.runs.push(file);
-        Ok(())
     }
 
     /// Ends the report; its rows are now to be had in order.
     ///
     /// # Errors
     /// Retryable: the disk.
-    pub fn finish(mut self) -> Result<Inventory, InventoryError> {
-        self.flush()?;
-        let mut inventory =
-            Inventory { runs: Vec::new(), heads: BinaryHeap::new(), ahead: None, passed_over: self.passed_over };
-        for (number, file) in self.runs.into_iter().enumerate() {
-            inventory.runs.push(BufReader::with_capacity(1 << 17, file));
-            inventory.advance(number)?;
-        }
-        inventory.ahead = inventory.next_row()?;
-        Ok(inventory)
-    }
-}
-
-/// A row at the head of a sorted run.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    row: Row,
-    run: usize,
-}
-
-impl Ord for Head {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // A heap gives the greatest first.
-        (other.row.place(), other.run).cmp(&(self.row.place(), self.run))
-    }
-}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    pub fn finish(self) -> Result<Inventory, InventoryError> {
+        let has_versions = self.columns.iter().any(|column| column == "VersionId");
+        let mut rows = self.rows.finish()?;
+        Ok(Inventory { ahead: rows.next()?, rows, passed_over: self.passed_over, has_versions })
     }
 }
 
 /// A sorted report.
 #[derive(Debug)]
 pub struct Inventory {
-    runs: Vec<BufReader<File>>,
-    heads: BinaryHeap<Head>,
+    rows: Sorted<Row>,
     ahead: Option<Row>,
     /// Rows of other buckets, or outside the prefix.
     pub passed_over: u64,
+    /// It lists all versions of a key, not the current one alone.
+    pub has_versions: bool,
 }
 
 impl Inventory {
-    fn advance(&mut self, run: usize) -> Result<(), InventoryError> {
-        let mut line = String::new();
-        if self.runs[run].read_line(&mut line)? > 0 {
-            let row = Row::read(line.trim_end_matches('\n')).ok_or_else(|| InventoryError::Form {
-                place: "in its temporary file".to_owned(),
-                reason: "a row does not read back".to_owned(),
-            })?;
-            self.heads.push(Head { row, run });
-        }
-        Ok(())
-    }
-
-    fn next_row(&mut self) -> Result<Option<Row>, InventoryError> {
-        let Some(Head { row, run }) = self.heads.pop() else { return Ok(None) };
-        self.advance(run)?;
-        Ok(Some(row))
-    }
-
     /// Returns all versions of what stands next in the order of keys and belongs to no session.
     ///
     /// # Errors
@@ -309,7 +255,7 @@ impl Inventory {
         let Some(first) = self.ahead.take() else { return Ok(None) };
         let mut group = Vec::new();
         loop {
-            let next = self.next_row()?;
+            let next = self.rows.next()?;
             match next {
                 Some(next) if same(&first, &next) => group.push(next),
                 other => {
@@ -347,7 +293,7 @@ impl Inventory {
         let is_done =
             |row: &Row| row.key.starts_with("sessions/") && format!("{}/", folder_of(&row.key)).as_str() <= up_to;
         while self.ahead.as_ref().is_some_and(is_done) {
-            self.ahead = self.next_row()?;
+            self.ahead = self.rows.next()?;
         }
         Ok(())
     }

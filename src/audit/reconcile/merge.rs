@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use futures_util::Stream;
 
-use super::inventory::Inventory;
+use super::inventory::{Inventory, InventoryError};
 use super::order::{KeyOrder, begin_behind};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
@@ -134,6 +134,7 @@ impl<'a> Merge<'a> {
                 format!("{}/", walked.folder).cmp(&place_of(&surveyed.row.record.session_id))
             }
         };
+        self.check_versions()?;
         let walked = if order == Ordering::Greater { None } else { self.walked.take() };
         let surveyed = if order == Ordering::Less { None } else { self.surveyed.take() };
         if walked.is_some() {
@@ -145,6 +146,27 @@ impl<'a> Merge<'a> {
         let folder = surveyed.as_ref().map(|surveyed| surveyed.row.record.session_id.as_str().to_owned());
         let walked = walked.or_else(|| Some(WalkedSession { folder: folder?, versions: Vec::new() }));
         Ok(walked.map(|walked| Pair { walked, surveyed }))
+    }
+
+    /// Refuses a report of current versions only where the ledger names versions: what it lists may be what somebody put over
+    /// the archive's own, and what lies over it does not show.
+    fn check_versions(&self) -> Result<(), InventoryError> {
+        let Listing::Inventory(inventory) = &self.listing else { return Ok(()) };
+        let names_version = |surveyed: &SurveyedSession| {
+            let manifest = surveyed.row.manifest.as_ref();
+            manifest.is_some_and(|manifest| manifest.version_id.is_some())
+                || surveyed.media.iter().any(|media| media.version_id.is_some())
+        };
+        if inventory.has_versions || !self.surveyed.as_ref().is_some_and(names_version) {
+            return Ok(());
+        }
+        Err(InventoryError::Form {
+            place: "with its columns".to_owned(),
+            reason:
+                "it has no column VersionId, and the ledger names versions; configure the inventory to include all \
+                     versions, or list the store (--listing-only)"
+                    .to_owned(),
+        })
     }
 
     async fn next_walked(&mut self) -> Result<Option<WalkedSession>, AuditError> {

@@ -10,15 +10,19 @@ mod elsewhere;
 pub mod inventory;
 pub mod merge;
 mod order;
+mod row;
 mod runs;
+mod spool;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use elsewhere::{Other, elsewhere};
+pub use runs::ListedRuns;
 
-use self::compare::{REBUILD, compare};
+use self::compare::{FIXITY, REBUILD, behind, compare};
 use self::merge::Pair;
 use super::drive::{AuditError, Part, Tally, listed};
 use super::evidence::{Evidence, FIND_OUT};
@@ -28,7 +32,6 @@ use super::{Finding, FindingCode, Severity};
 use crate::ledger::{Ledger, State, SurveyedSession};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::{ArchiveId, SessionId};
-use crate::store::ListedVersion;
 
 /// How it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +103,8 @@ pub struct Reconcile<'a> {
     pub archive: Option<ArchiveId>,
     /// How it looks.
     pub mode: Mode,
+    /// How long Veriff keeps media, by integration, as far as that is configured.
+    pub horizons: BTreeMap<String, Duration>,
 }
 
 impl Reconcile<'_> {
@@ -154,15 +159,23 @@ impl Reconcile<'_> {
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 if let Some(surveyed) = surveyed {
-                    part.findings.extend(compare(surveyed, &evidence, newest));
+                    part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons));
                 }
             }
             part.findings.extend(one_sided(session, surveyed, &evidence));
+            part.findings.extend(expired(&evidence));
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
             part.findings.append(&mut evidence.findings);
             part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
             part.findings.extend(one_sided(session, surveyed, &evidence));
+            part.findings.extend(expired(&evidence));
+        }
+        if let Some(surveyed) = surveyed {
+            part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
+                let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
+                finding.session(session).differs(expected, told)
+            }));
         }
         Ok(part)
     }
@@ -190,10 +203,11 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Tells what is wrong with an object that is named.
+/// Tells what is wrong with an object that is named. What is gone may have been expired by plan.
 fn stands(evidence: &Evidence, named: &Named<'_>) -> Option<Finding> {
     let listed = match evidence.named(named.key, named.version_id) {
         Ok(listed) => listed,
+        Err(_) if evidence.is_expired() && evidence.own(named.key).is_none() => return None,
         Err(finding) => return Some(*finding),
     };
     let size_bytes = named.size_bytes.filter(|size_bytes| *size_bytes != listed.size_bytes)?;
@@ -210,13 +224,17 @@ fn one_sided(session: &SessionId, surveyed: Option<&SurveyedSession>, evidence: 
                 .session(session)
                 .differs("a row of the ledger", "none; the store has a manifest"),
         ),
-        Some(surveyed) if !has_manifest && surveyed.row.manifest.is_none() && !surveyed.media.is_empty() => Some(
-            Finding::of(Severity::Error, FindingCode::LedgerContradicts, REBUILD)
-                .session(session)
-                .differs("no items, because there is no manifest", format!("{} items", surveyed.media.len())),
-        ),
         _ => None,
     }
+}
+
+/// Tells of a session of which something was expired by plan, so that what is gone is not missed.
+fn expired(evidence: &Evidence) -> Option<Finding> {
+    let (key, document) = evidence.expired()?;
+    let repair = "nothing: what was expired is gone for good, and the record of it stands";
+    let version_id = document.version_id.as_deref();
+    let finding = evidence.finding(Severity::Info, FindingCode::SessionExpired, key, version_id, repair);
+    Some(finding.differs("all items", "some may have been expired by plan"))
 }
 
 /// Holds what the ledger names against the listing alone.
@@ -233,13 +251,14 @@ fn by_listing(
         let row = &surveyed.row;
         is_finished = row.state == State::Archived && row.settled;
         if let Some(manifest) = &row.manifest {
-            found.extend(stands(evidence, &Named::of(&manifest.key, manifest.version_id.as_deref(), None)));
+            let missing = evidence.named(&manifest.key, manifest.version_id.as_deref());
+            found.extend(missing.err().map(|finding| *finding));
         }
         for media in &surveyed.media {
             let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
             found.extend(stands(evidence, &object));
             let sidecar = media.key.sidecar();
-            if evidence.own(&sidecar).is_none() {
+            if evidence.own(&sidecar).is_none() && !evidence.is_expired() {
                 let finding = evidence.finding(Severity::Error, FindingCode::SidecarInvalid, &sidecar, None, FIND_OUT);
                 found.push(finding.differs("a sidecar", "nothing"));
             }
@@ -250,12 +269,10 @@ fn by_listing(
         named.extend(
             walked.versions.iter().map(|version| &version.key).filter(|key| is_conflict(session, key)).cloned(),
         );
-        if let Some(known) = &row.manifest
-            && let Some(newest) = newest_listed(session, &walked.versions)
-            && newest > known.sequence
-        {
-            let finding = Finding::of(Severity::Warn, FindingCode::LedgerBehind, REBUILD).session(session);
-            found.push(finding.differs(ObjectKey::manifest(session, newest), &known.key));
+        let known = row.manifest.as_ref().map_or(0, |known| known.sequence);
+        if let Some((_, newest)) = evidence.newest_listed().filter(|(sequence, _)| *sequence > known) {
+            let known = row.manifest.as_ref().map_or("no manifest", |known| known.key.as_str());
+            found.push(behind(surveyed, evidence, newest, known));
         }
     }
     found.extend(evidence.strangers(&named, is_finished));
@@ -268,12 +285,4 @@ fn is_conflict(session: &SessionId, key: &ObjectKey) -> bool {
         SessionObject::Sidecar { of } => of.read_as(session) == SessionObject::Conflict,
         _ => false,
     }
-}
-
-fn newest_listed(session: &SessionId, versions: &[ListedVersion]) -> Option<u32> {
-    let numbers = versions.iter().filter_map(|version| match version.key.read_as(session) {
-        SessionObject::Manifest(number) => Some(number),
-        _ => None,
-    });
-    numbers.max()
 }

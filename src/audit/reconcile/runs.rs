@@ -1,19 +1,53 @@
 //! Runs: every run that the ledger calls closed against the record that stands in the store.
 
+use std::collections::HashSet;
+
 use futures_util::{Stream, stream};
 
-use super::{Reconcile, ReconcileTally};
+use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::reach::Told;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::ledger::{ClosedRun, Ledger};
 use crate::model::digest::Sha256Digest;
-use crate::model::key::ObjectKey;
+use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::RunRecord;
 use crate::store::StoreError;
 
+/// What repairs a document of a run that is gone.
+const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
+
 /// How many runs are read from the ledger at once.
 const PAGE: u32 = 256;
+
+/// The documents of runs that an inventory report lists. Runs are few beside sessions, so their keys are kept.
+#[derive(Debug, Default)]
+pub struct ListedRuns(HashSet<ObjectKey>);
+
+impl ListedRuns {
+    /// Notes what closes a run, if this is it.
+    pub fn note(&mut self, other: &Other) {
+        let Other(listed) = other;
+        if matches!(listed.key.read(), StoreObject::RunRecord(_) | StoreObject::ChainEntry(..)) && listed.own.is_some()
+        {
+            self.0.insert(listed.key.clone());
+        }
+    }
+
+    /// Holds a run of the ledger against what is listed: its record and its entry are there.
+    #[must_use]
+    pub fn check(&self, run: &ClosedRun) -> Part<ReconcileTally> {
+        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
+        let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
+        for (key, what) in [(&run.record.key, "the run's record"), (&entry, "the entry of its chain")] {
+            if !self.0.contains(key) {
+                let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(&run.run_id);
+                part.findings.push(finding.object(key, None).differs(what, "nothing"));
+            }
+        }
+        part
+    }
+}
 
 impl Reconcile<'_> {
     /// Lists the closed runs of the ledger. They are few, and looked at again from the first when the audit is gone on with.
@@ -44,9 +78,8 @@ impl Reconcile<'_> {
         let finding = |code, repair: &str| {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
-        let restore = "restore it from a copy of the bucket; audit chain tells what else is gone";
         let Some(bytes) = self.oldest(&run.record.key).await? else {
-            part.findings.push(finding(FindingCode::ObjectMissing, restore).differs("the run's record", "nothing"));
+            part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run's record", "nothing"));
             return Ok(part);
         };
         let sha256 = Sha256Digest::of(&bytes);
@@ -80,7 +113,7 @@ impl Reconcile<'_> {
                 differs("chain_sha256", Sha256Digest::of(&bytes).to_string(), run.record.entry_sha256.to_string());
             }
             None => part.findings.push(
-                Finding::of(Severity::Error, FindingCode::ObjectMissing, restore)
+                Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE)
                     .run(&run.run_id)
                     .object(&entry, None)
                     .differs("the entry of its chain", "nothing"),

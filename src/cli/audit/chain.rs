@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::sessions::open_ledger;
+use super::sessions::{Need, open_ledger};
 use super::{finish, printer};
 use crate::audit::AuditKind;
 use crate::audit::chain::ChainAudit;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
     let config = global.load_config_to_read(args.store.store.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store_to_read(&config, &clock).await?;
-    let ledger = open_ledger(&config).await?;
+    let ledger = open_ledger(&config, Need::Helpful).await?;
     let stop = Stop::default();
     signals::listen(stop.clone())?;
     let mut question = vec![format!("store={}", config.require_store()?.url())];
@@ -72,7 +72,7 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
         manifests: args.manifests,
         known: ledger.as_deref().map(|ledger| (ledger, config.signing.group.clone())),
     };
-    let summary = audit.run(&state, printer(global.format())).await?;
+    let summary = audit.run(&state, printer(global.format(), &config)).await?;
     if let Some(ledger) = &ledger {
         ledger.close().await;
     }

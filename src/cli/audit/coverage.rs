@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 
 use clap::{ArgGroup, Args};
 
-use super::sessions::{Desk, GoingOnArgs};
+use super::sessions::{Desk, GoingOnArgs, Need};
 use crate::audit::AuditKind;
 use crate::audit::coverage::{self, Coverage, CoverageTally, Expected};
 use crate::audit::drive::{AuditError, End, Part, Question};
@@ -66,7 +66,8 @@ pub(in crate::cli) struct CoverageArgs {
 }
 
 pub(super) async fn run(args: &CoverageArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let desk = Desk::open(global, &args.store).await?;
+    let need = if args.sessions.is_some() { Need::Helpful } else { Need::Needed };
+    let desk = Desk::open(global, &args.store, need).await?;
     let config = &desk.config;
     if let Some(name) = &args.integration {
         config.integration_of(Some(name), None)?;

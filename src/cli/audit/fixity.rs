@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::sessions::{Desk, SessionsArgs};
+use super::sessions::{Desk, Need, SessionsArgs};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
 use crate::audit::fixity::{Fixity, FixityTally, Mode, closing_findings};
@@ -60,7 +60,7 @@ impl From<ModeArg> for Mode {
 
 pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let mode = Mode::from(args.mode);
-    let desk = Desk::open(global, &args.sessions.store).await?;
+    let desk = Desk::open(global, &args.sessions.store, Need::Helpful).await?;
     let question = args.sessions.question(AuditKind::Fixity, Some(mode.as_str()), desk.config.require_store()?);
     let (mut drive, mut findings) = desk.begin::<FixityTally>(question, global)?;
     let from = drive.progress.mark.clone();

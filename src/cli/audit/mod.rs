@@ -10,11 +10,13 @@ mod fixity;
 mod reconcile;
 mod retention;
 mod sessions;
+mod undo;
 
 use std::io::{self, Write as _};
 
 use clap::Subcommand;
 
+use self::undo::Undo;
 use super::GlobalArgs;
 use super::output::OutputFormat;
 use crate::audit::{AuditSummary, Finding, Severity, Sink};
@@ -43,8 +45,10 @@ pub(super) async fn run(command: &AuditCommand, global: &GlobalArgs) -> anyhow::
 }
 
 /// Returns what prints findings as they come.
-fn printer(format: OutputFormat) -> Sink {
+fn printer(format: OutputFormat, config: &Config) -> Sink {
+    let undo = Undo::of(config);
     Box::new(move |finding| {
+        let finding = &undo.named(finding);
         let mut out = io::stdout().lock();
         match format {
             OutputFormat::Json => {

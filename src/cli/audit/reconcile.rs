@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::io::AsyncWriteExt as _;
 
-use super::sessions::{Desk, GoingOnArgs};
+use super::sessions::{Desk, GoingOnArgs, Need};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, Drive, End, Mark, Question, SESSIONS_IN_FLIGHT};
 use crate::audit::reconcile::inventory::{Inventory, InventoryError, Sorter};
 use crate::audit::reconcile::merge::{Listing, Merge};
-use crate::audit::reconcile::{Mode, Other, Reconcile, ReconcileTally, elsewhere};
+use crate::audit::reconcile::{ListedRuns, Mode, Other, Reconcile, ReconcileTally, elsewhere};
 use crate::audit::walk::Walk;
 use crate::audit::{FindingCode, Findings, Severity};
 use crate::cli::connect::list_settings;
@@ -32,10 +32,11 @@ is as old as its date: what was archived since is reported as missing.
 
 Exit codes:
     0  nothing is wrong
+    2  the report is none, of another bucket, or lists no versions where the ledger names them
     4  there is a finding of severity error
     5  store or ledger do not answer; go on with --state
    77  the store refuses
-   78  there is no ledger to compare
+   78  there is no ledger to compare, or no configuration
   130, 143  told to stop; go on with --state
 
 Examples:
@@ -91,7 +92,7 @@ impl ReconcileArgs {
 }
 
 pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let desk = Desk::open(global, &args.store).await?;
+    let desk = Desk::open(global, &args.store, Need::Needed).await?;
     let Some(ledger) = desk.ledger.clone() else {
         return Err(crate::ledger::LedgerError::Schema(
             "there is no ledger to compare with: set ledger.url, or make one by `veriff-archive ledger rebuild`"
@@ -104,7 +105,8 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     let from = drive.progress.mark.clone();
     let reach = desk.reach(args.concurrency);
     let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
-    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode() };
+    let horizons = desk.config.integrations.iter().map(|(name, it)| (name.clone(), it.horizon)).collect();
+    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons };
     let mut passed_over = 0;
     let stopped = if args.inventory.is_empty() {
         store_and_ledger(&desk, &reconcile, &mut drive, &from, &mut findings).await?
@@ -153,10 +155,10 @@ async fn report_and_ledger(
     from: &Mark,
     findings: &mut Findings,
 ) -> Result<Option<Stopped>, AuditError> {
-    let mut has_archive = false;
+    let (mut has_archive, mut runs) = (false, ListedRuns::default());
     while let Some(versions) = inventory.next_other()? {
         has_archive |= versions.iter().any(|version| version.key.as_str() == "archive.json");
-        others(versions, reconcile, drive, findings).await?;
+        others(versions, reconcile, drive, &mut runs, findings).await?;
     }
     if !has_archive && !drive.is_gone_on_with {
         let repair = "give a report of the bucket of store.url, made since the archive was; else restore archive.json";
@@ -172,18 +174,22 @@ async fn report_and_ledger(
         return Ok(Some(stopped));
     }
     while let Some(versions) = inventory.next_other()? {
-        others(versions, reconcile, drive, findings).await?;
+        others(versions, reconcile, drive, &mut runs, findings).await?;
     }
-    Ok(None)
+    let mark = Mark { past_sessions: true, ..drive.progress.mark.clone() };
+    let steps = Reconcile::runs(reconcile.ledger, &mark);
+    drive.run(steps, SESSIONS_IN_FLIGHT, async |run| Ok(runs.check(&run)), findings).await
 }
 
 async fn others(
     versions: Vec<crate::store::ListedVersion>,
     reconcile: &Reconcile<'_>,
     drive: &mut Drive<ReconcileTally>,
+    runs: &mut ListedRuns,
     findings: &mut Findings,
 ) -> Result<(), AuditError> {
     let Some(other) = Other::of(versions) else { return Ok(()) };
+    runs.note(&other);
     let mark = drive.progress.mark.clone();
     let part = reconcile.check_other(other).await?;
     drive.take(Mark { past_sessions: true, ..mark.clone() }, Some(part), findings)?;

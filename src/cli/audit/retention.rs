@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use clap::Args;
 
-use super::sessions::{Desk, SessionsArgs};
+use super::sessions::{Desk, Need, SessionsArgs};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
 use crate::audit::retention::{Retention, RetentionTally};
@@ -36,7 +36,7 @@ pub(in crate::cli) struct RetentionArgs {
 }
 
 pub(super) async fn run(args: &RetentionArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let desk = Desk::open(global, &args.sessions.store).await?;
+    let desk = Desk::open(global, &args.sessions.store, Need::Helpful).await?;
     let settings = desk.config.require_store()?;
     let question = args.sessions.question(AuditKind::Retention, None, settings);
     let (mut drive, mut findings) = desk.begin::<RetentionTally>(question, global)?;

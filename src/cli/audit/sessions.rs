@@ -138,13 +138,22 @@ impl SessionsArgs {
     }
 }
 
+/// What the ledger is to an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// The audit is about it.
+    Needed,
+    /// It is one more thing to compare with; the store is looked at all the same.
+    Helpful,
+}
+
 /// What an audit looks with; opened so that nothing is changed.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) config: Config,
     pub(super) store: Arc<dyn Store>,
     pub(super) is_bucket: bool,
-    /// The ledger, if there is one and it can be read.
+    /// The ledger, if there is one; where the audit can do without, only if it can be read.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: Stop,
@@ -155,7 +164,7 @@ impl Desk {
     ///
     /// # Errors
     /// Fatal: configuration or rights. Retryable: out of reach.
-    pub(super) async fn open(global: &GlobalArgs, store: &StoreArgs) -> anyhow::Result<Self> {
+    pub(super) async fn open(global: &GlobalArgs, store: &StoreArgs, need: Need) -> anyhow::Result<Self> {
         let config = global.load_config(store.store.as_deref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let stop = Stop::default();
@@ -168,7 +177,7 @@ impl Desk {
         let is_bucket = settings.url().can_lock();
         let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
         store.check().await?;
-        let ledger = open_ledger(&config).await?;
+        let ledger = open_ledger(&config, need).await?;
         Ok(Self { store: Arc::new(store), is_bucket, ledger, clock, stop, config })
     }
 
@@ -186,7 +195,7 @@ impl Desk {
         question: Question,
         global: &GlobalArgs,
     ) -> Result<(Drive<T>, Findings), AuditError> {
-        let mut findings = Findings::to(printer(global.format()));
+        let mut findings = Findings::to(printer(global.format(), &self.config));
         let drive = Drive::begin(question, &mut findings, &*self.clock, self.stop.clone())?;
         Ok((drive, findings))
     }
@@ -236,8 +245,11 @@ impl Desk {
     }
 }
 
-/// Opens the ledger to read what it knows. One that cannot be had is no reason not to look at the store.
-pub(super) async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+/// Opens the ledger to read what it knows, if there is one.
+///
+/// # Errors
+/// Fatal: configuration or schema. Retryable, if the audit is nothing without it: out of reach.
+pub(super) async fn open_ledger(config: &Config, need: Need) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
     let opened = async {
         if !ledger::exists(&config.ledger_url).await? {
             return Ok(None);
@@ -246,7 +258,7 @@ pub(super) async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dy
     };
     match opened.await {
         Ok(ledger) => Ok(ledger),
-        Err(error) if error.code().is_retryable() => {
+        Err(error) if error.code().is_retryable() && need == Need::Helpful => {
             tracing::warn!("the ledger is not compared, because it cannot be read: {error}");
             Ok(None)
         }

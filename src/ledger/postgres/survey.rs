@@ -7,7 +7,7 @@ use sqlx::query::Query;
 use super::connect::Failure;
 use super::{PostgresLedger, plain, saturated};
 use crate::clock::Timestamp;
-use crate::ledger::rows::{Columns, closed_run_of, media_of, session_of};
+use crate::ledger::rows::{Columns, closed_run_of, media_of, surveyed_of};
 use crate::ledger::survey::{
     CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, SurveyedSession, joined,
 };
@@ -25,8 +25,8 @@ impl PostgresLedger {
         let after = after.map_or("", SessionId::as_str);
         let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
         let rows = sqlx::query(SESSIONS).bind(after).bind(i64::from(limit)).fetch_all(&mut *snapshot).await?;
-        let sessions = rows.iter().map(|row| session_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
-        let Some(last) = sessions.last() else { return Ok(Vec::new()) };
+        let sessions = rows.iter().map(|row| surveyed_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
+        let Some((last, _)) = sessions.last() else { return Ok(Vec::new()) };
         let media =
             sqlx::query(MEDIA).bind(after).bind(last.record.session_id.as_str()).fetch_all(&mut *snapshot).await?;
         snapshot.commit().await?;
@@ -38,7 +38,7 @@ impl PostgresLedger {
         let row = sqlx::query(SESSION).bind(id.as_str()).fetch_optional(&mut *snapshot).await?;
         let media = sqlx::query(MEDIA_OF_SESSION).bind(id.as_str()).fetch_all(&mut *snapshot).await?;
         snapshot.commit().await?;
-        let row = row.map(|row| session_of(&Columns(&row)));
+        let row = row.map(|row| surveyed_of(&Columns(&row)));
         Ok(joined(row, media.iter().map(|row| media_of(&Columns(row))))?.pop())
     }
 

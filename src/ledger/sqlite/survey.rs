@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteArguments;
 use super::{SqliteLedger, saturated, unavailable};
 use crate::clock::Timestamp;
 use crate::ledger::LedgerError;
-use crate::ledger::rows::{Columns, closed_run_of, media_of, session_of};
+use crate::ledger::rows::{Columns, closed_run_of, media_of, surveyed_of};
 use crate::ledger::survey::{
     CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, SurveyedSession, joined,
 };
@@ -23,8 +23,8 @@ impl SqliteLedger {
         // One snapshot, so that a session never comes with the items of another visit.
         let mut snapshot = self.readers.begin().await.map_err(failed())?;
         let rows = sqlx::query(SESSIONS).bind(after).bind(limit).fetch_all(&mut *snapshot).await.map_err(failed())?;
-        let sessions = rows.iter().map(|row| session_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
-        let Some(last) = sessions.last() else { return Ok(Vec::new()) };
+        let sessions = rows.iter().map(|row| surveyed_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
+        let Some((last, _)) = sessions.last() else { return Ok(Vec::new()) };
         let media = sqlx::query(MEDIA)
             .bind(after)
             .bind(last.record.session_id.as_str())
@@ -39,7 +39,7 @@ impl SqliteLedger {
         let mut snapshot = self.readers.begin().await.map_err(failed())?;
         let row = sqlx::query(SESSION).bind(id.as_str()).fetch_optional(&mut *snapshot).await.map_err(failed())?;
         let media = sqlx::query(MEDIA_OF_SESSION).bind(id.as_str()).fetch_all(&mut *snapshot).await.map_err(failed())?;
-        let row = row.map(|row| session_of(&Columns(&row)));
+        let row = row.map(|row| surveyed_of(&Columns(&row)));
         Ok(joined(row, media.iter().map(|row| media_of(&Columns(row))))?.pop())
     }
 

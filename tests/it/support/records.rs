@@ -201,6 +201,11 @@ pub(crate) fn plain_line(session: &str) -> RunLine {
         outcome: "failed".to_owned(),
         code: Some("veriff.unavailable".to_owned()),
         committed_at: "2026-11-20T22:00:30.000Z".parse().unwrap(),
+        decided_at: None,
+        upstream_created_at: None,
+        deadline_at: None,
+        complete: Some(false),
+        settled: Some(false),
         manifest: None,
         items: Vec::new(),
     }
