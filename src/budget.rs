@@ -5,12 +5,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use crossbeam_queue::SegQueue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::digest::{PART_SIZE_BYTES, SINGLE_PUT_MAX_BYTES};
 
-/// Room is counted in units of this many bytes.
-const UNIT_BYTES: u64 = 64 * 1024;
+/// A piece of memory has this many bytes.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Room is counted in units of this many bytes, a piece each. A part is a whole number of them.
+const UNIT_BYTES: u64 = PIECE_BYTES as u64;
+const _: () = assert!(PART_SIZE_BYTES.is_multiple_of(UNIT_BYTES));
 
 /// What one transfer needs at most: a body that is still a single PUT, or two parts, one coming and one going.
 pub const MAX_ROOM_BYTES: u64 =
@@ -21,6 +27,7 @@ pub const MAX_ROOM_BYTES: u64 =
 pub struct Budget {
     units: Arc<Semaphore>,
     total_units: u32,
+    pool: Arc<Pool>,
 }
 
 /// Room that is taken; given back when dropped.
@@ -28,6 +35,52 @@ pub struct Budget {
 pub struct Room {
     _permit: OwnedSemaphorePermit,
     bytes: u64,
+    pool: Arc<Pool>,
+}
+
+/// Pieces that nobody uses at the moment: memory that was paid for once and is never asked of the system again.
+type Pool = SegQueue<Vec<u8>>;
+
+/// Memory for one unit of room; back in the pool once the last who reads it is done.
+#[derive(Debug)]
+pub struct Piece {
+    bytes: Vec<u8>,
+    pool: Arc<Pool>,
+}
+
+impl Piece {
+    /// Takes in what fits, and returns the rest.
+    pub fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (taken, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.bytes.len()));
+        self.bytes.extend_from_slice(taken);
+        rest
+    }
+
+    /// Tells whether nothing more fits.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.bytes.len() == PIECE_BYTES
+    }
+
+    /// Hands on what was taken in, without copying it.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        self.pool.push(bytes);
+    }
 }
 
 impl Budget {
@@ -37,7 +90,7 @@ impl Budget {
     pub fn of_memory(memory_bytes: u64) -> Self {
         let bytes = (memory_bytes / 8 * 3).max(MAX_ROOM_BYTES);
         let total_units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(1 << 20);
-        Self { units: Arc::new(Semaphore::new(total_units as usize)), total_units }
+        Self { units: Arc::new(Semaphore::new(total_units as usize)), total_units, pool: Arc::default() }
     }
 
     /// Waits until there is room for a body of this length; `None` if it is not known. Never more than
@@ -47,7 +100,7 @@ impl Budget {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.total_units);
         let permit = Arc::clone(&self.units).acquire_many_owned(units).await;
         let Ok(permit) = permit else { unreachable!("the budget is never closed") };
-        Room { _permit: permit, bytes }
+        Room { _permit: permit, bytes, pool: Arc::clone(&self.pool) }
     }
 
     /// Returns how much room a body of this length takes.
@@ -62,6 +115,13 @@ impl Room {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes.next_multiple_of(UNIT_BYTES)
+    }
+
+    /// Returns memory for one unit of it.
+    #[must_use]
+    pub fn piece(&self) -> Piece {
+        let bytes = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES));
+        Piece { bytes, pool: Arc::clone(&self.pool) }
     }
 
     /// Tells whether a body of this length fits.
@@ -98,5 +158,22 @@ mod tests {
         let budget = Budget::of_memory(64 * 1024 * 1024);
         assert!(budget.room_for(None).await.fits(Some(u64::MAX)));
         assert!(!budget.room_for(Some(1000)).await.fits(Some(100_000)));
+    }
+
+    #[tokio::test]
+    async fn memory_is_used_again_once_nobody_reads_it() {
+        let room = Budget::of_memory(0).room_for(Some(1)).await;
+        let mut piece = room.piece();
+        assert!(piece.fill(&[7; PIECE_BYTES]).is_empty() && piece.is_full());
+        assert_eq!(piece.fill(b"rest"), b"rest");
+        let bytes = piece.freeze();
+        let (place, reader) = (bytes.as_ptr(), bytes.clone());
+        drop(bytes);
+        assert_eq!(reader, [7; PIECE_BYTES].as_slice(), "still read");
+        drop(reader);
+        let mut again = room.piece();
+        again.fill(b"new");
+        let again = again.freeze();
+        assert_eq!((again.as_ref(), again.as_ptr()), (b"new".as_slice(), place));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::{Budget, MAX_ROOM_BYTES, Room};
+use crate::budget::{Budget, MAX_ROOM_BYTES, Piece, Room};
 use crate::catalog::MediaItem;
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -221,7 +221,7 @@ impl<'a> Transfer<'a> {
         if announced.is_some() && !room.fits(announced) {
             return Ok(Step::Longer(announced));
         }
-        let mut queue = PartQueue::default();
+        let mut queue = PartQueue::within(room);
         if announced.is_none_or(|length| !is_long(length)) {
             let limit = if announced.is_some() { MAX_ROOM_BYTES } else { room.bytes().min(MAX_ROOM_BYTES) };
             if fill(&mut stream, &mut queue, limit + 1).await? {
@@ -251,7 +251,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Sends a body on in parts while it comes.
-    async fn land_in_parts(&self, mut stream: MediaStream<'_>, queue: PartQueue) -> Result<Step, ItemError> {
+    async fn land_in_parts(&self, mut stream: MediaStream<'_>, queue: PartQueue<'_>) -> Result<Step, ItemError> {
         let mut upload = self.lane.keeper.store().start_upload(self.target(), &self.terms).await?;
         let sent = tokio::select! {
             sent = send_in_parts(&mut stream, upload.as_mut(), queue) => sent,
@@ -369,7 +369,7 @@ const fn is_long(size_bytes: u64) -> bool {
 async fn send_in_parts(
     stream: &mut MediaStream<'_>,
     upload: &mut dyn Upload,
-    mut queue: PartQueue,
+    mut queue: PartQueue<'_>,
 ) -> Result<Vec<Sha256Digest>, ItemError> {
     let mut digests = Vec::new();
     let mut ended = fill(stream, &mut queue, PART_SIZE_BYTES).await?;
@@ -388,31 +388,51 @@ async fn send_in_parts(
 }
 
 /// Reads until the queue holds so many bytes; true if the body has ended.
-async fn fill(stream: &mut MediaStream<'_>, queue: &mut PartQueue, until_bytes: u64) -> Result<bool, VeriffError> {
+async fn fill(stream: &mut MediaStream<'_>, queue: &mut PartQueue<'_>, until_bytes: u64) -> Result<bool, VeriffError> {
     while queue.size_bytes < until_bytes {
         match stream.chunk().await? {
-            Some(chunk) => queue.push(chunk),
+            Some(chunk) => queue.push(&chunk),
             None => return Ok(true),
         }
     }
     Ok(false)
 }
 
-/// Bytes on their way, cut into parts without copying.
-#[derive(Debug, Default)]
-struct PartQueue {
-    segments: VecDeque<Bytes>,
+/// Bytes on their way, in pieces of the room that was taken for them.
+///
+/// They are copied into it once: what the connection hands out are slices of its read buffers, which would stay whole in
+/// memory, the unread rest included, for as long as one slice of them is kept, and be made anew for each read.
+#[derive(Debug)]
+struct PartQueue<'a> {
+    room: &'a Room,
+    pieces: VecDeque<Bytes>,
+    open: Option<Piece>,
     size_bytes: u64,
 }
 
-impl PartQueue {
-    fn push(&mut self, segment: Bytes) {
-        self.size_bytes += segment.len() as u64;
-        self.segments.push_back(segment);
+impl<'a> PartQueue<'a> {
+    const fn within(room: &'a Room) -> Self {
+        Self { room, pieces: VecDeque::new(), open: None, size_bytes: 0 }
     }
 
-    fn segments(self) -> Vec<Bytes> {
-        self.segments.into()
+    fn push(&mut self, mut bytes: &[u8]) {
+        self.size_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let piece = self.open.get_or_insert_with(|| self.room.piece());
+            bytes = piece.fill(bytes);
+            if piece.is_full() {
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.pieces.extend(self.open.take().map(Piece::freeze));
+    }
+
+    fn segments(mut self) -> Vec<Bytes> {
+        self.close();
+        self.pieces.into()
     }
 
     /// Cuts the next part: of full size, or, once the body has ended, what is left. `None` if there is nothing to cut.
@@ -420,22 +440,21 @@ impl PartQueue {
         if self.size_bytes == 0 || !ended && self.size_bytes < PART_SIZE_BYTES {
             return None;
         }
-        let wanted = self.size_bytes.min(PART_SIZE_BYTES);
-        let mut left = usize::try_from(wanted).unwrap_or(usize::MAX);
+        if self.size_bytes < PART_SIZE_BYTES {
+            self.close();
+        }
         let mut hasher = Hasher::default();
         let mut part = Vec::new();
-        while left > 0 {
-            let Some(mut segment) = self.segments.pop_front() else {
-                break;
-            };
-            if segment.len() > left {
-                self.segments.push_front(segment.split_off(left));
-            }
-            left -= segment.len();
-            hasher.update(&segment);
-            part.push(segment);
+        let mut part_bytes = 0;
+        // A part is a whole number of pieces.
+        while part_bytes < PART_SIZE_BYTES
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            part_bytes += piece.len() as u64;
+            hasher.update(&piece);
+            part.push(piece);
         }
-        self.size_bytes -= wanted;
+        self.size_bytes -= part_bytes;
         Some(Payload::hashed(part, hasher.finish()))
     }
 }
@@ -460,20 +479,23 @@ pub fn content_type(item: &MediaItem) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
         fn parts_are_the_bytes_in_order_and_of_full_size(sizes in proptest::collection::vec(1usize..5_000_000, 1..12)) {
-            let mut queue = PartQueue::default();
+            let room = Budget::of_memory(0).room_for(None).now_or_never().unwrap();
+            let mut queue = PartQueue::within(&room);
             let mut whole = Hasher::default();
             let mut total = 0u64;
             for (index, size) in sizes.iter().enumerate() {
                 let segment = vec![u8::try_from(index).unwrap(); *size];
                 whole.update(&segment);
                 total += *size as u64;
-                queue.push(Bytes::from(segment));
+                queue.push(&segment);
             }
             let mut again = Hasher::default();
             let mut sizes = Vec::new();
@@ -489,8 +511,9 @@ mod tests {
 
     #[test]
     fn nothing_is_cut_before_a_part_is_full_or_the_body_ended() {
-        let mut queue = PartQueue::default();
-        queue.push(Bytes::from_static(b"few"));
+        let room = Budget::of_memory(0).room_for(None).now_or_never().unwrap();
+        let mut queue = PartQueue::within(&room);
+        queue.push(b"few");
         assert!(queue.next_part(false).is_none());
         assert_eq!(queue.next_part(true).unwrap().size_bytes(), 3);
         assert!(queue.next_part(true).is_none());

@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 pub use output::OutputFormat;
 pub use run::{ProgressArg, RunArgs};
@@ -206,7 +207,7 @@ pub fn main_with(typed: &[OsString]) -> Exit {
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::init(format, &cli.global.log_level);
-    let outcome = runtime().and_then(|runtime| {
+    let outcome = runtime(&cli.command).and_then(|runtime| {
         let outcome = runtime.block_on(dispatch(cli, typed));
         // Standard input is read on a thread of its own, which ends only with the input: nobody waits for it.
         runtime.shutdown_background();
@@ -221,10 +222,15 @@ pub fn main_with(typed: &[OsString]) -> Exit {
     })
 }
 
-/// Makes the runtime. One thread for the work: a run waits for the network far more than it computes. What that costs and
-/// saves is in docs/decisions/0011-one-working-thread.md.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+/// Makes the runtime, with one thread for the work: a run waits for the network far more than it computes. Everything else
+/// that a run does is on that thread too; commands that read the archive have a second one for what they compute. What that
+/// costs and saves is in docs/decisions/0011-one-working-thread.md.
+fn runtime(command: &Command) -> anyhow::Result<Runtime> {
+    let mut builder = match command {
+        Command::Run(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    Ok(builder.worker_threads(1).enable_all().build()?)
 }
 
 async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {

@@ -109,7 +109,7 @@ impl Recorder {
     async fn pack(&self, row: &RecordRow) -> Result<Option<(Bundle, Vec<u8>)>, RecordError> {
         let mut bundle = Bundle::after(sums_of(row)?);
         // Without a time, so that the same lines give the same bytes.
-        let mut packer: GzEncoder<Vec<u8>> = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
+        let mut packer: GzEncoder<Vec<u8>> = GzBuilder::new().mtime(0).write(Vec::new(), Compression::fast());
         loop {
             let after = row.lines + bundle.stored.lines;
             let page = self.ledger.waiting_lines(&row.run_id, after, PAGE).await?;
