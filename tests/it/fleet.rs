@@ -1,5 +1,7 @@
 //! Many workers around one database and one bucket, and what happens when either of these goes away for a while.
 
+use std::time::Duration;
+
 use veriff_sim::{Effect, Endpoint, Fault, Simulator};
 
 use crate::backlog::{a_fleet_archives_everything_once, work_off_the_rest};
@@ -41,6 +43,9 @@ async fn a_fleet_that_loses_workers_archives_the_backlog_of_a_database_once() {
     }
 }
 
+/// How long an outage lasts at most: longer than the leases.
+const OUTAGE: Duration = Duration::from_secs(5);
+
 /// Begins to work a backlog off, takes something away in the middle of it and brings it back, and lets a second run end
 /// what is left.
 async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl FnOnce(), start: impl FnOnce()) {
@@ -53,7 +58,9 @@ async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl Fn
     until("it is at work", || simulator.count(Endpoint::Media) > 10).await;
     let before = simulator.count(Endpoint::Media);
     tokio::task::block_in_place(stop);
-    until("it notices, or has all it can hold", || simulator.count(Endpoint::Media) > before + 2).await;
+    // An outage ends at some time, also where the worker has given up what it held and stands still.
+    let goes_on = until("it goes on", || simulator.count(Endpoint::Media) > before + 2);
+    tokio::time::timeout(OUTAGE, goes_on).await.ok();
     tokio::task::block_in_place(start);
     simulator.clear_faults();
     let met = ended(worker).await;
