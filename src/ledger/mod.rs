@@ -6,6 +6,7 @@
 //! contract suite holds them to the same behaviour.
 
 mod backlog;
+mod columns;
 mod location;
 mod overview;
 mod postgres;
@@ -38,6 +39,7 @@ pub use state::{Move, Standing, State};
 pub use survey::{ClosedRun, SurveyedSession};
 pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
 
+use columns::{run_columns, session_columns};
 use location::Location;
 use postgres::PostgresLedger;
 use sqlite::SqliteLedger;
@@ -580,8 +582,24 @@ pub struct AuditRow {
     pub summary: String,
 }
 
-/// The statement is the same in every engine but for its placeholder, and both know this one.
-const LATEST_AUDITS: &str = "SELECT * FROM audits ORDER BY finished_at DESC, audit_id DESC LIMIT $1";
+// Statements that both engines know word for word.
+
+const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session_id = $1");
+
+const LATEST_RUNS: &str =
+    concat!("SELECT ", run_columns!(), " FROM runs ORDER BY started_at DESC, run_id DESC LIMIT $1");
+
+const LATEST_AUDITS: &str = "
+    SELECT audit_id, audit, finished_at, summary FROM audits ORDER BY finished_at DESC, audit_id DESC LIMIT $1";
+
+const PUT_AUDIT: &str = "
+    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
+
+const FINISH_RUN: &str = "
+    UPDATE runs SET finished_at = $2, exit_code = $3, archived = $4, unchanged = $5, absent = $6, failed = $7,
+        pending = $8, media = $9, bytes = $10
+    WHERE run_id = $1";
 
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -28,9 +28,10 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, MediaRow, Move,
-    OVERVIEW_RUNS, Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State,
-    SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, Ledger,
+    LedgerError, MediaRow, Move, OVERVIEW_RUNS, Overview, PUT_AUDIT, RecordRow, RunFinish, RunStart, SESSION,
+    SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession, Volume, VolumeQuery, WaitingLine,
+    retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -162,21 +163,6 @@ const UPDATE_SESSION: &str = "
         last_visited_at = $19
     WHERE session_id = $1";
 
-/// Every column is named: a statement that is prepared must not change what it returns when a later version adds one.
-macro_rules! session_columns {
-    () => {
-        "sessions.session_id, sessions.asked_integration, sessions.decided_at, sessions.retention_class,
-        sessions.reference, sessions.integration, sessions.state, sessions.code, sessions.message,
-        sessions.upstream_created_at, sessions.deadline_at, sessions.manifest_key, sessions.manifest_version_id,
-        sessions.manifest_sequence, sessions.manifest_sha256, sessions.complete, sessions.settled, sessions.media,
-        sessions.bytes, sessions.visits, sessions.run_id, sessions.first_visited_at, sessions.last_visited_at,
-        sessions.accepted_reason"
-    };
-}
-use session_columns;
-
-const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session_id = $1");
-
 /// Says in two parts which sessions failed, because the index is of the first and nothing is planned over the second.
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
@@ -198,11 +184,6 @@ const GROUPS: &str = "
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
-
-const LATEST_RUNS: &str = "
-    SELECT run_id, started_at, version, source_kind, store_url, finished_at, exit_code, archived, unchanged, absent,
-        failed, pending, media, bytes
-    FROM runs ORDER BY started_at DESC, run_id DESC LIMIT $1";
 
 impl PostgresLedger {
     async fn commit_once(&self, entry: &SessionEntry) -> Result<State, Failure> {
@@ -289,30 +270,22 @@ impl PostgresLedger {
 
     async fn finish_run_once(&self, run: &RunFinish) -> Result<(), sqlx::Error> {
         let counts = &run.counts;
-        sqlx::query(
-            "UPDATE runs SET finished_at = $2, exit_code = $3, archived = $4, unchanged = $5, absent = $6, failed = $7,
-                pending = $8, media = $9, bytes = $10
-             WHERE run_id = $1",
-        )
-        .bind(run.run_id.as_str())
-        .bind(run.finished_at.unix_millis())
-        .bind(i64::from(run.exit_code))
-        .bind(saturated(counts.archived))
-        .bind(saturated(counts.unchanged))
-        .bind(saturated(counts.absent))
-        .bind(saturated(counts.failed))
-        .bind(saturated(counts.pending))
-        .bind(saturated(counts.media))
-        .bind(saturated(counts.bytes))
-        .execute(&self.pool)
-        .await
-        .map(|_| ())
+        sqlx::query(FINISH_RUN)
+            .bind(run.run_id.as_str())
+            .bind(run.finished_at.unix_millis())
+            .bind(i64::from(run.exit_code))
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
     }
 }
-
-const PUT_AUDIT: &str = "
-    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
 
 #[async_trait]
 impl Ledger for PostgresLedger {
@@ -420,7 +393,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        let rows = call!("be read", sqlx::query(super::LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
+        let rows = call!("be read", sqlx::query(LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
         rows.iter().map(|row| audit_of(&Columns(row))).collect()
     }
 

@@ -29,9 +29,9 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of, standing_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, Move, OVERVIEW_RUNS,
-    Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession,
-    Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, Ledger,
+    LedgerError, Move, OVERVIEW_RUNS, Overview, PUT_AUDIT, RecordRow, RunFinish, RunStart, SESSION, SessionEntry,
+    SessionRow, SignedText, Standing, State, SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -279,12 +279,6 @@ const GROUPS: &str = "
 const OLDEST_PENDING: &str =
     "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
 
-const LATEST_RUNS: &str = "SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1";
-
-const PUT_AUDIT: &str = "
-    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
-
 impl SqliteLedger {
     // Immediate, so that what is read inside cannot change before it is written.
     async fn begin(&self) -> Result<Open, sqlx::Error> {
@@ -371,24 +365,20 @@ impl Ledger for SqliteLedger {
 
     async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
         let counts = &run.counts;
-        sqlx::query(
-            "UPDATE runs SET finished_at = ?2, exit_code = ?3, archived = ?4, unchanged = ?5, absent = ?6, failed = ?7,
-                pending = ?8, media = ?9, bytes = ?10
-             WHERE run_id = ?1",
-        )
-        .bind(run.run_id.as_str())
-        .bind(run.finished_at.unix_millis())
-        .bind(run.exit_code)
-        .bind(saturated(counts.archived))
-        .bind(saturated(counts.unchanged))
-        .bind(saturated(counts.absent))
-        .bind(saturated(counts.failed))
-        .bind(saturated(counts.pending))
-        .bind(saturated(counts.media))
-        .bind(saturated(counts.bytes))
-        .execute(&self.writer)
-        .await
-        .map_err(unavailable("note the end of a run"))?;
+        sqlx::query(FINISH_RUN)
+            .bind(run.run_id.as_str())
+            .bind(run.finished_at.unix_millis())
+            .bind(run.exit_code)
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("note the end of a run"))?;
         Ok(())
     }
 
@@ -401,7 +391,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
-        sqlx::query("SELECT * FROM sessions WHERE session_id = ?1")
+        sqlx::query(SESSION)
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -495,7 +485,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        sqlx::query(super::LATEST_AUDITS)
+        sqlx::query(LATEST_AUDITS)
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
             .await

@@ -1,6 +1,7 @@
 //! Aggregates over time in SQLite.
 
-use super::{LATEST_RUNS, SqliteLedger, unavailable};
+use super::{SqliteLedger, unavailable};
+use crate::ledger::LATEST_RUNS;
 use crate::ledger::rows::{Columns, audit_of, day_group_of, deadline_group_of, media_day_group_of, run_of};
 use crate::ledger::volume::{DAY_MS, Volume, VolumeQuery, deadlines, media_months, months};
 use crate::ledger::{LATEST_AUDITS, LedgerError};
