@@ -11,7 +11,8 @@ use veriff_archive::ledger::{
 };
 use veriff_archive::model::record::SessionRecord;
 
-use super::ledger::{ALARM, Engine, archived, at, failed, id, pending, run, suite};
+use super::ledger::{Engine, suite};
+use super::ledger_samples::{ALARM, archived, at, failed, id, pending, run};
 use super::ledger_survey::closed;
 use crate::support::postgres::{PostgresServer, make_certificates, postgres};
 

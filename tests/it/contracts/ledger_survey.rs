@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRecord, ClosedRun, Ledger, LedgerError, LineEntry,
-    RecordState, RunCounts, RunFinish, RunStart, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
+    self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRun, Ledger, LedgerError, LineEntry, RecordState, RunCounts,
+    RunFinish, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
 };
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
@@ -13,7 +13,7 @@ use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::run::ChunkRef;
 
-use super::ledger::{ALARM, archived, at, failed, id, pending, run};
+use super::ledger_samples::{ALARM, archived, at, begin, closed_record, failed, id, pending, run};
 
 pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     let open = async || ledger::open(&fresh().await).await.unwrap();
@@ -52,26 +52,8 @@ pub(super) fn closed(name: &str, number: u32) -> ClosedRun {
         source_kind: "file".into(),
         store_url: "s3://bucket/prefix".into(),
         counts: RunCounts { archived: 3, media: 7, bytes: 5 << 40, ..RunCounts::default() },
-        record: ClosedRecord {
-            key: ObjectKey::run_record(&run(name), at(0)),
-            sha256: Sha256Digest::of(name.as_bytes()),
-            group: "default".into(),
-            number,
-            entry_sha256: Sha256Digest::of(&number.to_be_bytes()),
-        },
+        record: closed_record(name, number),
     }
-}
-
-async fn begin(ledger: &dyn Ledger, name: &str, draft: Option<&str>) {
-    let start = RunStart {
-        run_id: run(name),
-        started_at: at(0),
-        version: "0.1.0".into(),
-        source_kind: "file".into(),
-        store_url: "s3://bucket".into(),
-        draft: draft.map(str::to_owned),
-    };
-    ledger.start_run(&start).await.unwrap();
 }
 
 async fn an_empty_ledger_has_nothing_to_survey(ledger: &dyn Ledger) {
