@@ -24,14 +24,15 @@ use sqlx::postgres::{PgConnection, PgPool};
 
 use self::connect::{Failure, LONG_CALL_TIMEOUT, call};
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::entries::{FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, PUT_AUDIT, SESSION};
 use super::location::ServerUrl;
 use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, Ledger,
-    LedgerError, OVERVIEW_RUNS, Overview, PUT_AUDIT, RecordRow, RunFinish, RunStart, SESSION, SessionEntry, SessionRow,
-    SignedText, State, SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, SurveyedSession, Volume, VolumeQuery,
+    WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
