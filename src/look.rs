@@ -32,8 +32,8 @@ pub struct Standing {
     media: HashMap<MediaId, (AttemptId, ObjectKey)>,
     /// Keys under which something lies over the archive's version.
     pub shadowed: Vec<ObjectKey>,
-    /// What was expired by plan stands in the store; a later version of this program knows what to do with it.
-    pub expired: bool,
+    /// The newest document that tells of something expired by plan; a later version of this program knows what to do with it.
+    pub expired: Option<ListedVersion>,
 }
 
 /// A manifest and where it stands.
@@ -187,7 +187,7 @@ fn sort(session: &SessionId, listed: Vec<ListedVersion>) -> Standing {
                 standing.media.entry(media_id).or_insert_with(|| (attempt_id, version.key.clone()));
             }
             SessionObject::Manifest(1) => standing.first_visit_at = version.modified_at,
-            SessionObject::Expired(_) => standing.expired = true,
+            SessionObject::Expired(_) => standing.expired = Some(version.clone()),
             _ => {}
         }
         standing.objects.insert(version.key.clone(), Some(version));

@@ -173,7 +173,7 @@ pub(crate) fn recognise(standing: &Standing, record: &SessionRecord, skip_settle
     let manifest = &newest.document;
     let is_settled = skip_settled.is_some_and(|known| known || manifest.settled);
     let is_done = is_settled && manifest.complete && manifest.absent.is_none() && standing.shadowed.is_empty();
-    if !is_done && !standing.expired {
+    if !is_done && standing.expired.is_none() {
         return None;
     }
     let mut visit = visit_of(Outcome::Unchanged, manifest, Some(reference(standing)?));

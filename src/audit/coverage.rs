@@ -12,11 +12,11 @@ use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 
 use super::drive::{AuditError, Mark, Part, Step, Tally};
-use super::{Finding, FindingCode, Severity};
+use super::{Finding, FindingCode, Severity, expired};
 use crate::catalog::{self, Catalog};
 use crate::clock::Timestamp;
 use crate::ledger::{Cursor, Filter, Ledger, ListedSession, SessionRow, State};
-use crate::look::{self, LookError, StandingManifest};
+use crate::look::{self, LookError, Standing, StandingManifest};
 use crate::metrics::SessionMeter;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
@@ -155,10 +155,14 @@ impl Coverage<'_> {
             },
         };
         // After Veriff: what a run beside the audit archived in the meantime is not missing.
-        let Some(newest) = self.newest(&expected.record.session_id, &mut part).await? else { return Ok(part) };
-        match &catalog {
-            None => compare_alone(&expected, newest.as_ref(), &mut part),
-            Some(catalog) => compare(&expected, catalog, newest.as_ref(), &mut part),
+        let session = &expected.record.session_id;
+        let Some(standing) = self.standing(session, &mut part).await? else { return Ok(part) };
+        let newest = standing.manifest.as_ref();
+        match (&standing.expired, &catalog) {
+            // It is left as it stands: nothing more is archived of it.
+            (Some(document), _) => part.findings.push(expired::finding(Severity::Info, session, document)),
+            (None, None) => compare_alone(&expected, newest, &mut part),
+            (None, Some(catalog)) => compare(&expected, catalog, newest, &mut part),
         }
         Ok(part)
     }
@@ -211,14 +215,14 @@ impl Coverage<'_> {
         Ok(Some(catalog))
     }
 
-    /// Reads the newest manifest in the store; nothing at all if it cannot be read, which is said.
-    async fn newest(
+    /// Looks at what the store has of a session; nothing if its newest manifest cannot be read, which is said.
+    async fn standing(
         &self,
         session: &SessionId,
         part: &mut Part<CoverageTally>,
-    ) -> Result<Option<Option<StandingManifest>>, AuditError> {
+    ) -> Result<Option<Standing>, AuditError> {
         let (key, reason) = match look::look(self.store, self.archive.as_ref(), session).await {
-            Ok(standing) => return Ok(Some(standing.manifest)),
+            Ok(standing) => return Ok(Some(standing)),
             Err(LookError::Store(error)) => return Err(error.into()),
             Err(LookError::Damaged { key, reason }) => (key, reason),
             Err(LookError::Foreign { key }) => (key, "is another archive's"),

@@ -104,29 +104,21 @@ impl Evidence {
 
     /// Tells whether a manifest of the session stands, read or not.
     pub(super) fn has_manifest(&self) -> bool {
-        self.own
-            .iter()
-            .any(|(key, own)| own.is_some() && matches!(key.read_as(&self.session_id), SessionObject::Manifest(_)))
+        self.newest_listed().is_some()
     }
 
     /// Returns the manifest with the highest number that stands, read or not.
     pub(super) fn newest_listed(&self) -> Option<(u32, &ListedVersion)> {
-        let numbered = self.own.iter().filter_map(|(key, own)| match key.read_as(&self.session_id) {
-            SessionObject::Manifest(number) => Some((number, own.as_ref()?)),
+        let numbered = self.standing().filter_map(|(key, own)| match key.read_as(&self.session_id) {
+            SessionObject::Manifest(number) => Some((number, own)),
             _ => None,
         });
         numbered.max_by_key(|(number, _)| *number)
     }
 
-    /// Returns the newest document that tells of something expired by plan.
-    pub(super) fn expired(&self) -> Option<(&ObjectKey, &ListedVersion)> {
-        let is_expired = |key: &ObjectKey| matches!(key.read_as(&self.session_id), SessionObject::Expired(_));
-        self.own.iter().rev().find_map(|(key, own)| Some((key, own.as_ref()?)).filter(|(key, _)| is_expired(key)))
-    }
-
-    /// Tells whether something of the session was expired by plan.
-    pub(super) fn is_expired(&self) -> bool {
-        self.expired().is_some()
+    /// Lists what stands, by key.
+    pub(super) fn standing(&self) -> impl DoubleEndedIterator<Item = (&ObjectKey, &ListedVersion)> {
+        self.own.iter().filter_map(|(key, own)| Some((key, own.as_ref()?)))
     }
 
     /// Returns the archive's version of a key.
@@ -200,8 +192,7 @@ impl Evidence {
             SessionObject::Manifest(number) => Some(number),
             _ => None,
         };
-        let standing: BTreeSet<u32> =
-            self.own.iter().filter(|(_, own)| own.is_some()).filter_map(|(key, _)| numbered(key)).collect();
+        let standing: BTreeSet<u32> = self.standing().filter_map(|(key, _)| numbered(key)).collect();
         let highest = self.own.keys().filter_map(numbered).max().unwrap_or(0);
         // A number that somebody made up must not make this a long list.
         let gaps = (1..=highest).filter(|number| !standing.contains(number)).take(standing.len() + 16);

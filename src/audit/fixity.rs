@@ -156,6 +156,7 @@ impl Fixity<'_> {
             }
         }
         part.findings.extend(evidence.unknown());
+        part.findings.extend(evidence.expired());
         Ok(part)
     }
 
@@ -165,8 +166,9 @@ impl Fixity<'_> {
         let sidecar = self.check_sidecar(evidence, named, &mut part).await?;
         let begin =
             |severity, code, repair: &str| evidence.finding(severity, code, named.key, named.version_id, repair);
-        let listed = match evidence.named(named.key, named.version_id) {
-            Ok(listed) => listed,
+        let listed = match evidence.item(named.key, named.version_id) {
+            Ok(Some(listed)) => listed,
+            Ok(None) => return Ok(part),
             Err(finding) => {
                 part.findings.push(*finding);
                 return Ok(part);
@@ -294,7 +296,7 @@ impl Fixity<'_> {
         Ok(())
     }
 
-    /// Reads the sidecar of an object; returns it if it is the one that is meant.
+    /// Reads the sidecar of an object; returns it if it stands and is the one that is meant.
     async fn check_sidecar(
         &self,
         evidence: &Evidence,
@@ -304,7 +306,8 @@ impl Fixity<'_> {
         let (read, tally) = sidecar::read(&self.reach, evidence, named, self.archive.as_ref()).await?;
         part.tally.sidecars += u64::from(tally);
         let read = match read {
-            Ok(read) => read,
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
             Err(finding) => {
                 part.findings.push(*finding);
                 return Ok(None);

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod coverage;
 pub mod drive;
 pub mod evidence;
+pub(crate) mod expired;
 mod finding;
 pub mod fixity;
 mod lock;

@@ -189,6 +189,7 @@ impl Retention<'_> {
         for manifest in &evidence.manifests {
             self.check_manifest(&evidence, manifest, &items, &mut part).await?;
         }
+        part.findings.extend(evidence.expired());
         Ok(part)
     }
 
@@ -201,7 +202,9 @@ impl Retention<'_> {
         let mut part = Part::default();
         let (read, _) = sidecar::read(&self.reach, evidence, named, self.archive.as_ref()).await?;
         let read = match read {
-            Ok(read) => read,
+            Ok(Some(read)) => read,
+            // Without it nobody knows what the object was promised.
+            Ok(None) => return Ok((part, None, None)),
             Err(finding) => {
                 part.findings.push(*finding);
                 return Ok((part, None, None));
@@ -229,9 +232,13 @@ impl Retention<'_> {
         self.judge(shown, size_bytes, &due("it promises itself"), begin, &mut part);
         let begin =
             |severity, code, repair: &str| evidence.finding(severity, code, named.key, named.version_id, repair);
-        if let Err(finding) = evidence.named(named.key, named.version_id) {
-            part.findings.push(*finding);
-            return Ok((part, promised, latest));
+        match evidence.item(named.key, named.version_id) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok((part, promised, latest)),
+            Err(finding) => {
+                part.findings.push(*finding);
+                return Ok((part, promised, latest));
+            }
         }
         if let Some(head) = self.head(named.key, named.version_id, &begin, &mut part).await? {
             let shown = self.shown(named.key, named.version_id, head.lock).await?;
@@ -258,6 +265,8 @@ impl Retention<'_> {
         } else {
             let of_items = manifest.media.iter().filter_map(|key| items.promised.get(key)).copied();
             let latest = manifest.media.iter().filter_map(|key| items.latest.get(key)).max().copied();
+            // Those that are gone by plan may have been allowed to stand longer than those that are left.
+            let latest = latest.filter(|_| !manifest.media.iter().any(|key| evidence.is_expired_item(&key.sidecar())));
             (of_items.reduce(Lock::strictest).map(|lock| (lock, "its items are promised")), latest)
         };
         let due = Due { promised, least: None, latest, class: MANIFEST_CLASS };

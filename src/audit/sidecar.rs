@@ -59,24 +59,29 @@ pub(super) struct ReadSidecar {
     pub(super) lock: Option<Lock>,
 }
 
-/// Reads a sidecar and holds it against the manifest that names it. Says also whether its bytes were hashed.
+/// Reads a sidecar and holds it against the manifest that names it; nothing if it may have been expired by plan. Says also
+/// whether its bytes were hashed.
 pub(super) async fn read(
     reach: &Reach<'_>,
     evidence: &Evidence,
     named: &Named<'_>,
     archive: Option<&ArchiveId>,
-) -> Result<(Result<ReadSidecar, Box<Finding>>, bool), StoreError> {
+) -> Result<(Result<Option<ReadSidecar>, Box<Finding>>, bool), StoreError> {
     let key = named.key.sidecar();
     let version_id = match named.sidecar {
         Some((_, version_id)) => version_id.map(str::to_owned),
         None => evidence.own(&key).and_then(|own| own.version_id.clone()),
     };
-    if let Err(mut finding) = evidence.named(&key, version_id.as_deref()) {
-        // A visit that was cut short put the bytes there and no sidecar; no manifest says that there is one.
-        if named.sidecar.is_none() {
-            finding.severity = Severity::Warn;
+    match evidence.item(&key, version_id.as_deref()) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok((Ok(None), false)),
+        Err(mut finding) => {
+            // A visit that was cut short put the bytes there and no sidecar; no manifest says that there is one.
+            if named.sidecar.is_none() {
+                finding.severity = Severity::Warn;
+            }
+            return Ok((Err(finding), false));
         }
-        return Ok((Err(finding), false));
     }
     let begin = |code, repair: &str| evidence.finding(Severity::Error, code, &key, version_id.as_deref(), repair);
     let document = match reach.read(&key, version_id.as_deref()).await? {
@@ -105,7 +110,7 @@ pub(super) async fn read(
     }
     let read =
         ReadSidecar { document: sidecar, key: key.clone(), version_id, sha256: document.sha256, lock: document.lock };
-    Ok((Ok(read), true))
+    Ok((Ok(Some(read)), true))
 }
 
 /// Finds what a sidecar tells otherwise than the manifest: what the manifest says, and what the sidecar does.

@@ -6,7 +6,7 @@
 use super::page::{ProblemView, RowView};
 use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Shown};
 use super::{Export, ExportError, names};
-use crate::audit::{Finding, FindingCode, Severity};
+use crate::audit::{Finding, FindingCode, Severity, expired};
 use crate::error::Code;
 use crate::look::{LookError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, look};
 use crate::model::SessionId;
@@ -68,9 +68,8 @@ impl Export<'_> {
             let finding = finding.object(key, own).differs("one version", "a delete marker or a later version over it");
             self.tell(&mut view, &finding)?;
         }
-        if standing.expired {
-            let repair = "nothing: what was expired is gone for good, and the record of it stands";
-            self.tell(&mut view, &Finding::of(Severity::Warn, FindingCode::SessionExpired, repair).session(id))?;
+        if let Some(document) = &standing.expired {
+            self.tell(&mut view, &expired::finding(Severity::Warn, id, document))?;
         }
         match &standing.manifest {
             Some(manifest) => self.evidence(id, &standing, manifest, &mut view).await?,
@@ -207,7 +206,7 @@ impl Export<'_> {
             version_id: media.version_id.as_deref(),
             size_bytes: Some(media.size_bytes),
             sha256: media.sha256,
-            may_be_gone: standing.expired,
+            may_be_gone: standing.expired.is_some(),
         };
         let mut shown = MediaView::of(media);
         if is_its_own {
@@ -241,7 +240,7 @@ impl Export<'_> {
             version_id: conflict.version_id.as_deref(),
             size_bytes: None,
             sha256: conflict.sha256,
-            may_be_gone: standing.expired,
+            may_be_gone: standing.expired.is_some(),
         };
         let mut shown = MediaView::of_conflict(conflict);
         if conflict.key.read_as(id) != SessionObject::Conflict {
@@ -268,7 +267,7 @@ impl Export<'_> {
                 Some(document) => self.add_sidecar(id, &path, &read.bytes, &document, &mut shown)?,
                 None => self.tell(view, &of_sidecar(&sidecar).differs(conflict.sha256, "something else"))?,
             },
-            Err(_) if standing.expired => {}
+            Err(_) if standing.expired.is_some() => {}
             Err(found) => self.tell(view, &of_sidecar(&sidecar).differs("a sidecar", found))?,
         }
         Ok(shown)

@@ -6,6 +6,8 @@
 //! contract suite holds them to the same behaviour.
 
 mod backlog;
+mod columns;
+mod entries;
 mod location;
 mod overview;
 mod postgres;
@@ -28,6 +30,7 @@ use async_trait::async_trait;
 pub use backlog::{
     Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn, Waiting, Which,
 };
+pub use entries::{AuditRow, ManifestRef, MediaRow, RunFinish, RunStart, SessionEntry, SessionRow};
 pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use runs::{
@@ -44,13 +47,10 @@ use sqlite::SqliteLedger;
 
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::digest::Sha256Digest;
-use crate::model::key::ObjectKey;
-use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::run::ChunkRef;
 pub use crate::model::run::RunCounts;
-use crate::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
+use crate::model::{ArchiveId, RunId, SessionId};
 
 /// A record of what was archived.
 #[async_trait]
@@ -405,183 +405,6 @@ pub fn exposure(url: &str) -> Result<Option<&'static str>, LedgerError> {
 fn retryable_codes() -> impl Iterator<Item = Code> {
     Code::ALL.iter().copied().filter(|code| code.is_retryable())
 }
-
-/// The end of one visit to a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionEntry {
-    /// What the input said.
-    pub record: SessionRecord,
-    /// The integration it was looked for in.
-    pub integration: String,
-    /// Where this visit leaves it. An archived one has a manifest.
-    pub state: State,
-    /// Why, if it is pending or failed.
-    pub code: Option<Code>,
-    /// The same for people; nothing about a person.
-    pub message: Option<String>,
-    /// When Veriff made the session, where its lists tell.
-    pub upstream_created_at: Option<Timestamp>,
-    /// When Veriff may delete its media, where that can be told.
-    pub deadline_at: Option<Timestamp>,
-    /// The newest manifest this visit knows.
-    pub manifest: Option<ManifestRef>,
-    /// Nothing is missing from that manifest.
-    pub complete: bool,
-    /// Nothing more is expected of the session.
-    pub settled: bool,
-    /// Every item of that manifest.
-    pub media: Vec<MediaRow>,
-    /// The run.
-    pub run_id: RunId,
-    /// When the visit ended.
-    pub at: Timestamp,
-    /// The session may still change: it goes into the backlog, or back into it, to come again at this time. Ends the lease
-    /// that whoever commits may have on it.
-    pub look_again_at: Option<Timestamp>,
-    /// Who holds its lease, if that is not this run but the one its process began as.
-    pub holder: Option<RunId>,
-    /// What the run's record says of it; nothing if the run keeps no record.
-    pub line: Option<LineEntry>,
-}
-
-impl SessionEntry {
-    /// Returns who may hold the session's lease.
-    fn holder(&self) -> &RunId {
-        self.holder.as_ref().unwrap_or(&self.run_id)
-    }
-}
-
-/// Where a manifest stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestRef {
-    /// Its key.
-    pub key: ObjectKey,
-    /// Its version, on a versioned store.
-    pub version_id: Option<String>,
-    /// Its number.
-    pub sequence: u32,
-    /// The digest of its bytes.
-    pub sha256: Sha256Digest,
-}
-
-/// One archived media item.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MediaRow {
-    /// The media item.
-    pub media_id: MediaId,
-    /// The attempt it belongs to.
-    pub attempt_id: AttemptId,
-    /// What it is.
-    pub kind: MediaKind,
-    /// Its object.
-    pub key: ObjectKey,
-    /// The object's version, on a versioned store.
-    pub version_id: Option<String>,
-    /// The object's length.
-    pub size_bytes: u64,
-    /// The digest of its bytes.
-    pub sha256: Sha256Digest,
-}
-
-impl MediaRow {
-    /// Returns every item that a manifest names.
-    pub fn all_of(manifest: &Manifest) -> impl Iterator<Item = Self> {
-        manifest.media().map(|(attempt, media)| Self {
-            media_id: media.media_id.clone(),
-            attempt_id: attempt.attempt_id.clone(),
-            kind: media.kind,
-            key: media.key.clone(),
-            version_id: media.version_id.clone(),
-            size_bytes: media.size_bytes,
-            sha256: media.sha256,
-        })
-    }
-}
-
-/// What is known of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRow {
-    /// What the inputs said; a later one fills gaps and replaces, never empties.
-    pub record: SessionRecord,
-    /// The integration of the last visit.
-    pub integration: String,
-    /// Where it stands.
-    pub state: State,
-    /// Why, if it is pending or failed; text, because a later version may know more codes than this one.
-    pub code: Option<String>,
-    /// The same for people.
-    pub message: Option<String>,
-    /// When Veriff made it, where that is known.
-    pub upstream_created_at: Option<Timestamp>,
-    /// When Veriff may delete its media, where that is known.
-    pub deadline_at: Option<Timestamp>,
-    /// The newest manifest known.
-    pub manifest: Option<ManifestRef>,
-    /// Nothing is missing from that manifest.
-    pub complete: bool,
-    /// Nothing more is expected of the session.
-    pub settled: bool,
-    /// How many media items are known to be archived.
-    pub media: u64,
-    /// How many bytes they have.
-    pub bytes: u64,
-    /// How often it was visited.
-    pub visits: u64,
-    /// The run of the last visit.
-    pub run_id: RunId,
-    /// When it was first visited, or added to the backlog.
-    pub first_visited_at: Timestamp,
-    /// When it was last visited.
-    pub last_visited_at: Timestamp,
-    /// Why a person closed it, if one did.
-    pub accepted_reason: Option<String>,
-}
-
-/// A run that begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunStart {
-    /// The run.
-    pub run_id: RunId,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// The version of this program.
-    pub version: String,
-    /// The kind of its source, such as `file`.
-    pub source_kind: String,
-    /// Where it archives to; a store URL holds no secret.
-    pub store_url: String,
-    /// What its record will say of it that only the run knows, as JSON. With one its record is open; without, it has none.
-    pub draft: Option<String>,
-}
-
-/// A run that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunFinish {
-    /// The run.
-    pub run_id: RunId,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// How the process exits.
-    pub exit_code: u8,
-    /// What it did.
-    pub counts: RunCounts,
-}
-
-/// How an audit ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRow {
-    /// The audit's own id.
-    pub audit_id: String,
-    /// Which audit.
-    pub audit: String,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// Its summary, as JSON.
-    pub summary: String,
-}
-
-/// The statement is the same in every engine but for its placeholder, and both know this one.
-const LATEST_AUDITS: &str = "SELECT * FROM audits ORDER BY finished_at DESC, audit_id DESC LIMIT $1";
 
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

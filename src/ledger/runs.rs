@@ -4,6 +4,7 @@
 //! write is decided by one column: the run itself while its record is open, afterwards whoever claimed the closing. A claim
 //! lapses; each step may therefore be repeated, by anyone, and what was written down first counts.
 
+use super::columns::closed_record_columns;
 use crate::clock::Timestamp;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
@@ -160,10 +161,12 @@ pub(super) const RECORD_STATE: &str = "SELECT record_state FROM runs WHERE run_i
 
 pub(super) const BEAT: &str = "UPDATE runs SET heartbeat_at = $2 WHERE run_id = $1 AND record_state = 'open'";
 
-pub(super) const RECORD: &str = "
-    SELECT run_id, started_at, version, source_kind, record_state, record_draft, record_sums, record_lines, record_chunks,
-        record_json, record_signature, record_key, record_sha256, chain_from, chain_group, chain_number, chain_sha256
-    FROM runs WHERE run_id = $1";
+pub(super) const RECORD: &str = concat!(
+    "SELECT run_id, started_at, version, source_kind, record_state, record_draft, record_sums, record_lines,
+        record_chunks, record_json, record_signature, chain_from, ",
+    closed_record_columns!(),
+    " FROM runs WHERE run_id = $1"
+);
 
 pub(super) const WAITING_LINES: &str =
     "SELECT line, media, bytes FROM run_lines WHERE run_id = $1 AND number > $2 ORDER BY number LIMIT $3";

@@ -1,6 +1,7 @@
 //! Survey: everything the ledger says of sessions and runs, page after page in the order of their ids, for whoever holds it
 //! against the store, or makes a ledger of what the store says.
 
+use super::columns::{closed_record_columns, media_columns, run_columns, session_columns};
 use super::{ClosedRecord, MediaRow, RunCounts, SessionRow};
 use crate::clock::Timestamp;
 use crate::model::RunId;
@@ -43,25 +44,34 @@ pub struct ClosedRun {
 
 macro_rules! sessions {
     () => {
-        "SELECT sessions.*, EXISTS (SELECT 1 FROM backlog WHERE backlog.session_id = sessions.session_id) AS in_backlog
-         FROM sessions"
+        concat!(
+            "SELECT ",
+            session_columns!(),
+            ", EXISTS (SELECT 1 FROM backlog WHERE backlog.session_id = sessions.session_id) AS in_backlog FROM sessions"
+        )
     };
 }
 
 pub(super) const SESSIONS: &str = concat!(sessions!(), " WHERE session_id > $1 ORDER BY session_id LIMIT $2");
 
-pub(super) const MEDIA: &str = "
-    SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
-    WHERE session_id > $1 AND session_id <= $2 ORDER BY session_id, media_id";
+pub(super) const MEDIA: &str = concat!(
+    "SELECT ",
+    media_columns!(),
+    " FROM media WHERE session_id > $1 AND session_id <= $2 ORDER BY session_id, media_id"
+);
 
 pub(super) const SESSION: &str = concat!(sessions!(), " WHERE session_id = $1");
 
-pub(super) const MEDIA_OF_SESSION: &str = "
-    SELECT session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256 FROM media
-    WHERE session_id = $1 ORDER BY media_id";
+pub(super) const MEDIA_OF_SESSION: &str =
+    concat!("SELECT ", media_columns!(), " FROM media WHERE session_id = $1 ORDER BY media_id");
 
-pub(super) const CLOSED_RUNS: &str = "
-    SELECT * FROM runs WHERE record_state = 'closed' AND run_id > $1 ORDER BY run_id LIMIT $2";
+pub(super) const CLOSED_RUNS: &str = concat!(
+    "SELECT ",
+    run_columns!(),
+    ", ",
+    closed_record_columns!(),
+    " FROM runs WHERE record_state = 'closed' AND run_id > $1 ORDER BY run_id LIMIT $2"
+);
 
 pub(super) const PUT_CLOSED_RUN: &str = "
     INSERT INTO runs (run_id, started_at, finished_at, exit_code, version, source_kind, store_url, archived, unchanged,

@@ -160,15 +160,8 @@ impl Store for RetryingStore {
     }
 
     async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        let mut lost = false;
-        tried!(self.pace, async {
-            if lost && stands(&*self.inner, key).await? {
-                return Ok(PutOutcome::Taken);
-            }
-            let put = self.inner.put(key, payload, terms).await;
-            lost |= is_lost(&put);
-            put
-        })
+        let mut lost = Lost::default();
+        tried!(self.pace, lost.looked_for(&*self.inner, key, self.inner.put(key, payload, terms)))
     }
 
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
@@ -202,9 +195,25 @@ impl Store for RetryingStore {
     }
 }
 
-/// Tells whether a write may have been done although no good answer came.
-const fn is_lost(put: &Result<PutOutcome, StoreError>) -> bool {
-    matches!(put, Err(StoreError::Unavailable { slow_down: false, .. }))
+/// Whether a write may have been done although no good answer came.
+#[derive(Debug, Default)]
+struct Lost(bool);
+
+impl Lost {
+    /// Writes; looks first for what an earlier try may have left.
+    async fn looked_for(
+        &mut self,
+        store: &dyn Store,
+        key: &ObjectKey,
+        write: impl Future<Output = Result<PutOutcome, StoreError>> + Send,
+    ) -> Result<PutOutcome, StoreError> {
+        if self.0 && stands(store, key).await? {
+            return Ok(PutOutcome::Taken);
+        }
+        let written = write.await;
+        self.0 |= matches!(written, Err(StoreError::Unavailable { slow_down: false, .. }));
+        written
+    }
 }
 
 /// Tells whether a store with versions lists any under a key. Asked before a write is tried again: a store that was cut
@@ -231,15 +240,8 @@ impl Upload for RetryingUpload {
     }
 
     async fn complete(&mut self, sha256: Sha256Digest) -> Result<PutOutcome, StoreError> {
-        let mut lost = false;
-        tried!(self.pace, async {
-            if lost && stands(&*self.store, &self.key).await? {
-                return Ok(PutOutcome::Taken);
-            }
-            let completed = self.inner.complete(sha256).await;
-            lost |= is_lost(&completed);
-            completed
-        })
+        let mut lost = Lost::default();
+        tried!(self.pace, lost.looked_for(&*self.store, &self.key, self.inner.complete(sha256)))
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {

@@ -172,3 +172,21 @@ async fn it_asks_for_a_source_and_needs_no_integration_without_veriff() {
     audited.deployment.lose_ledger();
     audited.deployment.run(["audit", "coverage", "--ledger", "--without-veriff"]).await.expect(78);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_was_expired_by_plan_nothing_more_is_expected() {
+    let audited = Audited::in_directory(709).await;
+    // An item is missing in its manifest, and Veriff goes on: no run would archive either.
+    let later = Attempt::approved(id("coverage: later")).created(Some("2026-10-07T08:00:00.000Z"));
+    assert!(audited.simulator.add_attempt(&audited.incomplete, later.image("face", 4_000)));
+    audited.expire(&audited.incomplete, |_| false).await;
+    // Of this one nothing is left but that document.
+    audited.expire(&audited.twins, |_| false).await;
+    std::fs::remove_dir_all(audited.deployment.store().join(format!("sessions/{}/manifest", audited.twins))).unwrap();
+    let expected = [&audited.incomplete, &audited.twins].map(|session| found("session.expired", "info", session));
+    for words in [&["--ledger"][..], &["--ledger", "--without-veriff"]] {
+        let (findings, summary) = audit(&audited, words, 0).await;
+        assert_eq!(findings, BTreeSet::from(expected.clone()), "{words:?}");
+        assert_eq!(summary["codes"]["session.expired"], 2, "{words:?}");
+    }
+}

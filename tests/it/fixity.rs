@@ -432,3 +432,33 @@ async fn the_program_draws_samples_and_takes_lists_and_stops_when_told() {
     let other = audited.deployment.path("state.json");
     audited.deployment.run(["audit", "fixity", "--state", other.to_str().unwrap()]).await.expect(2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_expired_by_plan_is_noted_and_what_is_left_is_still_compared() {
+    let audited = Audited::in_directory(513).await;
+    // Bytes without their sidecar, and a sidecar without its bytes: it was stopped between them.
+    let evidence = audited.evidence().await;
+    let items: Vec<_> = objects(&evidence).filter(|(key, _)| session_of(key) == audited.twins).collect();
+    let of_media = |key: &str| !is_document(key);
+    let (bytes, object) = items.iter().find(|(key, _)| of_media(key)).unwrap();
+    let (sidecar, _) = items.iter().rfind(|(key, _)| key.ends_with(".meta.json")).unwrap();
+    let document = audited.expire(&audited.twins, |key| [*bytes, *sidecar].contains(&key)).await;
+    let whole = audited.expire(&audited.long, |_| false).await;
+    for mode in [Mode::Head, Mode::Read] {
+        let (findings, _) = audited.fixity_of_all(mode, Scope::All).await;
+        assert_eq!(serious(&findings), Vec::<&_>::new(), "{mode:?}");
+        let noted: Vec<_> = findings.iter().filter(|finding| finding.code == Code::SessionExpired).collect();
+        assert_eq!(noted.len(), 2, "{mode:?}");
+        assert_eq!(codes(&findings, &document), [Code::SessionExpired].into(), "{mode:?}");
+        assert_eq!(codes(&findings, &whole), [Code::SessionExpired].into(), "{mode:?}");
+    }
+
+    audited.tamperer.write(bytes, None, &flipped(&object.bytes, 0));
+    let read = audited.fixity_of(Mode::Read, &audited.twins).await;
+    assert_eq!(codes(&read.findings, bytes), [Code::ObjectDigest].into());
+    // A manifest does not go by plan.
+    let manifest = evidence.manifest_keys(&audited.long)[0];
+    audited.tamperer.hide(manifest, None);
+    let head = audited.fixity_of(Mode::Head, &audited.long).await;
+    assert_eq!(codes(&head.findings, manifest), [Code::ManifestInvalid].into());
+}

@@ -378,3 +378,27 @@ async fn locks_that_have_ended_are_counted() {
     assert_eq!(tally.expired, ended.map(|(_, (objects, _))| objects).sum::<u64>());
     assert!(tally.expired > 1 && tally.expired < tally.objects);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_expired_by_plan_is_noted_and_the_locks_of_what_is_left_are_still_judged() {
+    let audited = Audited::in_bucket(609).await;
+    let evidence = audited.evidence().await;
+    let chip = |key: &str| {
+        let sidecar = format!("{}.meta.json", key.trim_end_matches(".meta.json"));
+        let sidecar: serde_json::Value = serde_json::from_slice(&evidence.object(&sidecar).unwrap().bytes).unwrap();
+        sidecar["retention"]["class"] == "chip"
+    };
+    // What is left may be kept for four years, and the manifest is kept for the five of what is gone.
+    let document = audited.expire(&audited.grown, chip).await;
+    let part = Auditor::of(&audited).session(&audited.grown).await;
+    assert_eq!(serious(&part.findings), Vec::<&Finding>::new());
+    assert_eq!(codes(&part.findings, &document), [Code::SessionExpired].into());
+    assert_eq!((part.findings.len(), part.tally.objects), (1, 4), "an item, its sidecar, two manifests");
+
+    let folder = format!("sessions/{}/", audited.grown);
+    let is_item = |key: &str| key.starts_with(&folder) && !key.contains("/manifest/");
+    let left = evidence.objects.keys().find(|key| is_item(key) && chip(key)).unwrap();
+    audited.tamperer.relock(left, evidence.objects[left][0].version_id.as_deref(), None);
+    let part = Auditor::of(&audited).session(&audited.grown).await;
+    assert_eq!(codes(&part.findings, left), [Code::LockMissing].into());
+}

@@ -163,13 +163,13 @@ impl Reconcile<'_> {
                 }
             }
             part.findings.extend(one_sided(session, surveyed, &evidence));
-            part.findings.extend(expired(&evidence));
+            part.findings.extend(evidence.expired());
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
             part.findings.append(&mut evidence.findings);
             part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
             part.findings.extend(one_sided(session, surveyed, &evidence));
-            part.findings.extend(expired(&evidence));
+            part.findings.extend(evidence.expired());
         }
         if let Some(surveyed) = surveyed {
             part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
@@ -205,9 +205,8 @@ impl<'a> Named<'a> {
 
 /// Tells what is wrong with an object that is named. What is gone may have been expired by plan.
 fn stands(evidence: &Evidence, named: &Named<'_>) -> Option<Finding> {
-    let listed = match evidence.named(named.key, named.version_id) {
-        Ok(listed) => listed,
-        Err(_) if evidence.is_expired() && evidence.own(named.key).is_none() => return None,
+    let listed = match evidence.item(named.key, named.version_id) {
+        Ok(listed) => listed?,
         Err(finding) => return Some(*finding),
     };
     let size_bytes = named.size_bytes.filter(|size_bytes| *size_bytes != listed.size_bytes)?;
@@ -226,15 +225,6 @@ fn one_sided(session: &SessionId, surveyed: Option<&SurveyedSession>, evidence: 
         ),
         _ => None,
     }
-}
-
-/// Tells of a session of which something was expired by plan, so that what is gone is not missed.
-fn expired(evidence: &Evidence) -> Option<Finding> {
-    let (key, document) = evidence.expired()?;
-    let repair = "nothing: what was expired is gone for good, and the record of it stands";
-    let version_id = document.version_id.as_deref();
-    let finding = evidence.finding(Severity::Info, FindingCode::SessionExpired, key, version_id, repair);
-    Some(finding.differs("all items", "some may have been expired by plan"))
 }
 
 /// Holds what the ledger names against the listing alone.

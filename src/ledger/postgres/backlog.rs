@@ -12,11 +12,12 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 
 use super::connect::Failure;
-use super::{PostgresLedger, code_texts, plain, session_columns};
+use super::{PostgresLedger, code_texts, plain};
 use crate::clock::Timestamp;
 use crate::ledger::backlog::{
     Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Which,
 };
+use crate::ledger::columns::session_columns;
 use crate::ledger::rows::{Columns, count_turn, listed_of, record_of};
 use crate::ledger::{LedgerError, SessionEntry};
 use crate::model::{RunId, SessionId};

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod batch;
+mod commit;
 pub(super) mod connect;
 mod runs;
 mod survey;
@@ -17,20 +18,21 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection as _;
 use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
-use sqlx::postgres::{PgArguments, PgConnection, PgPool};
-use sqlx::{Connection as _, Postgres};
+use sqlx::postgres::{PgConnection, PgPool};
 
 use self::connect::{Failure, LONG_CALL_TIMEOUT, call};
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::entries::{FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, PUT_AUDIT, SESSION};
 use super::location::ServerUrl;
 use super::overview::Group;
-use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of, standing_of};
+use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, MediaRow, Move,
-    OVERVIEW_RUNS, Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State,
-    SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, SurveyedSession, Volume, VolumeQuery,
+    WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -111,72 +113,6 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>,
     }
 }
 
-/// Locks what stands, so that what was read here cannot change before it is written.
-const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = $1 FOR UPDATE";
-
-/// One statement for all items; rows that say the same already are not written again.
-const PUT_MEDIA: &str = "
-    INSERT INTO media (session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256)
-    SELECT $1, item.*
-    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[]) AS item
-    ON CONFLICT (session_id, media_id) DO UPDATE SET
-        attempt_id = excluded.attempt_id, kind = excluded.kind, key = excluded.key,
-        version_id = excluded.version_id, size_bytes = excluded.size_bytes, sha256 = excluded.sha256
-    WHERE (media.attempt_id, media.kind, media.key, media.version_id, media.size_bytes, media.sha256)
-        IS DISTINCT FROM (excluded.attempt_id, excluded.kind, excluded.key, excluded.version_id, excluded.size_bytes,
-            excluded.sha256)";
-
-/// Takes the same values as [`UPDATE_SESSION`], but for the last two: the number of its items and of their bytes, of which
-/// a new session has none but these. Writes nothing if another worker was faster, and then has waited for it.
-const INSERT_SESSION: &str = "
-    INSERT INTO sessions (
-        session_id, asked_integration, decided_at, retention_class, reference, integration, state, code, message,
-        upstream_created_at, deadline_at, manifest_key, manifest_version_id, manifest_sequence, manifest_sha256,
-        complete, settled, media, bytes, visits, run_id, first_visited_at, last_visited_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $20, $21, 1, $18, $19, $19)
-    ON CONFLICT (session_id) DO NOTHING";
-
-/// `$20` and `$21` are what [`Standing::after`] decided: whether the cause and the manifest are taken.
-const UPDATE_SESSION: &str = "
-    UPDATE sessions SET
-        asked_integration = coalesce($2, asked_integration),
-        decided_at = coalesce($3, decided_at),
-        retention_class = coalesce($4, retention_class),
-        reference = coalesce($5, reference),
-        integration = $6,
-        state = $7,
-        code = CASE WHEN $20 THEN $8 ELSE code END,
-        message = CASE WHEN $20 THEN $9 ELSE message END,
-        upstream_created_at = coalesce($10, upstream_created_at),
-        deadline_at = coalesce($11, deadline_at),
-        manifest_key = CASE WHEN $21 THEN $12 ELSE manifest_key END,
-        manifest_version_id = CASE WHEN $21 THEN $13 ELSE manifest_version_id END,
-        manifest_sequence = CASE WHEN $21 THEN $14 ELSE manifest_sequence END,
-        manifest_sha256 = CASE WHEN $21 THEN $15 ELSE manifest_sha256 END,
-        complete = CASE WHEN $21 THEN $16 ELSE complete END,
-        settled = CASE WHEN $21 THEN $17 ELSE settled END,
-        (media, bytes) = (
-            SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM media WHERE media.session_id = $1),
-        visits = visits + 1,
-        run_id = $18,
-        last_visited_at = $19
-    WHERE session_id = $1";
-
-/// Every column is named: a statement that is prepared must not change what it returns when a later version adds one.
-macro_rules! session_columns {
-    () => {
-        "sessions.session_id, sessions.asked_integration, sessions.decided_at, sessions.retention_class,
-        sessions.reference, sessions.integration, sessions.state, sessions.code, sessions.message,
-        sessions.upstream_created_at, sessions.deadline_at, sessions.manifest_key, sessions.manifest_version_id,
-        sessions.manifest_sequence, sessions.manifest_sha256, sessions.complete, sessions.settled, sessions.media,
-        sessions.bytes, sessions.visits, sessions.run_id, sessions.first_visited_at, sessions.last_visited_at,
-        sessions.accepted_reason"
-    };
-}
-use session_columns;
-
-const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE session_id = $1");
-
 /// Says in two parts which sessions failed, because the index is of the first and nothing is planned over the second.
 const LEFT_BY_RUN: &str = "
     SELECT session_id, asked_integration, decided_at, retention_class, reference
@@ -199,48 +135,7 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const OLDEST_PENDING: &str = "SELECT min(first_visited_at) FROM sessions WHERE state = 'pending'";
 
-const LATEST_RUNS: &str = "
-    SELECT run_id, started_at, version, source_kind, store_url, finished_at, exit_code, archived, unchanged, absent,
-        failed, pending, media, bytes
-    FROM runs ORDER BY started_at DESC, run_id DESC LIMIT $1";
-
 impl PostgresLedger {
-    async fn commit_once(&self, entry: &SessionEntry) -> Result<State, Failure> {
-        let id = &entry.record.session_id;
-        let sequence = entry.manifest.as_ref().map(|manifest| manifest.sequence);
-        let media: BTreeMap<&str, &MediaRow> = entry.media.iter().map(|item| (item.media_id.as_str(), item)).collect();
-        let mut open = self.pool.begin().await?;
-        runs::take_line(&mut open, entry).await?;
-        let mut standing = standing(&mut open, id).await?;
-        if standing.is_none() {
-            let made = Standing::after(None, entry.state, sequence);
-            let (count, bytes) = if made.takes_manifest {
-                (media.len() as u64, media.values().map(|item| item.size_bytes).fold(0, u64::saturating_add))
-            } else {
-                (0, 0)
-            };
-            let inserted = session_values(INSERT_SESSION, entry, made).bind(saturated(count)).bind(saturated(bytes));
-            if inserted.execute(&mut *open).await?.rows_affected() > 0 {
-                if made.takes_manifest {
-                    put_media(&mut open, id, &media).await?;
-                }
-                backlog::follow_commit(&mut open, entry).await?;
-                open.commit().await?;
-                return Ok(made.state);
-            }
-            standing = self::standing(&mut open, id).await?;
-        }
-        let made = Standing::after(standing, entry.state, sequence);
-        if made.takes_manifest {
-            put_media(&mut open, id, &media).await?;
-        }
-        let updated = session_values(UPDATE_SESSION, entry, made).bind(made.takes_cause).bind(made.takes_manifest);
-        updated.execute(&mut *open).await?;
-        backlog::follow_commit(&mut open, entry).await?;
-        open.commit().await?;
-        Ok(made.state)
-    }
-
     async fn overview_once(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, Failure> {
         // One snapshot, so that the numbers agree with one another.
         let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
@@ -289,30 +184,22 @@ impl PostgresLedger {
 
     async fn finish_run_once(&self, run: &RunFinish) -> Result<(), sqlx::Error> {
         let counts = &run.counts;
-        sqlx::query(
-            "UPDATE runs SET finished_at = $2, exit_code = $3, archived = $4, unchanged = $5, absent = $6, failed = $7,
-                pending = $8, media = $9, bytes = $10
-             WHERE run_id = $1",
-        )
-        .bind(run.run_id.as_str())
-        .bind(run.finished_at.unix_millis())
-        .bind(i64::from(run.exit_code))
-        .bind(saturated(counts.archived))
-        .bind(saturated(counts.unchanged))
-        .bind(saturated(counts.absent))
-        .bind(saturated(counts.failed))
-        .bind(saturated(counts.pending))
-        .bind(saturated(counts.media))
-        .bind(saturated(counts.bytes))
-        .execute(&self.pool)
-        .await
-        .map(|_| ())
+        sqlx::query(FINISH_RUN)
+            .bind(run.run_id.as_str())
+            .bind(run.finished_at.unix_millis())
+            .bind(i64::from(run.exit_code))
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
     }
 }
-
-const PUT_AUDIT: &str = "
-    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
 
 #[async_trait]
 impl Ledger for PostgresLedger {
@@ -420,7 +307,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        let rows = call!("be read", sqlx::query(super::LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
+        let rows = call!("be read", sqlx::query(LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
         rows.iter().map(|row| audit_of(&Columns(row))).collect()
     }
 
@@ -529,64 +416,6 @@ async fn overview_of(
         backlog,
         ..Overview::of(&groups)
     })
-}
-
-async fn standing(open: &mut PgConnection, id: &SessionId) -> Result<Option<Standing>, Failure> {
-    let row = sqlx::query(STANDING).bind(id.as_str()).fetch_optional(open).await?;
-    Ok(row.map(|row| standing_of(&Columns(&row))).transpose()?)
-}
-
-/// Binds the values 1 to 19.
-fn session_values<'q>(
-    statement: &'static str,
-    entry: &'q SessionEntry,
-    made: Move,
-) -> sqlx::query::Query<'q, Postgres, PgArguments> {
-    let record = &entry.record;
-    let manifest = entry.manifest.as_ref().filter(|_| made.takes_manifest);
-    sqlx::query(statement)
-        .bind(record.session_id.as_str())
-        .bind(record.integration.as_deref().map(plain))
-        .bind(record.decided_at.map(Timestamp::unix_millis))
-        .bind(record.retention_class.as_deref().map(plain))
-        .bind(record.reference.as_deref().map(plain))
-        .bind(plain(&entry.integration))
-        .bind(made.state.as_str())
-        .bind(entry.code.map(Code::as_str))
-        .bind(entry.message.as_deref().map(plain))
-        .bind(entry.upstream_created_at.map(Timestamp::unix_millis))
-        .bind(entry.deadline_at.map(Timestamp::unix_millis))
-        .bind(manifest.map(|m| m.key.as_str()))
-        .bind(manifest.and_then(|m| m.version_id.as_deref()))
-        .bind(manifest.map(|m| i64::from(m.sequence)))
-        .bind(manifest.map(|m| m.sha256.as_bytes().as_slice()))
-        .bind(made.takes_manifest && entry.complete)
-        .bind(made.takes_manifest && entry.settled)
-        .bind(entry.run_id.as_str())
-        .bind(entry.at.unix_millis())
-}
-
-async fn put_media(
-    open: &mut PgConnection,
-    session: &SessionId,
-    media: &BTreeMap<&str, &MediaRow>,
-) -> Result<(), sqlx::Error> {
-    if media.is_empty() {
-        return Ok(());
-    }
-    let items = || media.values();
-    sqlx::query(PUT_MEDIA)
-        .bind(session.as_str())
-        .bind(items().map(|item| item.media_id.as_str()).collect::<Vec<_>>())
-        .bind(items().map(|item| item.attempt_id.as_str()).collect::<Vec<_>>())
-        .bind(items().map(|item| item.kind.as_str()).collect::<Vec<_>>())
-        .bind(items().map(|item| item.key.as_str()).collect::<Vec<_>>())
-        .bind(items().map(|item| item.version_id.as_deref()).collect::<Vec<_>>())
-        .bind(items().map(|item| saturated(item.size_bytes)).collect::<Vec<_>>())
-        .bind(items().map(|item| item.sha256.as_bytes().as_slice()).collect::<Vec<_>>())
-        .execute(open)
-        .await
-        .map(|_| ())
 }
 
 /// The codes of failures that may pass, as the ledger writes them.

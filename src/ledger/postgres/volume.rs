@@ -1,10 +1,11 @@
 //! Aggregates over time in PostgreSQL.
 
 use super::connect::Failure;
-use super::{LATEST_RUNS, PostgresLedger, SNAPSHOT, overview_of};
+use super::{PostgresLedger, SNAPSHOT, overview_of};
+use crate::ledger::LedgerError;
+use crate::ledger::entries::{LATEST_AUDITS, LATEST_RUNS};
 use crate::ledger::rows::{Columns, audit_of, day_group_of, deadline_group_of, media_day_group_of, run_of};
 use crate::ledger::volume::{DAY_MS, Volume, VolumeQuery, deadlines, media_months, months};
-use crate::ledger::{LATEST_AUDITS, LedgerError};
 use crate::model::ArchiveId;
 
 const DAYS: &str = "

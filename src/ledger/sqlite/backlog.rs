@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::ledger::backlog::{
     Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Which,
 };
+use crate::ledger::columns::session_columns;
 use crate::ledger::rows::{Columns, count_turn, listed_of, record_of};
 use crate::ledger::{LedgerError, SessionEntry, retryable_codes};
 use crate::model::{RunId, SessionId};
@@ -143,7 +144,9 @@ macro_rules! unless_leased {
 }
 
 const LIST: &str = concat!(
-    "SELECT sessions.*, backlog.turn, backlog.due_at, backlog.leased_by, backlog.tries
+    "SELECT ",
+    session_columns!(),
+    ", backlog.turn, backlog.due_at, backlog.leased_by, backlog.tries
      FROM sessions LEFT JOIN backlog USING (session_id) WHERE ",
     filter!(),
     " AND (?7 IS NULL OR ifnull(sessions.deadline_at, -1) > ?8

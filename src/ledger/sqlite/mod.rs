@@ -5,62 +5,34 @@
 //! file on the same machine; they wait for one another.
 
 mod backlog;
+mod commit;
+mod connect;
 mod runs;
 mod survey;
 mod volume;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::path::Path;
-use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::ConnectOptions as _;
-use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::SqlitePool;
 
-use self::backlog::Open;
-use self::runs::Failure;
 use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::entries::{FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, PUT_AUDIT, SESSION};
 use super::overview::Group;
-use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of, standing_of};
-use super::schema::{self, MIGRATIONS_TABLE, Migrated};
+use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, Move, OVERVIEW_RUNS,
-    Overview, RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, Standing, State, SurveyedSession,
-    Volume, VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, SurveyedSession, Volume, VolumeQuery,
+    WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::record::SessionRecord;
 use crate::model::run::ChunkRef;
 use crate::model::{ArchiveId, RunId, SessionId};
-use crate::retry::Backoff;
-
-/// How long one process waits for another that writes; a checkpoint of a large log takes seconds on a slow disk.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a session waits for the one connection that writes; longer than [`BUSY_TIMEOUT`], which may stand before it.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// How often a file that another process has just then is opened.
-const OPENING: Backoff = Backoff { tries: 12, base: Duration::from_millis(20), cap: Duration::from_secs(2) };
-
-/// How many connections read.
-const READERS: u32 = 2;
-
-/// Every migration; a released one is never edited, see `migrations/README.md`.
-static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
-    schema::migrations([
-        ("sessions media runs", include_str!("../../../migrations/sqlite/0001_sessions_media_runs.sql")),
-        ("backlog", include_str!("../../../migrations/sqlite/0002_backlog.sql")),
-        ("audits", include_str!("../../../migrations/sqlite/0003_audits.sql")),
-        ("run records", include_str!("../../../migrations/sqlite/0004_run_records.sql")),
-    ])
-});
 
 /// A ledger in an SQLite file.
 #[derive(Debug)]
@@ -71,191 +43,10 @@ pub(super) struct SqliteLedger {
     has_room_for_many: AtomicBool,
 }
 
-impl SqliteLedger {
-    /// Opens the file, creates it if need be, and brings its schema up to date. Without a file it is in memory.
-    pub(super) async fn open(file: Option<&Path>) -> Result<Self, LedgerError> {
-        Self::open_migrated(file).await.map(|(ledger, _)| ledger)
-    }
-
-    /// Opens the file for reading only, and refuses a schema that is not this program's: nothing is made or upgraded.
-    pub(super) async fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
-        let action = || format!("be opened at {}", path.display());
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let (readers, applied) = match read_schema(options.clone()).await {
-            // The write-ahead log needs a file beside it. Where none can be made and none is, nobody is writing.
-            Err(_) if !tokio::fs::try_exists(wal_of(path)).await.unwrap_or(true) => {
-                read_schema(options.immutable(true)).await
-            }
-            opened => opened,
-        }
-        .map_err(|error| unavailable(action())(error))?;
-        schema::check(&MIGRATIONS, &applied)?;
-        Ok(Self { writer: readers.clone(), readers, has_room_for_many: AtomicBool::new(false) })
-    }
-
-    /// Opens the file, and tells what was done to its schema.
-    pub(super) async fn open_migrated(file: Option<&Path>) -> Result<(Self, Migrated), LedgerError> {
-        let (path, action) = match file {
-            Some(path) if is_without_folder(path).await => {
-                (path, format!("be opened at {}: its folder does not exist, make it first", path.display()))
-            }
-            Some(path) => (path, format!("be opened at {}", path.display())),
-            None => (Path::new(":memory:"), "be opened in memory".to_owned()),
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A power failure may take the last commits, never the file. What they told of archived sessions stands in the
-            // store, the rest is still in the input: running again tells it anew, so a sync for each session buys nothing.
-            .synchronous(SqliteSynchronous::Normal)
-            // Statements would tell of times and counts, at best; errors are told by whoever handles them.
-            .disable_statement_logging();
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-        let connected = connect(|| pool(1).connect_with(options.clone())).await;
-        let writer = connected.map_err(|error| unavailable(action)(error))?;
-        let migrated = migrate(&writer).await?;
-        let readers = match file {
-            Some(_) => pool(READERS).connect_lazy_with(options.create_if_missing(false)),
-            None => writer.clone(),
-        };
-        Ok((Self { writer, readers, has_room_for_many: AtomicBool::new(false) }, migrated))
-    }
-}
-
-/// Connects to read, and lists the migrations that were applied: only a look into the file tells whether it can be read.
-async fn read_schema(options: SqliteConnectOptions) -> Result<(SqlitePool, Vec<AppliedMigration>), sqlx::Error> {
-    const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
-    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
-    if !sqlx::query_scalar(HAS_TABLE).bind(MIGRATIONS_TABLE).fetch_one(&readers).await? {
-        return Ok((readers, Vec::new()));
-    }
-    let mut connection = readers.acquire().await?;
-    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(|error| match error {
-        MigrateError::Execute(error) => error,
-        error => sqlx::Error::Migrate(Box::new(error)),
-    })?;
-    drop(connection);
-    Ok((readers, applied))
-}
-
-/// Names the write-ahead log of a file.
-fn wal_of(path: &Path) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
-/// Tells whether the folder of a file is not there, of which SQLite says only that it cannot open the file.
-async fn is_without_folder(path: &Path) -> bool {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => matches!(tokio::fs::try_exists(folder).await, Ok(false)),
-        _ => false,
-    }
-}
-
-/// Connects, again if another process is just making the same file: switching to the write-ahead log is refused at once
-/// while somebody else has the file, whatever the busy timeout.
-async fn connect<F>(attempt: impl Fn() -> F) -> Result<SqlitePool, sqlx::Error>
-where
-    F: Future<Output = Result<SqlitePool, sqlx::Error>>,
-{
-    const BUSY: &str = "5";
-    let mut failed = 0;
-    loop {
-        let error = match attempt().await {
-            Ok(pool) => return Ok(pool),
-            Err(error) => error,
-        };
-        let is_busy =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == BUSY);
-        failed += 1;
-        match OPENING.wait(failed, None) {
-            Some(wait) if is_busy => tokio::time::sleep(wait).await,
-            _ => return Err(error),
-        }
-    }
-}
-
-/// Brings the schema up to date, one process at a time.
-async fn migrate(writer: &SqlitePool) -> Result<Migrated, LedgerError> {
-    let failed = || unavailable("be migrated");
-    // Taken before looking: two processes that open a new file together must not both create its tables.
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
-    transaction.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
-    let before = transaction.list_applied_migrations(MIGRATIONS_TABLE).await.map_err(schema::failed)?;
-    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(schema::failed)?;
-    transaction.commit().await.map_err(failed())?;
-    Ok(Migrated::of("sqlite", &before, &MIGRATIONS))
-}
-
 /// Makes an error of what SQLite or the file system said.
 pub(super) fn unavailable(action: impl Into<Cow<'static, str>>) -> impl FnOnce(sqlx::Error) -> LedgerError {
     move |error| LedgerError::Unavailable { action: action.into(), source: Box::new(error) }
 }
-
-const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = ?1";
-
-/// One statement for all items; rows that say the same already are not written again.
-const PUT_MEDIA: &str = "
-    INSERT INTO media (session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256)
-    SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, unhex(value ->> 6)
-    FROM json_each(?2) WHERE true
-    ON CONFLICT (session_id, media_id) DO UPDATE SET
-        attempt_id = excluded.attempt_id, kind = excluded.kind, key = excluded.key,
-        version_id = excluded.version_id, size_bytes = excluded.size_bytes, sha256 = excluded.sha256
-    WHERE (media.attempt_id, media.kind, media.key, media.version_id, media.size_bytes, media.sha256)
-        IS NOT (excluded.attempt_id, excluded.kind, excluded.key, excluded.version_id, excluded.size_bytes,
-            excluded.sha256)";
-
-/// Takes the same values as [`UPDATE_SESSION`], and needs fewer.
-const INSERT_SESSION: &str = "
-    INSERT INTO sessions (
-        session_id, asked_integration, decided_at, retention_class, reference, integration, state, code, message,
-        upstream_created_at, deadline_at, manifest_key, manifest_version_id, manifest_sequence, manifest_sha256,
-        complete, settled, media, bytes, visits, run_id, first_visited_at, last_visited_at)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-        count(*), ifnull(sum(size_bytes), 0), 1, ?18, ?19, ?19
-    FROM media WHERE session_id = ?1";
-
-/// `?20` and `?21` are what [`Standing::after`] decided: whether the cause and the manifest are taken. Not an upsert,
-/// because SQLite checks the row that it will not insert, too: without a manifest, that one may not be archived.
-const UPDATE_SESSION: &str = "
-    UPDATE sessions SET
-        asked_integration = ifnull(?2, asked_integration),
-        decided_at = ifnull(?3, decided_at),
-        retention_class = ifnull(?4, retention_class),
-        reference = ifnull(?5, reference),
-        integration = ?6,
-        state = ?7,
-        code = iif(?20, ?8, code),
-        message = iif(?20, ?9, message),
-        upstream_created_at = ifnull(?10, upstream_created_at),
-        deadline_at = ifnull(?11, deadline_at),
-        manifest_key = iif(?21, ?12, manifest_key),
-        manifest_version_id = iif(?21, ?13, manifest_version_id),
-        manifest_sequence = iif(?21, ?14, manifest_sequence),
-        manifest_sha256 = iif(?21, ?15, manifest_sha256),
-        complete = iif(?21, ?16, complete),
-        settled = iif(?21, ?17, settled),
-        (media, bytes) = (SELECT count(*), ifnull(sum(size_bytes), 0) FROM media WHERE session_id = ?1),
-        visits = visits + 1,
-        run_id = ?18,
-        last_visited_at = ?19
-    WHERE session_id = ?1";
 
 const KNOWN_MANIFESTS: &str = "
     SELECT session_id, ifnull(manifest_sequence, 0) AS manifest_sequence FROM sessions
@@ -278,52 +69,6 @@ const GROUPS: &str = "
 
 const OLDEST_PENDING: &str =
     "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
-
-const LATEST_RUNS: &str = "SELECT * FROM runs ORDER BY started_at DESC, run_id DESC LIMIT ?1";
-
-const PUT_AUDIT: &str = "
-    INSERT INTO audits (audit_id, audit, finished_at, summary) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (audit_id) DO UPDATE SET finished_at = excluded.finished_at, summary = excluded.summary";
-
-impl SqliteLedger {
-    // Immediate, so that what is read inside cannot change before it is written.
-    async fn begin(&self) -> Result<Open, sqlx::Error> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
-    }
-
-    async fn commit_once(&self, entry: &SessionEntry) -> Result<State, Failure> {
-        let mut open = self.begin().await?;
-        let state = take(&mut open, entry).await?;
-        open.commit().await?;
-        Ok(state)
-    }
-
-    async fn commit_all_once(&self, entries: &[SessionEntry]) -> Result<(), Failure> {
-        self.make_room_for_many().await?;
-        let mut open = self.begin().await?;
-        for entry in entries {
-            take(&mut open, entry).await?;
-        }
-        open.commit().await?;
-        Ok(())
-    }
-}
-
-/// Takes the end of one visit within a transaction, and returns the state that stands then.
-async fn take(open: &mut Open, entry: &SessionEntry) -> Result<State, Failure> {
-    runs::take_line(open, entry).await?;
-    let row = sqlx::query(STANDING).bind(entry.record.session_id.as_str()).fetch_optional(&mut **open).await?;
-    let standing = row.map(|row| standing_of(&Columns(&row))).transpose()?;
-    let made = Standing::after(standing, entry.state, entry.manifest.as_ref().map(|m| m.sequence));
-    if made.takes_manifest && !entry.media.is_empty() {
-        let put = sqlx::query(PUT_MEDIA).bind(entry.record.session_id.as_str()).bind(media_json(entry));
-        put.execute(&mut **open).await?;
-    }
-    let statement = if standing.is_some() { UPDATE_SESSION } else { INSERT_SESSION };
-    put_session(statement, entry, made).execute(&mut **open).await?;
-    backlog::follow_commit(open, entry).await?;
-    Ok(made.state)
-}
 
 #[async_trait]
 impl Ledger for SqliteLedger {
@@ -371,24 +116,20 @@ impl Ledger for SqliteLedger {
 
     async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
         let counts = &run.counts;
-        sqlx::query(
-            "UPDATE runs SET finished_at = ?2, exit_code = ?3, archived = ?4, unchanged = ?5, absent = ?6, failed = ?7,
-                pending = ?8, media = ?9, bytes = ?10
-             WHERE run_id = ?1",
-        )
-        .bind(run.run_id.as_str())
-        .bind(run.finished_at.unix_millis())
-        .bind(run.exit_code)
-        .bind(saturated(counts.archived))
-        .bind(saturated(counts.unchanged))
-        .bind(saturated(counts.absent))
-        .bind(saturated(counts.failed))
-        .bind(saturated(counts.pending))
-        .bind(saturated(counts.media))
-        .bind(saturated(counts.bytes))
-        .execute(&self.writer)
-        .await
-        .map_err(unavailable("note the end of a run"))?;
+        sqlx::query(FINISH_RUN)
+            .bind(run.run_id.as_str())
+            .bind(run.finished_at.unix_millis())
+            .bind(run.exit_code)
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("note the end of a run"))?;
         Ok(())
     }
 
@@ -401,7 +142,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
-        sqlx::query("SELECT * FROM sessions WHERE session_id = ?1")
+        sqlx::query(SESSION)
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -495,7 +236,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        sqlx::query(super::LATEST_AUDITS)
+        sqlx::query(LATEST_AUDITS)
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
             .await
@@ -621,56 +362,6 @@ impl SqliteLedger {
     }
 }
 
-fn put_session<'q>(
-    statement: &'static str,
-    entry: &'q SessionEntry,
-    made: Move,
-) -> sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
-    let record = &entry.record;
-    let manifest = entry.manifest.as_ref().filter(|_| made.takes_manifest);
-    sqlx::query(statement)
-        .bind(record.session_id.as_str())
-        .bind(record.integration.as_deref())
-        .bind(record.decided_at.map(Timestamp::unix_millis))
-        .bind(record.retention_class.as_deref())
-        .bind(record.reference.as_deref())
-        .bind(&entry.integration)
-        .bind(made.state.as_str())
-        .bind(entry.code.map(Code::as_str))
-        .bind(entry.message.as_deref())
-        .bind(entry.upstream_created_at.map(Timestamp::unix_millis))
-        .bind(entry.deadline_at.map(Timestamp::unix_millis))
-        .bind(manifest.map(|m| m.key.as_str()))
-        .bind(manifest.and_then(|m| m.version_id.as_deref()))
-        .bind(manifest.map(|m| m.sequence))
-        .bind(manifest.map(|m| m.sha256.as_bytes().as_slice()))
-        .bind(made.takes_manifest && entry.complete)
-        .bind(made.takes_manifest && entry.settled)
-        .bind(entry.run_id.as_str())
-        .bind(entry.at.unix_millis())
-        .bind(made.takes_cause)
-        .bind(made.takes_manifest)
-}
-
-fn media_json(entry: &SessionEntry) -> String {
-    let rows: Vec<_> = entry
-        .media
-        .iter()
-        .map(|media| {
-            (
-                &media.media_id,
-                &media.attempt_id,
-                media.kind,
-                &media.key,
-                &media.version_id,
-                saturated(media.size_bytes),
-                media.sha256,
-            )
-        })
-        .collect();
-    json(&rows)
-}
-
 /// Renders strings and numbers as JSON, which cannot fail.
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| unreachable!("plain values are JSON: {error}"))
@@ -705,47 +396,5 @@ mod tests {
             assert!(plan[0].contains(index), "{plan:?}");
             assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_file_is_synced_at_every_commit_and_keeps_its_references() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = SqliteLedger::open(Some(&folder.path().join("ledger.db"))).await.unwrap();
-        for (pragma, value) in [("synchronous", "1"), ("foreign_keys", "1"), ("journal_mode", "wal")] {
-            let found: String = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
-                .fetch_one(&ledger.writer)
-                .await
-                .map(|row| row.try_get_unchecked::<String, _>(0).unwrap())
-                .unwrap();
-            assert_eq!(found, value, "{pragma}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_schema_refuses_archived_without_a_manifest() {
-        let ledger = SqliteLedger::open(None).await.unwrap();
-        let error = ledger
-            .commit(&SessionEntry {
-                record: SessionRecord::of(SessionId::parse("s").unwrap()),
-                integration: "default".into(),
-                state: State::Archived,
-                code: None,
-                message: None,
-                upstream_created_at: None,
-                deadline_at: None,
-                manifest: None,
-                complete: true,
-                settled: true,
-                media: Vec::new(),
-                run_id: RunId::parse("r").unwrap(),
-                at: Timestamp::from_unix_seconds(0),
-                look_again_at: None,
-                holder: None,
-                line: None,
-            })
-            .await
-            .unwrap_err();
-        assert_eq!(error.code(), Code::LedgerUnavailable);
-        assert_eq!(ledger.session(&SessionId::parse("s").unwrap()).await.unwrap(), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Aggregates over time in SQLite.
 
-use super::{LATEST_RUNS, SqliteLedger, unavailable};
+use super::{SqliteLedger, unavailable};
+use crate::ledger::LedgerError;
+use crate::ledger::entries::{LATEST_AUDITS, LATEST_RUNS};
 use crate::ledger::rows::{Columns, audit_of, day_group_of, deadline_group_of, media_day_group_of, run_of};
 use crate::ledger::volume::{DAY_MS, Volume, VolumeQuery, deadlines, media_months, months};
-use crate::ledger::{LATEST_AUDITS, LedgerError};
 use crate::model::ArchiveId;
 
 const DAYS: &str = "

@@ -179,6 +179,7 @@ impl Store for DirStore {
                 PageToken::AfterKey(key) => key.as_str().to_owned(),
                 PageToken::Page { key, .. } => key,
             }),
+            limit: PAGE_ENTRIES,
             sweep_before: self.sweeps.then(|| self.clock.now().plus_millis(-millis(TEMP_MAX_AGE))),
             found: Vec::new(),
         };

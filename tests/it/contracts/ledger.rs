@@ -3,20 +3,18 @@
 //! An engine gives URLs of fresh, empty ledgers; each check opens its own, so that none sees what another left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use veriff_archive::clock::Timestamp;
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, AuditRow, Ledger, ManifestRef, MediaRow, OVERVIEW_RUNS, RunCounts, RunFinish, RunStart, SessionEntry, State,
+    self, AuditRow, Ledger, OVERVIEW_RUNS, RunCounts, RunFinish, RunStart, SessionEntry, State,
 };
-use veriff_archive::model::digest::Sha256Digest;
-use veriff_archive::model::key::ObjectKey;
+use veriff_archive::model::ArchiveId;
 use veriff_archive::model::record::SessionRecord;
-use veriff_archive::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
+
+use super::ledger_samples::{ALARM, archived, at, failed, id, manifest, pending, run};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-pub(super) const ALARM: Duration = Duration::from_hours(7 * 24);
 
 /// An engine under test.
 pub(super) struct Engine<Fresh, Upgrade> {
@@ -119,77 +117,6 @@ async fn asking_whether_there_is_a_ledger_makes_none() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     drop(ledger::open(&url).await.unwrap());
     assert!(ledger::exists(&url).await.unwrap());
-}
-
-pub(super) fn id(text: &str) -> SessionId {
-    SessionId::parse(text).unwrap()
-}
-
-pub(super) fn run(text: &str) -> RunId {
-    RunId::parse(text).unwrap()
-}
-
-pub(super) fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_unix_seconds(1_700_000_000 + seconds)
-}
-
-pub(super) fn pending(session: &str) -> SessionEntry {
-    SessionEntry {
-        record: SessionRecord::of(id(session)),
-        integration: "default".into(),
-        state: State::Pending,
-        code: None,
-        message: None,
-        upstream_created_at: None,
-        deadline_at: None,
-        manifest: None,
-        complete: false,
-        settled: false,
-        media: Vec::new(),
-        run_id: run("run-1"),
-        at: at(0),
-        look_again_at: None,
-        holder: None,
-        line: None,
-    }
-}
-
-pub(super) fn failed(session: &str, code: Code) -> SessionEntry {
-    SessionEntry { state: State::Failed, code: Some(code), message: Some(format!("it was {code}")), ..pending(session) }
-}
-
-fn manifest(session: &str, sequence: u32) -> ManifestRef {
-    ManifestRef {
-        key: ObjectKey::manifest(&id(session), sequence),
-        version_id: Some(format!("v{sequence}")),
-        sequence,
-        sha256: Sha256Digest::of(&sequence.to_be_bytes()),
-    }
-}
-
-/// An archived session whose manifest holds items 0 to `items`, of 10 bytes each.
-pub(super) fn archived(session: &str, sequence: u32, items: u32) -> SessionEntry {
-    let attempt_id = AttemptId::parse("a").unwrap();
-    let media = (0..items).map(|item| {
-        let media_id = MediaId::parse(&format!("m{item}")).unwrap();
-        MediaRow {
-            key: ObjectKey::media(&id(session), &attempt_id, &media_id, "jpg"),
-            media_id,
-            attempt_id: attempt_id.clone(),
-            kind: MediaKind::Image,
-            version_id: None,
-            size_bytes: 10,
-            sha256: Sha256Digest::of(&item.to_be_bytes()),
-        }
-    });
-    SessionEntry {
-        state: State::Archived,
-        manifest: Some(manifest(session, sequence)),
-        complete: true,
-        settled: true,
-        media: media.collect(),
-        ..pending(session)
-    }
 }
 
 async fn the_first_archive_stays(ledger: &dyn Ledger) {

@@ -12,7 +12,7 @@ use veriff_archive::ledger::{
 use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::{RunId, SessionId};
 
-use super::ledger::{ALARM, archived, at, failed, id, pending, run};
+use super::ledger_samples::{ALARM, archived, at, failed, id, pending, run};
 
 const LEASE: Duration = Duration::from_mins(5);
 
@@ -318,7 +318,7 @@ async fn accepted_sessions_are_closed_and_stay_so(ledger: &dyn Ledger) {
     assert_eq!(add(ledger, &[entry("gone", None)]).await, Added { added: 0, waiting: 0, ended: 1 });
     ledger.commit(&failed("lost", Code::MediaMissing)).await.unwrap();
     assert_eq!(state(ledger, "lost").await, State::Accepted);
-    ledger.commit(&super::ledger::archived("lost", 1, 1)).await.unwrap();
+    ledger.commit(&archived("lost", 1, 1)).await.unwrap();
     assert_eq!(state(ledger, "lost").await, State::Archived, "what turns up after all is archived");
     let accepted = Filter { states: vec![State::Accepted], ..Filter::default() };
     assert_eq!(ledger.retry(&accepted, at(8)).await.unwrap(), 1);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use veriff_archive::error::Code;
-use veriff_archive::ledger::{self, Filter, Ledger, LedgerError, LineEntry, RunStart, SessionEntry, State};
+use veriff_archive::ledger::{self, Filter, Ledger, LedgerError, LineEntry, SessionEntry, State};
 use veriff_archive::model::{MediaKind, SessionId};
 
-use super::ledger::{archived, at, failed, id, pending, run};
+use super::ledger_samples::{archived, at, begin, failed, id, pending, run};
 use super::ledger_survey::everything;
 
 pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
@@ -76,22 +76,10 @@ fn visits(count: u64) -> Vec<SessionEntry> {
     (0..count).map(visit).collect()
 }
 
-async fn begin(ledger: &dyn Ledger, name: &str) {
-    let start = RunStart {
-        run_id: run(name),
-        started_at: at(0),
-        version: "0.1.0".into(),
-        source_kind: "file".into(),
-        store_url: "s3://bucket".into(),
-        draft: Some("{}".into()),
-    };
-    ledger.start_run(&start).await.unwrap();
-}
-
 async fn many_at_once_say_what_they_say_one_after_another(one: &dyn Ledger, many: &dyn Ledger) {
     let visits = visits(240);
     for ledger in [one, many] {
-        begin(ledger, "run-0").await;
+        begin(ledger, "run-0", Some("{}")).await;
         ledger.commit_all(&[]).await.unwrap();
     }
     for (round, batch) in visits.chunks(40).enumerate() {

@@ -6,10 +6,14 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _};
 use veriff_archive::clock::Timestamp;
 use veriff_archive::error::Code;
-use veriff_archive::ledger::{self, BacklogEntry, Claim, Filter, Ledger, LedgerError, Migrated, SessionEntry, Which};
+use veriff_archive::ledger::{
+    self, BacklogEntry, Claim, Filter, Ledger, LedgerError, Migrated, SessionEntry, VolumeQuery, Which,
+};
 use veriff_archive::model::record::SessionRecord;
 
-use super::ledger::{ALARM, Engine, archived, at, failed, id, pending, run, suite};
+use super::ledger::{Engine, suite};
+use super::ledger_samples::{ALARM, archived, at, failed, id, pending, run};
+use super::ledger_survey::closed;
 use crate::support::postgres::{PostgresServer, make_certificates, postgres};
 
 /// How many migrations there are.
@@ -127,6 +131,40 @@ async fn a_ledger_of_the_first_schema_is_upgraded_and_keeps_what_it_holds() {
         (row.first_visited_at, row.last_visited_at),
         (Timestamp::from_unix_seconds(1), Timestamp::from_unix_seconds(2))
     );
+}
+
+/// Workers of two versions run at once: what one has prepared must not break when the other's schema has more columns.
+#[tokio::test]
+async fn what_was_prepared_before_a_migration_is_answered_after_it() {
+    let url = postgres().await.create_ledger().await;
+    let ledger = ledger::open(&url).await.unwrap();
+    let query = VolumeQuery { now: at(0), horizon_alarm: ALARM, runs: 10, audits: 10 };
+    let look = async |place: u32| {
+        let session = id(&format!("s{place}"));
+        ledger.commit(&SessionEntry { look_again_at: Some(at(0)), ..archived(session.as_str(), 1, 2) }).await.unwrap();
+        ledger.session(&session).await.unwrap();
+        assert_eq!(ledger.claim(&claim(8)).await.unwrap().len(), 1);
+        ledger.end_lease(&run("w"), &session, None).await.unwrap();
+        ledger.list(&Filter::default(), None, 10).await.unwrap();
+        ledger.list(&Filter { in_backlog: true, ..Filter::default() }, None, 10).await.unwrap();
+        ledger.survey(None, 10).await.unwrap();
+        ledger.survey_session(&session).await.unwrap();
+        ledger.adopt_run(&closed(&format!("run-{place}"), place)).await.unwrap();
+        ledger.closed_runs(None, 10).await.unwrap();
+        ledger.record(&run("run-1")).await.unwrap();
+        ledger.chunks(&run("run-1")).await.unwrap();
+        ledger.waiting_lines(&run("run-1"), 0, 10).await.unwrap();
+        ledger.chain_head("default").await.unwrap();
+        ledger.retryable_of_run(&run("run-1"), None, 10).await.unwrap();
+        ledger.audits(10).await.unwrap();
+        ledger.overview(at(0), ALARM).await.unwrap();
+        ledger.volume(&query).await.unwrap();
+    };
+    look(1).await;
+    for table in ["archive", "runs", "sessions", "media", "backlog", "audits", "run_lines", "run_chunks"] {
+        execute(&url, &format!("ALTER TABLE {table} ADD COLUMN of_a_later_version TEXT")).await;
+    }
+    look(2).await;
 }
 
 #[tokio::test]

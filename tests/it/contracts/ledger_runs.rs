@@ -2,14 +2,13 @@
 
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, ChainHead, ChunkEntry, ClosedRecord, Ledger, LedgerError, LineEntry, RecordState, RunStart, SessionEntry,
-    SignedText,
+    self, ChainHead, ChunkEntry, Ledger, LedgerError, LineEntry, RecordState, SessionEntry, SignedText,
 };
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::run::ChunkRef;
 
-use super::ledger::{archived, at, id, run};
+use super::ledger_samples::{archived, at, begin, closed_record, id, run};
 
 pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     let open = async || ledger::open(&fresh().await).await.unwrap();
@@ -23,18 +22,6 @@ pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     a_closed_record_is_the_head_of_its_chain(&*open().await).await;
     a_record_that_is_given_up_leaves_nothing(&*open().await).await;
     commits_and_a_closing_at_once_lose_no_line(&fresh().await).await;
-}
-
-async fn begin(ledger: &dyn Ledger, name: &str, draft: Option<&str>) {
-    let start = RunStart {
-        run_id: run(name),
-        started_at: at(0),
-        version: "0.1.0".into(),
-        source_kind: "file".into(),
-        store_url: "s3://bucket".into(),
-        draft: draft.map(str::to_owned),
-    };
-    ledger.start_run(&start).await.unwrap();
 }
 
 fn recorded(name: &str, session: &str, number: u64) -> SessionEntry {
@@ -63,16 +50,6 @@ fn chunk(name: &str, by: &str, number: u32, lines_before: u64, sessions: u64) ->
         },
         sums: format!("sums {number}"),
         lines_before,
-    }
-}
-
-fn closed(name: &str, number: u32) -> ClosedRecord {
-    ClosedRecord {
-        key: ObjectKey::run_record(&run(name), at(0)),
-        sha256: Sha256Digest::of(name.as_bytes()),
-        group: "default".into(),
-        number,
-        entry_sha256: Sha256Digest::of(&number.to_be_bytes()),
     }
 }
 
@@ -175,9 +152,9 @@ async fn a_claim_lapses_like_a_run(ledger: &dyn Ledger) {
     let document = SignedText { text: "late".into(), signature: None };
     assert_eq!(ledger.note_document(&run("r"), &run("r"), &document).await.unwrap(), None);
     assert_eq!(ledger.note_chain_from(&run("r"), &run("r"), 1).await.unwrap(), None);
-    assert!(!ledger.close_record(&run("r"), &run("r"), &closed("r", 1)).await.unwrap());
+    assert!(!ledger.close_record(&run("r"), &run("r"), &closed_record("r", 1)).await.unwrap());
     assert!(ledger.note_chunk(&chunk("r", "x", 1, 0, 1)).await.unwrap());
-    assert!(ledger.close_record(&run("r"), &run("x"), &closed("r", 1)).await.unwrap());
+    assert!(ledger.close_record(&run("r"), &run("x"), &closed_record("r", 1)).await.unwrap());
 }
 
 async fn what_was_written_down_first_counts(ledger: &dyn Ledger) {
@@ -196,14 +173,14 @@ async fn a_closed_record_is_the_head_of_its_chain(ledger: &dyn Ledger) {
     assert_eq!(ledger.chain_head("default").await.unwrap(), None);
     for (name, number) in [("a", 9), ("b", 11), ("c", 10)] {
         begin(ledger, name, Some("draft")).await;
-        assert!(ledger.close_record(&run(name), &run(name), &closed(name, number)).await.unwrap());
-        assert!(!ledger.close_record(&run(name), &run(name), &closed(name, 99)).await.unwrap());
+        assert!(ledger.close_record(&run(name), &run(name), &closed_record(name, number)).await.unwrap());
+        assert!(!ledger.close_record(&run(name), &run(name), &closed_record(name, 99)).await.unwrap());
     }
     let head = ChainHead { number: 11, sha256: Sha256Digest::of(&11_u32.to_be_bytes()) };
     assert_eq!(ledger.chain_head("default").await.unwrap(), Some(head));
     assert_eq!(ledger.chain_head("Default").await.unwrap(), None);
     let row = ledger.record(&run("b")).await.unwrap().unwrap();
-    assert_eq!((row.state, row.document, row.closed), (RecordState::Closed, None, Some(closed("b", 11))));
+    assert_eq!((row.state, row.document, row.closed), (RecordState::Closed, None, Some(closed_record("b", 11))));
     assert!(ledger.lapsed_runs(at(1_000_000), 10).await.unwrap().is_empty());
 }
 

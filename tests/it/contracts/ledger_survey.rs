@@ -1,22 +1,26 @@
 //! Everything that the ledger says, page after page, and runs that it learns of from the store: the same from every engine.
 
+use std::time::Duration;
+
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, Adopted, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, LineEntry, RecordState, RunCounts,
-    RunFinish, RunStart, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery,
+    self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRun, Ledger, LedgerError, LineEntry, RecordState, RunCounts,
+    RunFinish, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
 };
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
+use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::run::ChunkRef;
 
-use super::ledger::{ALARM, archived, at, failed, id, pending, run};
+use super::ledger_samples::{ALARM, archived, at, begin, closed_record, failed, id, pending, run};
 
 pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     let open = async || ledger::open(&fresh().await).await.unwrap();
     an_empty_ledger_has_nothing_to_survey(&*open().await).await;
     sessions_come_in_the_order_of_their_bytes_each_with_its_own_items(&*open().await).await;
     one_session_is_surveyed_as_its_page_has_it(&*open().await).await;
+    what_is_in_the_backlog_is_told_in_whatever_turn(&*open().await).await;
     a_run_that_is_taken_reads_back_whole_and_is_taken_once(&*open().await).await;
     closed_runs_come_in_pages_and_others_not_at_all(&*open().await).await;
     a_run_that_is_held_as_open_is_closed_as_the_store_says(&*open().await).await;
@@ -38,7 +42,7 @@ pub(super) async fn everything(ledger: &dyn Ledger, limit: u32) -> Vec<SurveyedS
     }
 }
 
-fn closed(name: &str, number: u32) -> ClosedRun {
+pub(super) fn closed(name: &str, number: u32) -> ClosedRun {
     ClosedRun {
         run_id: run(name),
         started_at: at(i64::from(number)),
@@ -48,26 +52,8 @@ fn closed(name: &str, number: u32) -> ClosedRun {
         source_kind: "file".into(),
         store_url: "s3://bucket/prefix".into(),
         counts: RunCounts { archived: 3, media: 7, bytes: 5 << 40, ..RunCounts::default() },
-        record: ClosedRecord {
-            key: ObjectKey::run_record(&run(name), at(0)),
-            sha256: Sha256Digest::of(name.as_bytes()),
-            group: "default".into(),
-            number,
-            entry_sha256: Sha256Digest::of(&number.to_be_bytes()),
-        },
+        record: closed_record(name, number),
     }
-}
-
-async fn begin(ledger: &dyn Ledger, name: &str, draft: Option<&str>) {
-    let start = RunStart {
-        run_id: run(name),
-        started_at: at(0),
-        version: "0.1.0".into(),
-        source_kind: "file".into(),
-        store_url: "s3://bucket".into(),
-        draft: draft.map(str::to_owned),
-    };
-    ledger.start_run(&start).await.unwrap();
 }
 
 async fn an_empty_ledger_has_nothing_to_survey(ledger: &dyn Ledger) {
@@ -114,6 +100,39 @@ async fn one_session_is_surveyed_as_its_page_has_it(ledger: &dyn Ledger) {
         assert_eq!(one.as_ref(), Some(&session));
     }
     assert_eq!(ledger.survey_session(&id("S")).await.unwrap(), None);
+}
+
+async fn what_is_in_the_backlog_is_told_in_whatever_turn(ledger: &dyn Ledger) {
+    let look_again_at = Some(at(90));
+    for entry in [archived("done", 1, 1), pending("left"), SessionEntry { look_again_at, ..archived("waits", 1, 2) }] {
+        ledger.commit(&entry).await.unwrap();
+    }
+    let added = ["leased", "ready"].map(|session| BacklogEntry {
+        record: SessionRecord::of(id(session)),
+        integration: "default".into(),
+        deadline_at: None,
+    });
+    ledger.add(&added, &run("add"), at(0)).await.unwrap();
+    let claim = Claim {
+        holder: run("w"),
+        integrations: vec!["default".into()],
+        now: at(0),
+        lease: Duration::from_mins(5),
+        limit: 1,
+        which: Which::Due,
+    };
+    assert_eq!(ledger.claim(&claim).await.unwrap()[0].record.session_id, id("leased"));
+    for is_leased in [true, false] {
+        let found = everything(ledger, 2).await;
+        let told = found.iter().map(|session| (session.row.record.session_id.as_str(), session.in_backlog));
+        let expected = [("done", false), ("leased", is_leased), ("left", false), ("ready", true), ("waits", true)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        for session in &found {
+            let one = ledger.survey_session(&session.row.record.session_id).await.unwrap().unwrap();
+            assert_eq!(one.in_backlog, session.in_backlog, "{:?}", one.row.record.session_id);
+        }
+        assert_eq!(ledger.end_lease(&run("w"), &id("leased"), None).await.unwrap(), is_leased);
+    }
 }
 
 async fn a_run_that_is_taken_reads_back_whole_and_is_taken_once(ledger: &dyn Ledger) {

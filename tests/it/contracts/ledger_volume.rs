@@ -7,7 +7,7 @@ use veriff_archive::error::Code;
 use veriff_archive::ledger::{self, AuditRow, DaysLeft, Ledger, RunStart, SessionEntry, State, Volume, VolumeQuery};
 use veriff_archive::model::{ArchiveId, MediaKind, RunId};
 
-use super::ledger::{ALARM, archived, failed, pending};
+use super::ledger_samples::{ALARM, archived, failed, pending};
 
 const DAY: Duration = Duration::from_hours(24);
 

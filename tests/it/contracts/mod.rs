@@ -5,6 +5,7 @@ mod ledger_backlog;
 mod ledger_batch;
 mod ledger_postgres;
 mod ledger_runs;
+mod ledger_samples;
 mod ledger_survey;
 mod ledger_volume;
 mod source;

@@ -156,6 +156,30 @@ impl Audited {
         }
     }
 
+    /// Expires items of a session by plan, all whose keys are not to be kept; returns the key of the document that says so.
+    pub(crate) async fn expire(&self, session: &str, is_kept: impl Fn(&str) -> bool) -> String {
+        let folder = format!("sessions/{session}/");
+        for (key, versions) in &self.evidence().await.objects {
+            let is_item = key.starts_with(&folder) && !key.contains("/manifest/");
+            if is_item && !is_kept(key) {
+                self.tamperer.hide(key, versions[0].version_id.as_deref());
+            }
+        }
+        let key = format!("{folder}expired/0001.json");
+        match &self.bucket {
+            None => {
+                let place = self.deployment.store().join(&key);
+                std::fs::create_dir(place.parent().unwrap()).unwrap();
+                std::fs::write(place, b"{}").unwrap();
+            }
+            Some(bucket) => {
+                let put = s3().await.client(ADMIN).put_object().bucket(&bucket.name).key(format!("archive/{key}"));
+                put.body(ByteStream::from_static(b"{}")).send().await.expect("the document is put");
+            }
+        }
+        key
+    }
+
     /// Returns the store as an audit asks it.
     pub(crate) fn reach(&self) -> Reach<'_> {
         Reach::of(&*self.store, 16, self.bucket.is_some())
