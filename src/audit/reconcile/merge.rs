@@ -1,15 +1,15 @@
 //! Merge: store and ledger side by side, session after session in the order of keys.
 //!
-//! Two sorted streams, of which never more than a page each is in memory. A side that is not in order would make false
+//! Sorted streams, of which never more than a page each is in memory. A side that is not in order would make false
 //! findings by the thousand, so it ends the audit.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use futures_util::Stream;
 
 use super::inventory::{Inventory, InventoryError};
 use super::order::{KeyOrder, begin_behind};
+use super::told::{Told, ToldSession};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
 use crate::ledger::{Ledger, LedgerError, SurveyedSession};
@@ -26,6 +26,8 @@ pub struct Pair {
     pub walked: WalkedSession,
     /// What the ledger says.
     pub surveyed: Option<SurveyedSession>,
+    /// What run records say that the ledger was told.
+    pub told: ToldSession,
 }
 
 /// Where the listing comes from.
@@ -44,6 +46,7 @@ pub struct Merge<'a> {
     survey: Survey<'a>,
     walked: Option<WalkedSession>,
     surveyed: Option<SurveyedSession>,
+    told: Option<&'a mut Told>,
     last_walked: Option<String>,
     begun: bool,
 }
@@ -102,7 +105,13 @@ impl<'a> Merge<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
     pub fn of(listing: Listing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
         let survey = Survey::of(ledger, after);
-        Self { listing, survey, walked: None, surveyed: None, last_walked: None, begun: false }
+        Self { listing, survey, walked: None, surveyed: None, told: None, last_walked: None, begun: false }
+    }
+
+    /// Hands on, beside both sides, what run records say.
+    #[must_use]
+    pub fn with(self, told: Option<&'a mut Told>) -> Self {
+        Self { told, ..self }
     }
 
     /// Turns it into steps.
@@ -126,26 +135,52 @@ impl<'a> Merge<'a> {
             self.walked = self.next_walked().await?;
             self.surveyed = self.survey.next().await?;
         }
-        let order = match (&self.walked, &self.surveyed) {
-            (None, None) => return Ok(None),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(walked), Some(surveyed)) => {
-                format!("{}/", walked.folder).cmp(&place_of(&surveyed.row.record.session_id))
-            }
-        };
         self.check_versions()?;
-        let walked = if order == Ordering::Greater { None } else { self.walked.take() };
-        let surveyed = if order == Ordering::Less { None } else { self.surveyed.take() };
-        if walked.is_some() {
+        let walked = self.walked.as_ref().map(|walked| format!("{}/", walked.folder));
+        let surveyed = self.surveyed.as_ref().map(|surveyed| place_of(&surveyed.row.record.session_id));
+        let told = self.told_place()?;
+        let Some(place) = [&walked, &surveyed, &told].into_iter().flatten().min().cloned() else { return Ok(None) };
+        let is_next = |it: Option<String>| it.is_some_and(|it| it == place);
+        let folder = place.trim_end_matches('/').to_owned();
+        let mut pair = Pair {
+            walked: WalkedSession { folder, versions: Vec::new() },
+            surveyed: None,
+            told: ToldSession::default(),
+        };
+        if is_next(walked)
+            && let Some(walked) = self.walked.take()
+        {
+            pair.walked = walked;
             self.walked = self.next_walked().await?;
         }
-        if surveyed.is_some() {
+        if is_next(surveyed) {
+            pair.surveyed = self.surveyed.take();
             self.surveyed = self.survey.next().await?;
         }
-        let folder = surveyed.as_ref().map(|surveyed| surveyed.row.record.session_id.as_str().to_owned());
-        let walked = walked.or_else(|| Some(WalkedSession { folder: folder?, versions: Vec::new() }));
-        Ok(walked.map(|walked| Pair { walked, surveyed }))
+        if is_next(told)
+            && let Some((_, told)) = self.next_told()?
+        {
+            pair.told = told;
+        }
+        Ok(Some(pair))
+    }
+
+    /// Returns the place of the next session that run records tell of, behind where this begins.
+    fn told_place(&mut self) -> Result<Option<String>, InventoryError> {
+        loop {
+            let Some(place) = self.told.as_ref().and_then(|told| told.ahead()).map(place_of) else { return Ok(None) };
+            if self.survey.behind.as_ref().is_none_or(|behind| place > *behind) {
+                return Ok(Some(place));
+            }
+            self.next_told()?;
+        }
+    }
+
+    fn next_told(&mut self) -> Result<Option<(SessionId, ToldSession)>, InventoryError> {
+        Ok(match &mut self.told {
+            Some(told) => told.next_session()?,
+            None => None,
+        })
     }
 
     /// Refuses a report of current versions only where the ledger names versions: what it lists may be what somebody put over

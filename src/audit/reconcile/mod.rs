@@ -12,7 +12,9 @@ pub mod merge;
 mod order;
 mod row;
 mod runs;
+mod signed;
 mod spool;
+mod told;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -21,9 +23,11 @@ use serde::{Deserialize, Serialize};
 
 pub use elsewhere::{Other, elsewhere};
 pub use runs::ListedRuns;
+pub use told::{Told, ToldRuns, ToldSession};
 
-use self::compare::{FIXITY, REBUILD, behind, compare};
+use self::compare::{FIXITY, LOOK, REBUILD, behind, compare};
 use self::merge::Pair;
+use self::signed::{Known, RunStanding, Word};
 use super::drive::{AuditError, Part, Tally, listed};
 use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
@@ -69,6 +73,12 @@ pub struct ReconcileTally {
     pub manifests: u64,
     /// Run records that were compared.
     pub runs: u64,
+    /// Lines of run records that were compared.
+    #[serde(default)]
+    pub lines: u64,
+    /// Sessions of whose last visit no closed run record tells.
+    #[serde(default)]
+    pub untold: u64,
 }
 
 impl Tally for ReconcileTally {
@@ -78,6 +88,8 @@ impl Tally for ReconcileTally {
         self.items += other.items;
         self.manifests += other.manifests;
         self.runs += other.runs;
+        self.lines += other.lines;
+        self.untold += other.untold;
     }
 
     fn checked(&self) -> BTreeMap<String, u64> {
@@ -87,6 +99,7 @@ impl Tally for ReconcileTally {
             ("items", self.items),
             ("manifests", self.manifests),
             ("runs", self.runs),
+            ("lines", self.lines),
         ];
         counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
     }
@@ -105,6 +118,8 @@ pub struct Reconcile<'a> {
     pub mode: Mode,
     /// How long Veriff keeps media, by integration, as far as that is configured.
     pub horizons: BTreeMap<String, Duration>,
+    /// The runs whose lines were read.
+    pub told: ToldRuns,
 }
 
 impl Reconcile<'_> {
@@ -123,7 +138,7 @@ impl Reconcile<'_> {
         // First the ledger, which is written last: so it cannot know more than the listing.
         let surveyed = self.ledger.survey_session(&session).await?;
         let walked = listed(self.reach.store(), &session).await?;
-        let again = Pair { walked, surveyed };
+        let again = Pair { walked, surveyed, told: pair.told.clone() };
         if again.walked == pair.walked && again.surveyed == pair.surveyed {
             return Ok(part);
         }
@@ -140,6 +155,8 @@ impl Reconcile<'_> {
             part.findings.append(&mut evidence.findings);
             part.tally.manifests = evidence.manifests.len() as u64;
             part.findings.extend(evidence.unknown());
+            let word = self.word(pair, &evidence).await?;
+            part.tally.untold = u64::from(surveyed.is_some() && !word.is_told);
             if let Some(newest) = &evidence.newest {
                 for (_, media) in newest.media() {
                     let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
@@ -159,11 +176,16 @@ impl Reconcile<'_> {
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 if let Some(surveyed) = surveyed {
-                    part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons));
+                    part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons, &word));
                 }
             }
-            part.findings.extend(one_sided(session, surveyed, &evidence));
+            part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
             part.findings.extend(expired(&evidence));
+            part.findings.extend(word.differences.into_iter().map(|(severity, expected, told)| {
+                let repair = if severity == Severity::Error { FIXITY } else { LOOK };
+                let finding = Finding::of(severity, FindingCode::LedgerContradicts, repair);
+                finding.session(session).differs(expected, told)
+            }));
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
             part.findings.append(&mut evidence.findings);
@@ -171,20 +193,54 @@ impl Reconcile<'_> {
             part.findings.extend(one_sided(session, surveyed, &evidence));
             part.findings.extend(expired(&evidence));
         }
-        if let Some(surveyed) = surveyed {
-            part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
-                let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
-                finding.session(session).differs(expected, told)
-            }));
-        }
-        Ok(part)
+        Ok(with_row(part, surveyed))
     }
+
+    /// Asks what run records say of the last visit.
+    async fn word(&self, pair: &Pair, evidence: &Evidence) -> Result<Word, AuditError> {
+        let Some(surveyed) = &pair.surveyed else { return Ok(Word::default()) };
+        let run = &surveyed.row.run_id;
+        let run = match self.told.standing(run) {
+            Some(standing) => standing,
+            None if surveyed.row.visits == 0 || self.ledger.record(run).await?.is_some() => RunStanding::Open,
+            None => RunStanding::Unknown,
+        };
+        let written: Vec<_> = evidence.manifests.iter().map(|facts| (facts.sequence, facts.archived_at)).collect();
+        let known = Known {
+            lines: &pair.told.0,
+            run,
+            newest: evidence.newest.as_ref(),
+            written: &written,
+            horizon: self.horizons.get(&surveyed.row.integration).copied(),
+        };
+        Ok(signed::compare(surveyed, known))
+    }
+}
+
+/// Adds what is wrong with a row by itself.
+fn with_row(mut part: Part<ReconcileTally>, surveyed: Option<&SurveyedSession>) -> Part<ReconcileTally> {
+    if let Some(surveyed) = surveyed {
+        part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
+            let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
+            finding.session(&surveyed.row.record.session_id).differs(expected, told)
+        }));
+    }
+    part
+}
+
+/// Tells of a session that the ledger was told of, by its own runs, and does not know; none of its objects need be there.
+fn dropped(session: &SessionId, pair: &Pair) -> Option<Finding> {
+    let line = pair.told.0.iter().rfind(|line| !line.is_adopted).filter(|_| pair.surveyed.is_none())?;
+    let repair = "restore the ledger from a copy, or run the session again";
+    let finding = Finding::of(Severity::Error, FindingCode::LedgerMissing, repair).session(session);
+    Some(finding.differs(format!("a row of the ledger, as the record of run {} says", line.run_id), "none"))
 }
 
 fn tally_of(pair: &Pair) -> ReconcileTally {
     ReconcileTally {
         sessions: 1,
         versions: pair.walked.versions.len() as u64,
+        lines: pair.told.0.len() as u64,
         items: pair.surveyed.as_ref().map_or(0, |surveyed| surveyed.media.len() as u64),
         ..ReconcileTally::default()
     }

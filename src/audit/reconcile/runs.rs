@@ -6,7 +6,7 @@ use futures_util::{Stream, stream};
 
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
-use crate::audit::reach::Told;
+use crate::audit::reach::{Reach, Told};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::ledger::{ClosedRun, Ledger};
 use crate::model::digest::Sha256Digest;
@@ -15,10 +15,10 @@ use crate::model::run::RunRecord;
 use crate::store::StoreError;
 
 /// What repairs a document of a run that is gone.
-const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
+pub(super) const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
 
 /// How many runs are read from the ledger at once.
-const PAGE: u32 = 256;
+pub(super) const PAGE: u32 = 256;
 
 /// The documents of runs that an inventory report lists. Runs are few beside sessions, so their keys are kept.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Reconcile<'_> {
         let finding = |code, repair: &str| {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
-        let Some(bytes) = self.oldest(&run.record.key).await? else {
+        let Some(bytes) = oldest(&self.reach, &run.record.key).await? else {
             part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run's record", "nothing"));
             return Ok(part);
         };
@@ -108,7 +108,7 @@ impl Reconcile<'_> {
             }
         }
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
-        match self.oldest(&entry).await? {
+        match oldest(&self.reach, &entry).await? {
             Some(bytes) => {
                 differs("chain_sha256", Sha256Digest::of(&bytes).to_string(), run.record.entry_sha256.to_string());
             }
@@ -121,16 +121,19 @@ impl Reconcile<'_> {
         }
         Ok(part)
     }
+}
 
-    /// Reads the archive's version of a document.
-    async fn oldest(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let listed = self.reach.list(key.as_str()).await?;
-        let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
-            return Ok(None);
-        };
-        Ok(match self.reach.read(key, own.version_id.as_deref()).await? {
-            Told::Is(document) => Some(document.bytes),
-            Told::Gone | Told::Refused(_) => None,
-        })
-    }
+/// Reads the archive's version of a document.
+///
+/// # Errors
+/// As the store's.
+pub(super) async fn oldest(reach: &Reach<'_>, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+    let listed = reach.list(key.as_str()).await?;
+    let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
+        return Ok(None);
+    };
+    Ok(match reach.read(key, own.version_id.as_deref()).await? {
+        Told::Is(document) => Some(document.bytes),
+        Told::Gone | Told::Refused(_) => None,
+    })
 }
