@@ -46,7 +46,7 @@ pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, 
 }
 
 /// How long the deployment's integration keeps media.
-const HORIZON: Duration = Duration::from_hours(36_500 * 24);
+pub(crate) const HORIZON: Duration = Duration::from_hours(36_500 * 24);
 
 /// Reads what run records say, where manifests are read.
 async fn told_by_runs(audited: &Audited, mode: Mode, findings: &mut Findings) -> (Option<Told>, ToldRuns) {

@@ -142,7 +142,9 @@ fn times(
         match decided_at {
             None => tell(Severity::Error, expected, None),
             // Another record or an addition to the backlog told it, and with it when it is due at the latest.
-            Some(at) if horizon.is_some_and(|horizon| row.deadline_at.is_none_or(|due_at| due_at > at.plus(horizon))) => {
+            Some(at)
+                if horizon.is_some_and(|horizon| row.deadline_at.is_none_or(|due_at| due_at > at.plus(horizon))) =>
+            {
                 tell(Severity::Warn, format!("{expected}{OTHER_RECORD}"), decided_at);
             }
             Some(_) => {}

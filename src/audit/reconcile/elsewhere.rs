@@ -100,9 +100,12 @@ async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<
         None => finding(Severity::Error, FindingCode::LedgerMissing, "no such run in the ledger"),
         Some(row) => match row.state {
             RecordState::Closed => None,
-            // A run that died over its end: the next one mends it.
-            RecordState::Open | RecordState::Closing => {
+            // A run that died over its end: the next one mends it. Whoever closes a record notes it before it is stored.
+            RecordState::Closing if row.document.is_some() && row.closed.is_none() => {
                 finding(Severity::Warn, FindingCode::LedgerBehind, "a run whose record is not closed yet")
+            }
+            RecordState::Open | RecordState::Closing => {
+                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record nobody has begun to close")
             }
             RecordState::None => finding(Severity::Error, FindingCode::LedgerContradicts, "a run without a record"),
         },

@@ -167,8 +167,7 @@ impl<'a> Held<'a> {
     /// The run of the last visit is not closed yet: then no other can have come after it.
     fn open(mut self) -> Word {
         let at = self.row.last_visited_at;
-        let is_later =
-            |line: &&&ToldLine| line.committed_at == at || line.committed_at > at.plus(COMMIT_ALLOWANCE);
+        let is_later = |line: &&&ToldLine| line.committed_at == at || line.committed_at > at.plus(COMMIT_ALLOWANCE);
         match self.own.last().filter(is_later) {
             Some(line) => {
                 let expected = format!("the visit of run {} at {}, as its record says", line.run_id, line.committed_at);
@@ -261,18 +260,25 @@ impl<'a> Held<'a> {
                 && before(State::Archived);
         let is_as_told = !is_behind && row.state == asked && row.code == line.code;
         // What is archived is for nobody to open or to accept.
-        let is_of_person =
-            (asked != State::Archived || is_behind) && (self.is_opened() || self.is_accepted(line));
+        let is_of_person = (asked != State::Archived || is_behind) && (self.is_opened() || self.is_accepted(line));
         if !(is_as_told || is_kept || is_of_person) {
             let expected = format!("{asked} and {}{}", code_text(line.code.as_deref()), says(line));
             self.error(expected, state_text(row));
         }
-        // A reason outlives its state only where the session was archived after all, and failed then.
-        let was_archived =
-            !self.is_whole || self.own.iter().any(|it| *it != line && self::asked(it) == Some(State::Archived));
-        if row.accepted_reason.is_some() && matches!(row.state, State::Failed | State::Absent) && !was_archived {
-            self.error("no accepted_reason, because it was never archived".to_owned(), row.state);
+        if row.accepted_reason.is_some() && row.state != State::Accepted && !self.may_outlive_acceptance() {
+            self.error(
+                "no accepted_reason, because it was never accepted and archived after all".to_owned(),
+                row.state,
+            );
         }
+    }
+
+    /// Tells whether it may have been accepted once, and archived after all: only then a reason outlives its state.
+    fn may_outlive_acceptance(&self) -> bool {
+        let is_archived = |line: &&ToldLine| asked(line) == Some(State::Archived);
+        let Some(last) = self.own.iter().rposition(is_archived) else { return !self.is_whole };
+        let was_added = self.own.first().is_some_and(|first| self.row.first_visited_at < first.committed_at);
+        !self.is_whole || was_added || !self.own[..last].iter().all(is_archived)
     }
 
     fn manifest(&mut self, line: &ToldLine) {
@@ -298,11 +304,7 @@ impl<'a> Held<'a> {
     }
 
     /// Returns what was told last: by this line, or by the newest before it; nothing where that is not known.
-    fn last_told(
-        &self,
-        line: &ToldLine,
-        of: impl Fn(&ToldLine) -> Option<Timestamp>,
-    ) -> Option<Option<Timestamp>> {
+    fn last_told(&self, line: &ToldLine, of: impl Fn(&ToldLine) -> Option<Timestamp>) -> Option<Option<Timestamp>> {
         if let Some(at) = of(line) {
             return Some(Some(at));
         }
@@ -325,7 +327,8 @@ impl<'a> Held<'a> {
                 self.error(format!("decided_at {}{}", text_of(told), says(line)), "nothing");
             } else if at != told {
                 // An addition to the backlog told it, and with it when it is due at the latest.
-                let severity = if self.has_horizon(line) { Severity::Error } else { Severity::Warn };
+                let is_sure = self.row.deadline_at.is_none() || self.is_horizon_known(line);
+                let severity = if is_sure { Severity::Error } else { Severity::Warn };
                 self.no_later_than_decided(severity);
             }
         }
@@ -335,11 +338,14 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Tells whether the horizon with which a line was committed is the one that is configured.
-    fn has_horizon(&self, line: &ToldLine) -> bool {
-        let known = line.upstream_created_at.into_iter().chain(line.decided_at).min();
-        let due_at = known.zip(self.known.horizon).map(|(known, horizon)| known.plus(horizon));
-        due_at.is_some() && due_at == line.deadline_at
+    /// Tells whether the horizon with which the deadline was told last is the one that is configured.
+    fn is_horizon_known(&self, line: &ToldLine) -> bool {
+        let is_due = |it: &&ToldLine| it.deadline_at.is_some();
+        let told = Some(line).filter(is_due).or_else(|| self.own.iter().rev().copied().find(is_due));
+        told.is_some_and(|told| {
+            let known = told.upstream_created_at.into_iter().chain(told.decided_at).min();
+            told.deadline_at == known.zip(self.known.horizon).map(|(known, horizon)| known.plus(horizon))
+        })
     }
 
     fn due_as_decided(&self) -> Option<Timestamp> {
@@ -391,3 +397,6 @@ fn state_text(row: &SessionRow) -> String {
 fn code_text(code: Option<&str>) -> String {
     code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,7 @@ impl Told {
             let Some(last) = page.last() else { break };
             after = Some(last.run_id.clone());
             for run in page {
-                // Only a run that this ledger saw begin left what it was to say of itself.
+                // Only a run that this ledger saw begin and end has left what it was to say of itself.
                 let is_adopted = ledger.record(&run.run_id).await?.is_none_or(|row| row.draft.is_none());
                 let closed_at = reading.run(&run, is_adopted).await?;
                 runs.insert(run.run_id, closed_at);

@@ -9,12 +9,10 @@ use tokio::io::AsyncWriteExt as _;
 use super::sessions::{Desk, GoingOnArgs, Need};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, Drive, End, Mark, Question, SESSIONS_IN_FLIGHT};
+use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::{Inventory, InventoryError, Sorter};
 use crate::audit::reconcile::merge::{Listing, Merge};
-use crate::audit::reach::Reach;
-use crate::audit::reconcile::{
-    ListedRuns, Mode, Other, Reconcile, ReconcileTally, Told, ToldRuns, elsewhere,
-};
+use crate::audit::reconcile::{ListedRuns, Mode, Other, Reconcile, ReconcileTally, Told, ToldRuns, elsewhere};
 use crate::audit::walk::Walk;
 use crate::audit::{FindingCode, Findings, Severity};
 use crate::cli::connect::list_settings;
