@@ -1,9 +1,10 @@
 //! `audit reconcile`: do ledger and store tell the same story?
 //!
-//! Both sides pass in one order, once, in constant memory. The newest manifest of each session is read and everything that
-//! the ledger says of it compared; told to look at the listing only, or given an inventory report, what the ledger says is
-//! held against keys, versions and sizes alone. Claims: that nothing is missing, hidden, covered or left over, and that no
-//! row of the ledger differs from what was archived. Two objects of one size that were swapped are for fixity to find.
+//! Both sides pass in one order, once, in constant memory, and beside them what run records say that the ledger was told.
+//! The newest manifest of each session is read and everything that the ledger says of it compared with both; told to look
+//! at the listing only, or given an inventory report, what the ledger says is held against keys, versions and sizes alone.
+//! Claims: that nothing is missing, hidden, covered or left over, and that no row of the ledger differs from what was
+//! archived and told. Two objects of one size that were swapped are for fixity to find.
 
 mod compare;
 mod elsewhere;
@@ -25,7 +26,7 @@ pub use elsewhere::{Other, elsewhere};
 pub use runs::ListedRuns;
 pub use told::{Told, ToldRuns, ToldSession};
 
-use self::compare::{FIXITY, LOOK, REBUILD, behind, compare};
+use self::compare::{CHAIN, FIXITY, LOOK, REBUILD, behind, compare};
 use self::merge::Pair;
 use self::signed::{Known, RunStanding, Word};
 use super::drive::{AuditError, Part, Tally, listed};
@@ -182,7 +183,7 @@ impl Reconcile<'_> {
             part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
             part.findings.extend(expired(&evidence));
             part.findings.extend(word.differences.into_iter().map(|(severity, expected, told)| {
-                let repair = if severity == Severity::Error { FIXITY } else { LOOK };
+                let repair = if severity == Severity::Error { CHAIN } else { LOOK };
                 let finding = Finding::of(severity, FindingCode::LedgerContradicts, repair);
                 finding.session(session).differs(expected, told)
             }));

@@ -59,13 +59,13 @@ struct Told {
     settled: bool,
     created_at: Option<Timestamp>,
     record: Record,
-    is_told: bool,
+    is_recorded: bool,
 }
 
 impl Told {
     fn of(outcome: &'static str, code: Option<&'static str>, sequence: Option<u32>) -> Self {
         let created_at = Some(created_at());
-        Self { outcome, code, sequence, settled: false, created_at, record: Record::Backlog, is_told: true }
+        Self { outcome, code, sequence, settled: false, created_at, record: Record::Backlog, is_recorded: true }
     }
 }
 
@@ -148,8 +148,8 @@ impl Story {
         row.visits += 1;
         row.run_id = run_id;
         row.last_visited_at = now;
-        self.is_told = told.is_told;
-        if told.is_told {
+        self.is_told = told.is_recorded;
+        if told.is_recorded {
             self.lines.push(line);
         }
     }
@@ -232,7 +232,7 @@ fn visits() -> impl Strategy<Value = Told> {
         let needs_manifest = matches!(outcome, "archived" | "unchanged" | "absent");
         let sequence = if needs_manifest { sequence.or(Some(1)) } else { sequence };
         let created_at = is_timed.then_some(created_at());
-        Told { outcome, code, sequence, settled, created_at, record, is_told: told > 0 }
+        Told { outcome, code, sequence, settled, created_at, record, is_recorded: told > 0 }
     })
 }
 
@@ -311,11 +311,11 @@ fn every_column_that_a_line_tells_is_held_against_it() {
             |row| &mut row.last_visited_at,
         ];
         for (number, time) in times.into_iter().enumerate() {
-            let changed = story.changed(|it| {
+            let moved = story.changed(|it| {
                 let time = time(&mut it.row);
                 *time = move_time(*time, later);
             });
-            assert!(changed.errors() > 0, "time {number}");
+            assert!(moved.errors() > 0, "time {number}");
         }
     }
 }
@@ -371,7 +371,7 @@ fn what_no_closed_record_tells_is_passed_over() {
     assert!(!ended(RunStanding::Unread).is_told);
     assert_eq!(ended(RunStanding::Unknown).differences.len(), 1);
     let mut open = story.clone();
-    open.visit(&Told { is_told: false, ..Told::of("failed", Some("veriff.unavailable"), None) });
+    open.visit(&Told { is_recorded: false, ..Told::of("failed", Some("veriff.unavailable"), None) });
     assert_eq!(open.word(), Word::default());
     let moved = open.changed(|it| it.row.last_visited_at = at(0));
     assert!(moved.errors() > 0, "a closed record tells of a later visit");

@@ -36,6 +36,9 @@ pub(super) enum RunStanding {
     Unknown,
 }
 
+/// A time that a line tells.
+type Time = fn(&ToldLine) -> Option<Timestamp>;
+
 /// How bad, what should be, and what is.
 pub(super) type Difference = (Severity, String, String);
 
@@ -142,23 +145,23 @@ impl<'a> Held<'a> {
         Self { surveyed, row, known, own, is_remade, is_whole, word: Word { is_told: true, ..Word::default() } }
     }
 
-    fn differs(&mut self, severity: Severity, expected: String, found: impl ToString) {
+    fn differs(&mut self, severity: Severity, expected: String, found: &dyn ToString) {
         self.word.differences.push((severity, expected, found.to_string()));
     }
 
-    fn error(&mut self, expected: String, found: impl ToString) {
+    fn error(&mut self, expected: String, found: &dyn ToString) {
         self.differs(Severity::Error, expected, found);
     }
 
     fn refused(mut self, expected: String, found: String) -> Word {
-        self.error(expected, found);
+        self.word.differences.push((Severity::Error, expected, found));
         self.word
     }
 
     /// Of what was added and never visited nothing was told.
     fn never_visited(mut self) -> Word {
         if let Some(line) = self.own.last() {
-            self.error(format!("a visit{}", says(line)), "none");
+            self.error(format!("a visit{}", says(line)), &"none");
         }
         self.no_later_than_decided(Severity::Warn);
         self.word
@@ -171,7 +174,7 @@ impl<'a> Held<'a> {
         match self.own.last().filter(is_later) {
             Some(line) => {
                 let expected = format!("the visit of run {} at {}, as its record says", line.run_id, line.committed_at);
-                self.error(expected, format!("run {} at {at}", self.row.run_id));
+                self.error(expected, &format!("run {} at {at}", self.row.run_id));
                 self.word
             }
             None => Word::default(),
@@ -186,7 +189,7 @@ impl<'a> Held<'a> {
             return self.word;
         };
         let (state, code) = State::of(newest);
-        let code = code.map(|code| code.as_str());
+        let code = code.map(crate::error::Code::as_str);
         let is_legal = match row.state {
             State::Archived | State::Absent | State::Failed => row.state == state && row.code.as_deref() == code,
             // What was accepted before keeps its code.
@@ -195,10 +198,10 @@ impl<'a> Held<'a> {
         };
         if !is_legal {
             let expected = format!("{state} and {}, as the manifest says", code_text(code));
-            self.error(expected, state_text(row));
+            self.error(expected, &state_text(row));
         }
         if row.settled != newest.settled {
-            self.error(format!("settled {}, as the manifest says", newest.settled), row.settled);
+            self.error(format!("settled {}, as the manifest says", newest.settled), &row.settled);
         }
         self.word.tells.insert(Column::Settled);
         self.word
@@ -207,14 +210,14 @@ impl<'a> Held<'a> {
     fn told(mut self, line: &ToldLine, closed_at: Timestamp) -> Word {
         let row = self.row;
         if !self.is_remade && row.visits < self.own.len() as u64 {
-            self.error(format!("at least {} visits, as the records of runs say", self.own.len()), row.visits);
+            self.error(format!("at least {} visits, as the records of runs say", self.own.len()), &row.visits);
         }
         let is_later = |it: &&&ToldLine| {
             it.run_id != line.run_id && it.committed_at > closed_at.max(line.committed_at).plus(CLOCK_ALLOWANCE)
         };
         if let Some(later) = self.own.last().filter(is_later) {
             let expected = format!("last_visited_at {}{}", later.committed_at, says(later));
-            self.error(expected, row.last_visited_at);
+            self.error(expected, &row.last_visited_at);
         }
         if row.integration != line.integration {
             self.error(format!("integration {}{}", line.integration, says(line)), &row.integration);
@@ -263,12 +266,12 @@ impl<'a> Held<'a> {
         let is_of_person = (asked != State::Archived || is_behind) && (self.is_opened() || self.is_accepted(line));
         if !(is_as_told || is_kept || is_of_person) {
             let expected = format!("{asked} and {}{}", code_text(line.code.as_deref()), says(line));
-            self.error(expected, state_text(row));
+            self.error(expected, &state_text(row));
         }
         if row.accepted_reason.is_some() && row.state != State::Accepted && !self.may_outlive_acceptance() {
             self.error(
                 "no accepted_reason, because it was never accepted and archived after all".to_owned(),
-                row.state,
+                &row.state,
             );
         }
     }
@@ -287,7 +290,7 @@ impl<'a> Held<'a> {
         let highest = self.own.iter().copied().chain([line]).max_by_key(|it| it.sequence);
         if let Some(highest) = highest.filter(|highest| highest.sequence > sequence) {
             let number = |sequence: Option<u32>| sequence.map_or_else(|| "none".to_owned(), |it| it.to_string());
-            self.error(format!("manifest_sequence {}{}", number(highest.sequence), says(highest)), number(sequence));
+            self.error(format!("manifest_sequence {}{}", number(highest.sequence), says(highest)), &number(sequence));
             return;
         }
         let is_of_row = |it: &&ToldLine| it.sequence.is_some() && it.sequence == sequence;
@@ -295,36 +298,39 @@ impl<'a> Held<'a> {
         let told = Some(line).filter(is_of_row).or_else(by_earlier);
         let Some((told, (complete, settled))) = told.and_then(|it| Some((it, it.closes?))) else { return };
         if row.complete != complete {
-            self.error(format!("complete {complete}{}", says(told)), row.complete);
+            self.error(format!("complete {complete}{}", says(told)), &row.complete);
         }
         if row.settled != settled {
-            self.error(format!("settled {settled}{}", says(told)), row.settled);
+            self.error(format!("settled {settled}{}", says(told)), &row.settled);
         }
         self.word.tells.insert(Column::Settled);
     }
 
-    /// Returns what was told last: by this line, or by the newest before it; nothing where that is not known.
-    fn last_told(&self, line: &ToldLine, of: impl Fn(&ToldLine) -> Option<Timestamp>) -> Option<Option<Timestamp>> {
-        if let Some(at) = of(line) {
-            return Some(Some(at));
-        }
-        let is_exact = self.is_whole && self.own.iter().all(|it| it.closes.is_some());
-        is_exact.then(|| self.own.iter().rev().find_map(|it| of(it)))
+    /// Tells whether it is known what was told last of a time.
+    fn knows(&self, line: &ToldLine, time: Time) -> bool {
+        time(line).is_some() || self.is_whole && self.own.iter().all(|it| it.closes.is_some())
+    }
+
+    /// Returns what was told last of a time: by this line, or by the newest before it.
+    fn last_told(&self, line: &ToldLine, time: Time) -> Option<Timestamp> {
+        time(line).or_else(|| self.own.iter().rev().find_map(|it| time(it)))
     }
 
     fn times(&mut self, line: &ToldLine) {
-        if let Some(told) = self.last_told(line, |it| it.upstream_created_at) {
+        let (created, decided, due): (Time, Time, Time) =
+            (|line| line.upstream_created_at, |line| line.decided_at, |line| line.deadline_at);
+        if self.knows(line, created) {
             self.word.tells.insert(Column::CreatedAt);
-            let at = self.row.upstream_created_at;
+            let (at, told) = (self.row.upstream_created_at, self.last_told(line, created));
             if at != told {
-                self.error(format!("upstream_created_at {}{}", text_of(told), says(line)), text_of(at));
+                self.error(format!("upstream_created_at {}{}", text_of(told), says(line)), &text_of(at));
             }
         }
-        if let Some(told) = self.last_told(line, |it| it.decided_at) {
+        if self.knows(line, decided) {
             self.word.tells.insert(Column::DecidedAt);
-            let at = self.row.record.decided_at;
+            let (at, told) = (self.row.record.decided_at, self.last_told(line, decided));
             if at.is_none() && told.is_some() {
-                self.error(format!("decided_at {}{}", text_of(told), says(line)), "nothing");
+                self.error(format!("decided_at {}{}", text_of(told), says(line)), &"nothing");
             } else if at != told {
                 // An addition to the backlog told it, and with it when it is due at the latest.
                 let is_sure = self.row.deadline_at.is_none() || self.is_horizon_known(line);
@@ -332,9 +338,9 @@ impl<'a> Held<'a> {
                 self.no_later_than_decided(severity);
             }
         }
-        if let Some(told) = self.last_told(line, |it| it.deadline_at) {
+        if self.knows(line, due) {
             self.word.tells.insert(Column::DeadlineAt);
-            self.deadline(line, told);
+            self.deadline(line, self.last_told(line, due));
         }
     }
 
@@ -356,7 +362,7 @@ impl<'a> Held<'a> {
         let at = self.row.deadline_at;
         let Some(due_at) = self.due_as_decided().filter(|due_at| at.is_none_or(|at| at > *due_at)) else { return };
         let or = if severity == Severity::Error { "" } else { OTHER_HORIZON };
-        self.differs(severity, format!("deadline_at {due_at} at the latest, as decided_at says{or}"), text_of(at));
+        self.differs(severity, format!("deadline_at {due_at} at the latest, as decided_at says{or}"), &text_of(at));
     }
 
     /// An addition to the backlog may have brought the deadline forward, to what its record says.
@@ -371,7 +377,7 @@ impl<'a> Held<'a> {
             return;
         }
         let (severity, or) = if is_by_record { (Severity::Warn, OTHER_RECORD) } else { (Severity::Error, "") };
-        self.differs(severity, format!("deadline_at {}{}{or}", text_of(told), says(line)), text_of(at));
+        self.differs(severity, format!("deadline_at {}{}{or}", text_of(told), says(line)), &text_of(at));
     }
 }
 
