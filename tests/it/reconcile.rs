@@ -73,7 +73,7 @@ pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> 
     }
     let walked = listed(&*audited.store, &session).await.unwrap();
     let surveyed = audited.ledger.survey_session(&session).await.unwrap();
-    reconcile(audited, mode, runs).check(Pair { walked, surveyed, told }).await.unwrap().findings
+    reconcile(audited, mode, runs).check(Pair::of(walked, surveyed, told)).await.unwrap().findings
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,6 +178,10 @@ async fn the_command_reads_only_and_exits_4_with_the_repair() {
     let quiet = reader.run(["audit", "reconcile", "--output", "json"]).await.expect(0);
     assert_eq!(summary(&quiet)["findings"]["error"], 0, "{}", quiet.stdout);
     assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
+    let details = &summary(&quiet)["details"];
+    assert!(details["lines"].as_u64().unwrap() >= 64 && details["untold"] == 0, "{details}");
+    let listing = reader.run(["audit", "reconcile", "--listing-only", "--output", "json"]).await.expect(0);
+    assert_eq!(summary(&listing)["details"]["lines"], 0, "no chunk is read");
     let evidence = audited.evidence().await;
     let key = evidence.objects.keys().find(|key| key.contains(".jpg") && !key.contains(".meta")).unwrap();
     audited.bucket.as_ref().unwrap().put_delete_marker(&format!("archive/{key}")).await;

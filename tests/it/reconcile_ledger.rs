@@ -91,7 +91,7 @@ async fn a_session_that_veriff_no_longer_has_stands_archived_with_what_could_be_
 }
 
 /// What a mutation of the ledger does to one row, as SQL, and which rows it is tried on.
-const MUTATIONS: [(&str, &str, &str); 79] = [
+const MUTATIONS: [(&str, &str, &str); 98] = [
     ("sessions", "integration = 'other'", VISITED),
     ("sessions", "state = 'pending'", "state <> 'pending'"),
     ("sessions", "state = 'archived'", "state <> 'archived'"),
@@ -146,6 +146,26 @@ const MUTATIONS: [(&str, &str, &str); 79] = [
     ),
     ("sessions", "complete = 1 - complete", "1"),
     ("sessions", "settled = 1 - settled", "1"),
+    // What no row of this program holds.
+    ("sessions", "session_id = 'no id!'", VISITED),
+    ("sessions", "state = 'nonsense'", "1"),
+    ("sessions", "run_id = ''", "1"),
+    ("sessions", "manifest_sequence = -1", MANIFEST),
+    ("sessions", "manifest_sha256 = zeroblob(31)", MANIFEST),
+    ("sessions", "complete = 7", "1"),
+    ("sessions", "settled = -1", "1"),
+    ("sessions", "visits = -1", "1"),
+    ("sessions", "media = -1", "1"),
+    ("media", "kind = 'nonsense'", "1"),
+    ("media", "size_bytes = -1", "1"),
+    ("media", "sha256 = zeroblob(31)", "1"),
+    ("media", "media_id = ''", "1"),
+    ("media", "session_id = 'nobody'", "1"),
+    ("runs", "exit_code = -1", "1"),
+    ("runs", "archived = -1", "1"),
+    ("runs", "chain_number = -1", "1"),
+    ("runs", "record_key = NULL", "1"),
+    ("runs", "record_state = 'nonsense'", "1"),
     ("sessions", "media = media + 1", "1"),
     ("sessions", "bytes = bytes + 1", "1"),
     ("media", "media_id = media_id || 'x'", "1"),

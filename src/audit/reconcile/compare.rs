@@ -22,6 +22,10 @@ pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
 pub(super) const FIXITY: &str = "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, \
                       restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
 
+/// What repairs a row that cannot be read.
+pub(super) const UNREADABLE: &str =
+    "restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+
 /// The same where the other side is the record of a run.
 pub(super) const CHAIN: &str = "veriff-archive audit chain --manifests tells whether record and manifest are those that were signed; if they \
                      are, restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";

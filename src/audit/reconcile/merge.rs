@@ -12,7 +12,7 @@ use super::order::{KeyOrder, begin_behind};
 use super::told::{Told, ToldSession};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
-use crate::ledger::{Ledger, LedgerError, SurveyedSession};
+use crate::ledger::{DamagedRow, Ledger, LedgerError, Surveyed, SurveyedSession};
 use crate::model::SessionId;
 use crate::store::StoreError;
 
@@ -26,8 +26,23 @@ pub struct Pair {
     pub walked: WalkedSession,
     /// What the ledger says.
     pub surveyed: Option<SurveyedSession>,
+    /// Or that what it says cannot be read.
+    pub damaged: Option<DamagedRow>,
     /// What run records say that the ledger was told.
     pub told: ToldSession,
+}
+
+impl Pair {
+    /// Puts together what there is of one session.
+    #[must_use]
+    pub fn of(walked: WalkedSession, surveyed: Option<Surveyed<SurveyedSession>>, told: ToldSession) -> Self {
+        let (surveyed, damaged) = match surveyed {
+            Some(Ok(surveyed)) => (Some(surveyed), None),
+            Some(Err(damaged)) => (None, Some(damaged)),
+            None => (None, None),
+        };
+        Self { walked, surveyed, damaged, told }
+    }
 }
 
 /// Where the listing comes from.
@@ -45,7 +60,7 @@ pub struct Merge<'a> {
     listing: Listing<'a>,
     survey: Survey<'a>,
     walked: Option<WalkedSession>,
-    surveyed: Option<SurveyedSession>,
+    surveyed: Option<Surveyed<SurveyedSession>>,
     told: Option<&'a mut Told>,
     last_walked: Option<String>,
     begun: bool,
@@ -55,12 +70,20 @@ pub struct Merge<'a> {
 #[derive(Debug)]
 struct Survey<'a> {
     ledger: &'a dyn Ledger,
-    page: VecDeque<SurveyedSession>,
-    after: Option<SessionId>,
-    order: KeyOrder<SurveyedSession>,
+    page: VecDeque<Surveyed<SurveyedSession>>,
+    after: Option<String>,
+    order: KeyOrder<Surveyed<SurveyedSession>>,
     is_at_end: bool,
     /// Only what comes behind this place is handed on.
     behind: Option<String>,
+}
+
+/// Returns the id of a row, as it stands.
+fn id_of(surveyed: &Surveyed<SurveyedSession>) -> &str {
+    match surveyed {
+        Ok(surveyed) => surveyed.row.record.session_id.as_str(),
+        Err(damaged) => &damaged.id,
+    }
 }
 
 impl<'a> Survey<'a> {
@@ -68,17 +91,17 @@ impl<'a> Survey<'a> {
         Self {
             ledger,
             page: VecDeque::new(),
-            after: after.and_then(begin_behind).and_then(|id| SessionId::parse(id).ok()),
+            after: after.and_then(begin_behind).map(str::to_owned),
             order: KeyOrder::default(),
             is_at_end: false,
             behind: after.map(|folder| format!("{folder}/")),
         }
     }
 
-    async fn next(&mut self) -> Result<Option<SurveyedSession>, LedgerError> {
+    async fn next(&mut self) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
         loop {
             if let Some(next) = self.order.next() {
-                let place = place_of(&next.row.record.session_id);
+                let place = place_of(id_of(&next));
                 if self.behind.as_ref().is_none_or(|behind| place > *behind) {
                     return Ok(Some(next));
                 }
@@ -88,11 +111,11 @@ impl<'a> Survey<'a> {
                 return Ok(None);
             }
             if self.page.is_empty() {
-                self.page = self.ledger.survey(self.after.as_ref(), PAGE).await?.into();
-                self.after = self.page.back().map(|last| last.row.record.session_id.clone()).or(self.after.take());
+                self.page = self.ledger.survey(self.after.as_deref(), PAGE).await?.into();
+                self.after = self.page.back().map(|last| id_of(last).to_owned()).or(self.after.take());
             }
             if let Some(next) = self.page.pop_front() {
-                self.order.push(next.row.record.session_id.as_str().to_owned(), next);
+                self.order.push(id_of(&next).to_owned(), next);
             } else {
                 self.order.end();
                 self.is_at_end = true;
@@ -137,38 +160,37 @@ impl<'a> Merge<'a> {
         }
         self.check_versions()?;
         let walked = self.walked.as_ref().map(|walked| format!("{}/", walked.folder));
-        let surveyed = self.surveyed.as_ref().map(|surveyed| place_of(&surveyed.row.record.session_id));
+        let surveyed = self.surveyed.as_ref().map(|surveyed| place_of(id_of(surveyed)));
         let told = self.told_place()?;
         let Some(place) = [&walked, &surveyed, &told].into_iter().flatten().min().cloned() else { return Ok(None) };
         let is_next = |it: Option<String>| it.is_some_and(|it| it == place);
         let folder = place.trim_end_matches('/').to_owned();
-        let mut pair = Pair {
-            walked: WalkedSession { folder, versions: Vec::new() },
-            surveyed: None,
-            told: ToldSession::default(),
-        };
+        let mut listed = WalkedSession { folder, versions: Vec::new() };
+        let (mut row, mut lines) = (None, ToldSession::default());
         if is_next(walked)
             && let Some(walked) = self.walked.take()
         {
-            pair.walked = walked;
+            listed = walked;
             self.walked = self.next_walked().await?;
         }
         if is_next(surveyed) {
-            pair.surveyed = self.surveyed.take();
+            row = self.surveyed.take();
             self.surveyed = self.survey.next().await?;
         }
         if is_next(told)
             && let Some((_, told)) = self.next_told()?
         {
-            pair.told = told;
+            lines = told;
         }
-        Ok(Some(pair))
+        Ok(Some(Pair::of(listed, row, lines)))
     }
 
     /// Returns the place of the next session that run records tell of, behind where this begins.
     fn told_place(&mut self) -> Result<Option<String>, InventoryError> {
         loop {
-            let Some(place) = self.told.as_ref().and_then(|told| told.ahead()).map(place_of) else { return Ok(None) };
+            let Some(place) = self.told.as_ref().and_then(|told| told.ahead()).map(|id| place_of(id.as_str())) else {
+                return Ok(None);
+            };
             if self.survey.behind.as_ref().is_none_or(|behind| place > *behind) {
                 return Ok(Some(place));
             }
@@ -192,7 +214,7 @@ impl<'a> Merge<'a> {
             manifest.is_some_and(|manifest| manifest.version_id.is_some())
                 || surveyed.media.iter().any(|media| media.version_id.is_some())
         };
-        if inventory.has_versions || !self.surveyed.as_ref().is_some_and(names_version) {
+        if inventory.has_versions || !matches!(&self.surveyed, Some(Ok(surveyed)) if names_version(surveyed)) {
             return Ok(());
         }
         Err(InventoryError::Form {

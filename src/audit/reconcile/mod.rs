@@ -26,7 +26,7 @@ pub use elsewhere::{Other, elsewhere};
 pub use runs::ListedRuns;
 pub use told::{Told, ToldRuns, ToldSession};
 
-use self::compare::{CHAIN, FIXITY, LOOK, REBUILD, behind, compare};
+use self::compare::{CHAIN, FIXITY, LOOK, REBUILD, UNREADABLE, behind, compare};
 use self::merge::Pair;
 use self::signed::{Known, RunStanding, Word};
 use super::drive::{AuditError, Part, Tally, listed};
@@ -34,7 +34,7 @@ use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
-use crate::ledger::{Ledger, State, SurveyedSession};
+use crate::ledger::{DamagedRow, Ledger, LedgerError, State, SurveyedSession};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::{ArchiveId, SessionId};
 
@@ -130,7 +130,9 @@ impl Reconcile<'_> {
     /// As the store's and the ledger's.
     pub async fn check(&self, pair: Pair) -> Result<Part<ReconcileTally>, AuditError> {
         let Some(session) = pair.walked.session_id() else {
-            return Ok(Part { findings: super::drive::foreign_folder(&pair.walked), tally: tally_of(&pair) });
+            let mut findings = super::drive::foreign_folder(&pair.walked);
+            findings.extend(pair.damaged.as_ref().map(|damaged| damaged_row(damaged, None)));
+            return Ok(Part { findings, tally: tally_of(&pair) });
         };
         let part = self.look(&session, &pair).await?;
         if part.findings.is_empty() || self.mode == Mode::Inventory {
@@ -139,8 +141,8 @@ impl Reconcile<'_> {
         // First the ledger, which is written last: so it cannot know more than the listing.
         let surveyed = self.ledger.survey_session(&session).await?;
         let walked = listed(self.reach.store(), &session).await?;
-        let again = Pair { walked, surveyed, told: pair.told.clone() };
-        if again.walked == pair.walked && again.surveyed == pair.surveyed {
+        let again = Pair::of(walked, surveyed, pair.told.clone());
+        if (&again.walked, &again.surveyed, &again.damaged) == (&pair.walked, &pair.surveyed, &pair.damaged) {
             return Ok(part);
         }
         self.look(&session, &again).await
@@ -180,7 +182,9 @@ impl Reconcile<'_> {
                     part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons, &word));
                 }
             }
-            part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
+            if pair.damaged.is_none() {
+                part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
+            }
             part.findings.extend(expired(&evidence));
             part.findings.extend(word.differences.into_iter().map(|(severity, expected, told)| {
                 let repair = if severity == Severity::Error { CHAIN } else { LOOK };
@@ -190,10 +194,14 @@ impl Reconcile<'_> {
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
             part.findings.append(&mut evidence.findings);
-            part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
-            part.findings.extend(one_sided(session, surveyed, &evidence));
+            // What a row names that cannot be read is not known.
+            if pair.damaged.is_none() {
+                part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
+                part.findings.extend(one_sided(session, surveyed, &evidence));
+            }
             part.findings.extend(expired(&evidence));
         }
+        part.findings.extend(pair.damaged.as_ref().map(|damaged| damaged_row(damaged, Some(session))));
         Ok(with_row(part, surveyed))
     }
 
@@ -203,8 +211,13 @@ impl Reconcile<'_> {
         let run = &surveyed.row.run_id;
         let run = match self.told.standing(run) {
             Some(standing) => standing,
-            None if surveyed.row.visits == 0 || self.ledger.record(run).await?.is_some() => RunStanding::Open,
-            None => RunStanding::Unknown,
+            None if surveyed.row.visits == 0 => RunStanding::Open,
+            None => match self.ledger.record(run).await {
+                // What is wrong with a run is found where runs are looked at.
+                Ok(Some(_)) | Err(LedgerError::Damaged(_)) => RunStanding::Open,
+                Ok(None) => RunStanding::Unknown,
+                Err(error) => return Err(error.into()),
+            },
         };
         let written: Vec<_> = evidence.manifests.iter().map(|facts| (facts.sequence, facts.archived_at)).collect();
         let known = Known {
@@ -227,6 +240,16 @@ fn with_row(mut part: Part<ReconcileTally>, surveyed: Option<&SurveyedSession>) 
         }));
     }
     part
+}
+
+/// Tells of a row that cannot be read. An id that is none is not repeated.
+fn damaged_row(damaged: &DamagedRow, session: Option<&SessionId>) -> Finding {
+    let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, UNREADABLE);
+    let finding = finding.differs(format!("a {} that this program writes", damaged.column), "another value");
+    match session {
+        Some(session) => finding.session(session),
+        None => finding,
+    }
 }
 
 /// Tells of a session that the ledger was told of, by its own runs, and does not know; none of its objects need be there.

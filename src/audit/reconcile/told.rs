@@ -10,7 +10,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::{PAGE, RESTORE, oldest};
+use super::runs::{PAGE, RESTORE, oldest, run_id_of};
 use super::signed::RunStanding;
 use super::spool::{Item, Sorted, Spool};
 use crate::audit::chain::lines::Lines;
@@ -19,7 +19,7 @@ use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::InventoryError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
-use crate::ledger::{ClosedRun, Ledger};
+use crate::ledger::{ClosedRun, Ledger, LedgerError};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::run::{ChunkRef, RunLine, RunRecord};
@@ -127,14 +127,19 @@ impl Told {
     pub async fn read(reach: &Reach<'_>, ledger: &dyn Ledger) -> Result<(Self, ToldRuns, Vec<Finding>), AuditError> {
         let mut reading = Reading { reach, spool: Spool::of(LINES_AT_ONCE), count: 0, findings: Vec::new() };
         let mut runs = HashMap::new();
-        let mut after: Option<RunId> = None;
+        let mut after: Option<String> = None;
         loop {
-            let page = ledger.closed_runs(after.as_ref(), PAGE).await?;
+            let page = ledger.closed_runs(after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
-            after = Some(last.run_id.clone());
-            for run in page {
+            after = Some(run_id_of(last).to_owned());
+            // What cannot be read is found where runs are looked at.
+            for run in page.into_iter().flatten() {
                 // Only a run that this ledger saw begin and end has left what it was to say of itself.
-                let is_adopted = ledger.record(&run.run_id).await?.is_none_or(|row| row.draft.is_none());
+                let is_adopted = match ledger.record(&run.run_id).await {
+                    Ok(row) => row.is_none_or(|row| row.draft.is_none()),
+                    Err(LedgerError::Damaged(_)) => continue,
+                    Err(error) => return Err(error.into()),
+                };
                 let closed_at = reading.run(&run, is_adopted).await?;
                 runs.insert(run.run_id, closed_at);
             }
