@@ -39,6 +39,7 @@ async fn a_fleet_that_loses_workers_archives_the_backlog_of_a_database_once() {
     for id in simulator.world().session_ids() {
         assert_eq!(evidence.manifest_keys(&id).len(), 1, "{id}");
     }
+    deployment.expect_reconciled().await;
 }
 
 /// Begins to work a backlog off, takes something away in the middle of it and brings it back, and lets a second run end
@@ -62,6 +63,7 @@ async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl Fn
         assert_in_equals_out(&met);
     }
     work_off_the_rest(deployment).await;
+    deployment.expect_reconciled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,7 +113,7 @@ async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<
                 finding(Severity::Warn, FindingCode::LedgerBehind, "a run whose record is not closed yet")
             }
             RecordState::Open | RecordState::Closing => {
-                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record nobody has begun to close")
+                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record cannot stand in the store yet")
             }
             RecordState::None => finding(Severity::Error, FindingCode::LedgerContradicts, "a run without a record"),
         },

@@ -26,8 +26,8 @@ use crate::summary::Stopped;
 
 const AFTER_HELP: &str = "\
 Both sides pass once, in one order, in constant memory. Reads the manifests of each session and the lines of all closed
-run records, and compares all that the ledger says of it; with --listing-only or --inventory it compares keys, versions and sizes alone. Bytes are for
-`audit fixity`, what stands in run records for `audit chain`.
+run records, and compares all that the ledger says of it; with --listing-only or --inventory it compares keys, versions and
+sizes alone. Bytes are for `audit fixity`, whether run records are those that were signed for `audit chain`.
 
 An inventory report (CSV) is its manifest.json, from S3 or downloaded with its files beside it, or the files themselves. It
 is as old as its date: what was archived since is reported as missing.

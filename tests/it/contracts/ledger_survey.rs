@@ -28,16 +28,18 @@ pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
 
 /// Changes what nothing of this program changes so.
 async fn tamper(url: &str, statement: String) {
-    let statement = sqlx::AssertSqlSafe(statement);
     if let Some(file) = url.strip_prefix("sqlite://") {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
         let options = options.pragma("ignore_check_constraints", "ON");
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     } else {
         let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        // Without the checks of references.
+        let statement = format!("SET session_replication_role = replica; {statement}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 }
 
