@@ -41,8 +41,8 @@ pub struct Walk<'a> {
 
 /// Returns what sorts ids as the keys of their objects sort.
 #[must_use]
-pub fn place_of(session: &SessionId) -> String {
-    format!("{session}/")
+pub fn place_of(id: &str) -> String {
+    format!("{id}/")
 }
 
 impl<'a> Walk<'a> {

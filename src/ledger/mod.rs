@@ -38,7 +38,7 @@ pub use runs::{
 };
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
-pub use survey::{ClosedRun, SurveyedSession};
+pub use survey::{ClosedRun, DamagedRow, Surveyed, SurveyedSession};
 pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
 
 use location::Location;
@@ -280,23 +280,24 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::archive_id`].
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError>;
 
-    /// Returns sessions with their items, in the order of session ids: at most `limit` of those behind one.
+    /// Returns sessions with their items, in the order of session ids: at most `limit` of those behind one. A row that
+    /// holds what this program never writes comes in its place as a refusal of its own.
     ///
     /// # Errors
     /// As [`Ledger::archive_id`].
-    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError>;
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError>;
 
     /// Returns one session with its items.
     ///
     /// # Errors
     /// As [`Ledger::archive_id`].
-    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError>;
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError>;
 
-    /// Returns runs whose record is closed, in the order of their ids: at most `limit` of those behind one.
+    /// Returns runs whose record is closed, in the order of their ids, as [`Ledger::survey`] does sessions.
     ///
     /// # Errors
     /// As [`Ledger::archive_id`].
-    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError>;
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError>;
 
     /// Takes a run whose record stands in the store, entered in its chain. Of one that this ledger knows and does not hold
     /// as closed, its record is closed, and the lines and chunks that it was to be made of are dropped; how the run ended

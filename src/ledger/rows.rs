@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use super::backlog::{BacklogCounts, ListedSession, Turn, Waiting};
 use super::overview::Group;
 use super::runs::{ChainHead, ClosedRecord, RecordRow, RecordState, SignedText, WaitingLine};
+use super::survey::{DamagedRow, Surveyed, Told};
 use super::volume::{DayGroup, DeadlineGroup, MediaDayGroup};
 use super::{AuditRow, ClosedRun, LedgerError, ManifestRef, MediaRow, RunCounts, RunRow, SessionRow, Standing, State};
 use crate::clock::Timestamp;
@@ -27,7 +28,7 @@ pub(super) trait ReadRow {
 }
 
 macro_rules! read_row {
-    ($row:ty) => {
+    ($row:ty, $flag:expr) => {
         impl ReadRow for $row {
             fn text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error> {
                 self.try_get(column)
@@ -42,14 +43,24 @@ macro_rules! read_row {
             }
 
             fn flag(&self, column: &'static str) -> Result<Option<bool>, sqlx::Error> {
-                self.try_get(column)
+                $flag(self, column)
             }
         }
     };
 }
 
-read_row!(SqliteRow);
-read_row!(PgRow);
+read_row!(SqliteRow, number_as_flag);
+read_row!(PgRow, PgRow::try_get);
+
+/// SQLite has no truth values, and takes every number but 0 for true.
+fn number_as_flag(row: &SqliteRow, column: &'static str) -> Result<Option<bool>, sqlx::Error> {
+    match row.number(column)? {
+        None => Ok(None),
+        Some(0) => Ok(Some(false)),
+        Some(1) => Ok(Some(true)),
+        Some(_) => Err(sqlx::Error::Decode("neither 0 nor 1".into())),
+    }
+}
 
 /// A value that a column may hold; nothing where it is null or does not fit.
 pub(super) trait Value<'r>: Sized {
@@ -203,9 +214,19 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
     })
 }
 
-/// Reads a session, and whether it is in the backlog.
-pub(super) fn surveyed_of(columns: &Columns<'_>) -> Result<(SessionRow, bool), LedgerError> {
-    Ok((session_of(columns)?, columns.get("in_backlog")?))
+/// Tells which column does not hold what it should, if that is all that is wrong.
+fn told<T>(read: Result<T, LedgerError>) -> Result<Told<T>, LedgerError> {
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(LedgerError::Damaged(column)) => Ok(Err(column)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a session, and whether it is in the backlog, with its id as it stands.
+pub(super) fn surveyed_of(columns: &Columns<'_>) -> Result<(String, Told<(SessionRow, bool)>), LedgerError> {
+    let read = session_of(columns).and_then(|row| Ok((row, columns.get("in_backlog")?)));
+    Ok((columns.get("session_id")?, told(read)?))
 }
 
 pub(super) fn group_of(columns: &Columns<'_>) -> Result<Group, LedgerError> {
@@ -284,7 +305,7 @@ fn closed_record_of(columns: &Columns<'_>) -> Result<Option<ClosedRecord>, Ledge
     })
 }
 
-pub(super) fn closed_run_of(columns: &Columns<'_>) -> Result<ClosedRun, LedgerError> {
+fn closed_run_of(columns: &Columns<'_>) -> Result<ClosedRun, LedgerError> {
     let run = run_of(columns)?;
     Ok(ClosedRun {
         run_id: run.run_id,
@@ -299,9 +320,19 @@ pub(super) fn closed_run_of(columns: &Columns<'_>) -> Result<ClosedRun, LedgerEr
     })
 }
 
+/// Reads a run whose record is closed, or tells what it holds instead.
+pub(super) fn surveyed_run_of(columns: &Columns<'_>) -> Result<Surveyed<ClosedRun>, LedgerError> {
+    let id = columns.get("run_id")?;
+    Ok(told(closed_run_of(columns))?.map_err(|column| DamagedRow { id, column }))
+}
+
 /// Reads an item with the id of its session.
-pub(super) fn media_of(columns: &Columns<'_>) -> Result<(String, MediaRow), LedgerError> {
-    let row = MediaRow {
+pub(super) fn media_of(columns: &Columns<'_>) -> Result<(String, Told<MediaRow>), LedgerError> {
+    Ok((columns.get("session_id")?, told(media_row_of(columns))?))
+}
+
+fn media_row_of(columns: &Columns<'_>) -> Result<MediaRow, LedgerError> {
+    Ok(MediaRow {
         media_id: MediaId::parse(columns.get("media_id")?).map_err(|_| LedgerError::Damaged("media_id"))?,
         attempt_id: attempt_of(columns.get("attempt_id")?)?,
         kind: columns.kind()?,
@@ -309,8 +340,7 @@ pub(super) fn media_of(columns: &Columns<'_>) -> Result<(String, MediaRow), Ledg
         version_id: columns.get("version_id")?,
         size_bytes: columns.count("size_bytes")?,
         sha256: columns.digest("sha256")?,
-    };
-    Ok((columns.get("session_id")?, row))
+    })
 }
 
 fn attempt_of(text: &str) -> Result<AttemptId, LedgerError> {

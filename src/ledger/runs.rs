@@ -228,10 +228,10 @@ pub(super) const CHAIN_HEAD: &str = "
 pub(super) const DROP_CHUNKS: &str = "DELETE FROM run_chunks WHERE run_id = $1";
 
 /// Whatever became of a run that the store holds as closed: nothing can be added to its record any more. How it ended is
-/// taken where that is not known.
+/// taken where that is not known. Its draft goes: the record may tell of visits that this ledger was never told of.
 pub(super) const SETTLE: &str = "
     UPDATE runs SET record_state = 'closed', record_key = $2, record_sha256 = $3, chain_group = $4, chain_number = $5,
-        chain_sha256 = $6, record_json = NULL, record_signature = NULL,
+        chain_sha256 = $6, record_json = NULL, record_signature = NULL, record_draft = NULL,
         finished_at = coalesce(finished_at, $7),
         exit_code = CASE WHEN finished_at IS NULL THEN $8 ELSE exit_code END,
         archived = CASE WHEN finished_at IS NULL THEN $9 ELSE archived END,

@@ -2,7 +2,7 @@
 //! against the store, or makes a ledger of what the store says.
 
 use super::columns::{closed_record_columns, media_columns, run_columns, session_columns};
-use super::{ClosedRecord, MediaRow, RunCounts, SessionRow};
+use super::{ClosedRecord, LedgerError, MediaRow, RunCounts, SessionRow};
 use crate::clock::Timestamp;
 use crate::model::RunId;
 
@@ -16,6 +16,21 @@ pub struct SurveyedSession {
     /// It is in the backlog, in whatever turn.
     pub in_backlog: bool,
 }
+
+/// What the survey finds at one place: a row, or why it is none.
+pub type Surveyed<T> = Result<T, DamagedRow>;
+
+/// A row that holds something that this program never writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRow {
+    /// The id of its session or run, as it stands there; that may be what is damaged.
+    pub id: String,
+    /// The column.
+    pub column: &'static str,
+}
+
+/// A value, or the column that does not hold one.
+pub(super) type Told<T> = Result<T, &'static str>;
 
 /// A run whose record is closed: how it ended, and where its record stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,22 +95,27 @@ pub(super) const PUT_CLOSED_RUN: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'closed', $15, $16, $17, $18, $19)
     ON CONFLICT (run_id) DO NOTHING";
 
-/// Gives each session its items; both come in the order of session ids.
-pub(super) fn joined<E>(
-    rows: impl IntoIterator<Item = Result<(SessionRow, bool), E>>,
-    media: impl IntoIterator<Item = Result<(String, MediaRow), E>>,
-) -> Result<Vec<SurveyedSession>, E> {
+/// Gives each session its items; both come in the order of session ids. Items of a session that is not there are passed
+/// over.
+pub(super) fn joined(
+    rows: impl IntoIterator<Item = (String, Told<(SessionRow, bool)>)>,
+    media: impl IntoIterator<Item = Result<(String, Told<MediaRow>), LedgerError>>,
+) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
     let mut media = media.into_iter().peekable();
     let mut sessions = Vec::new();
-    for row in rows {
-        let (row, in_backlog) = row?;
-        let mut items = Vec::new();
-        while let Some(item) =
-            media.next_if(|item| item.as_ref().map_or(true, |(session, _)| session == row.record.session_id.as_str()))
-        {
-            items.push(item?.1);
+    for (id, row) in rows {
+        let mut items: Told<Vec<MediaRow>> = Ok(Vec::new());
+        while let Some(item) = media.next_if(|item| item.as_ref().map_or(true, |(session, _)| *session <= id)) {
+            let (session, item) = item?;
+            if session == id {
+                items = items.and_then(|mut items| {
+                    items.push(item?);
+                    Ok(items)
+                });
+            }
         }
-        sessions.push(SurveyedSession { row, media: items, in_backlog });
+        let read = row.and_then(|(row, in_backlog)| Ok(SurveyedSession { row, media: items?, in_backlog }));
+        sessions.push(read.map_err(|column| DamagedRow { id, column }));
     }
     Ok(sessions)
 }

@@ -132,6 +132,7 @@ async fn is_whole_after_kills(simulator: &Simulator, rehearsal: Scene, scene: Sc
     evidence.expect_no_false_ledger(&scene.deployment, &ids).await;
     assert!(!evidence.objects.keys().any(|key| key.contains(".conflict-")));
     assert_eq!(quiet.count("archived") + quiet.count("unchanged"), ids.len() as u64);
+    scene.deployment.expect_reconciled().await;
     // The test means something only if the deaths were spread over the work.
     progress.dedup();
     assert!(killed > KILLS / 2, "only {killed} of {KILLS} found the program at work");
@@ -185,6 +186,7 @@ async fn two_runs_at_once(simulator: &Simulator, scene: Scene) {
         outcomes.sort();
         assert_eq!(outcomes, ["archived", "unchanged"], "{id}");
     }
+    scene.deployment.expect_reconciled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,7 @@ async fn a_fleet_that_loses_workers_archives_the_backlog_of_a_database_once() {
     for id in simulator.world().session_ids() {
         assert_eq!(evidence.manifest_keys(&id).len(), 1, "{id}");
     }
+    deployment.expect_reconciled().await;
 }
 
 /// How long an outage lasts at most: longer than the leases.
@@ -69,6 +70,7 @@ async fn an_outage(simulator: &Simulator, deployment: &Deployment, stop: impl Fn
         assert_in_equals_out(&met);
     }
     work_off_the_rest(deployment).await;
+    deployment.expect_reconciled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

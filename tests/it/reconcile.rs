@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
 use veriff_archive::audit::reconcile::merge::{Listing, Merge, Pair};
-use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, elsewhere};
+use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, Told, ToldRuns, ToldSession, elsewhere};
 use veriff_archive::audit::walk::Walk;
-use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code};
+use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Findings};
 use veriff_archive::clock::SystemClock;
 use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
@@ -16,8 +16,9 @@ use crate::support::audited::{Audited, codes, collected, flipped, names, questio
 use crate::support::program::Ended;
 use crate::support::s3::READER;
 
-fn reconcile(audited: &Audited, mode: Mode) -> Reconcile<'_> {
+fn reconcile(audited: &Audited, mode: Mode, told: ToldRuns) -> Reconcile<'_> {
     Reconcile {
+        told,
         reach: audited.reach(),
         ledger: &*audited.ledger,
         archive: Some(audited.archive.clone()),
@@ -29,9 +30,11 @@ fn reconcile(audited: &Audited, mode: Mode) -> Reconcile<'_> {
 /// Looks at everything.
 pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, ReconcileTally) {
     let (mut findings, told) = collected();
-    let reconcile = reconcile(audited, mode);
+    let (mut lines, runs) = told_by_runs(audited, mode, &mut findings).await;
+    let reconcile = reconcile(audited, mode, runs);
     let mut drive = Drive::begin(question(AuditKind::Reconcile), &mut findings, &SystemClock, Stop::default()).unwrap();
-    let steps = Merge::of(Listing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None).steps();
+    let merge = Merge::of(Listing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None);
+    let steps = merge.with(lines.as_mut()).steps();
     let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), &mut findings).await;
     assert_eq!(stopped.unwrap(), None);
     let others = elsewhere(&*audited.store, &Mark::default());
@@ -43,14 +46,34 @@ pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, 
 }
 
 /// How long the deployment's integration keeps media.
-const HORIZON: Duration = Duration::from_hours(36_500 * 24);
+pub(crate) const HORIZON: Duration = Duration::from_hours(36_500 * 24);
+
+/// Reads what run records say, where manifests are read.
+async fn told_by_runs(audited: &Audited, mode: Mode, findings: &mut Findings) -> (Option<Told>, ToldRuns) {
+    if mode != Mode::Manifests {
+        return (None, ToldRuns::default());
+    }
+    let (lines, runs, found) = Told::read(&audited.reach(), &*audited.ledger).await.unwrap();
+    for finding in &found {
+        findings.add(finding).unwrap();
+    }
+    (Some(lines), runs)
+}
 
 /// Looks at one session.
 pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
     let session = SessionId::parse(session).unwrap();
+    let (mut findings, _) = collected();
+    let (mut lines, runs) = told_by_runs(audited, mode, &mut findings).await;
+    let mut told = ToldSession::default();
+    while let Some((of, lines)) = lines.as_mut().and_then(|lines| lines.next_session().unwrap()) {
+        if of == session {
+            told = lines;
+        }
+    }
     let walked = listed(&*audited.store, &session).await.unwrap();
     let surveyed = audited.ledger.survey_session(&session).await.unwrap();
-    reconcile(audited, mode).check(Pair { walked, surveyed }).await.unwrap().findings
+    reconcile(audited, mode, runs).check(Pair::of(walked, surveyed, told)).await.unwrap().findings
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +84,7 @@ async fn a_ledger_and_a_store_that_were_left_alone_agree() {
             assert_eq!(findings, [], "{mode:?}");
             assert_eq!(tally.sessions, 32);
             assert!(tally.items > 100 && tally.runs == 2, "{tally:?}");
+            assert_eq!((tally.lines >= 64, tally.untold), (mode == Mode::Manifests, 0), "{tally:?}");
             assert_eq!(tally.manifests > 32, mode == Mode::Manifests);
         }
     }
@@ -154,6 +178,10 @@ async fn the_command_reads_only_and_exits_4_with_the_repair() {
     let quiet = reader.run(["audit", "reconcile", "--output", "json"]).await.expect(0);
     assert_eq!(summary(&quiet)["findings"]["error"], 0, "{}", quiet.stdout);
     assert_eq!(summary(&quiet)["checked"]["sessions"], 32);
+    let details = &summary(&quiet)["details"];
+    assert!(details["lines"].as_u64().unwrap() >= 64 && details["untold"] == 0, "{details}");
+    let listing = reader.run(["audit", "reconcile", "--listing-only", "--output", "json"]).await.expect(0);
+    assert_eq!(summary(&listing)["details"]["lines"], 0, "no chunk is read");
     let evidence = audited.evidence().await;
     let key = evidence.objects.keys().find(|key| key.contains(".jpg") && !key.contains(".meta")).unwrap();
     audited.bucket.as_ref().unwrap().put_delete_marker(&format!("archive/{key}")).await;

@@ -312,6 +312,7 @@ async fn a_run_that_was_killed_is_closed_by_a_later_one() {
     assert_eq!(dead["counts"]["archived"], 3);
     let written: usize = told[1].lines.iter().map(|line| line["items"].as_array().unwrap().len()).sum();
     assert_eq!(dead["counts"]["media"], written);
+    deployment.expect_reconciled().await;
     // It is closed once.
     deployment.archive(&[]).await.expect(0);
     assert_eq!(check(&everything(&deployment.store()), Some(&key), "default").len(), 3);
@@ -342,6 +343,7 @@ async fn a_worker_that_was_taken_for_dead_goes_on_as_another_run() {
     assert_ne!(dead.record["run_id"], again.record["run_id"]);
     let of_both = dead.lines.iter().chain(&again.lines).map(|line| line["session_id"].as_str().unwrap());
     assert_eq!(of_both.collect::<BTreeSet<_>>().len(), 4, "nothing is lost");
+    deployment.expect_reconciled().await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::signed::{Column, Word};
 use crate::audit::evidence::Evidence;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
@@ -21,22 +22,32 @@ pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
 pub(super) const FIXITY: &str = "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, \
                       restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
 
+/// What repairs a row that cannot be read.
+pub(super) const UNREADABLE: &str =
+    "restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+
+/// The same where the other side is the record of a run.
+pub(super) const CHAIN: &str = "veriff-archive audit chain --manifests tells whether record and manifest are those that were signed; if they \
+                     are, restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+
 /// What tells whether a time is right that may be.
-const LOOK: &str = "if the cause that is named does not hold, restore the ledger from a copy, or make a new one by \
+pub(super) const LOOK: &str = "if the cause that is named does not hold, restore the ledger from a copy, or make a new one by \
                     veriff-archive ledger rebuild";
 
 const UNTIMED: &str = ", unless Veriff told the time of an attempt later";
 
-const OTHER_RECORD: &str = ", unless a later record or an addition to the backlog told another time";
+pub(super) const OTHER_RECORD: &str = ", unless a later record or an addition to the backlog told another time";
 
-const OTHER_HORIZON: &str = ", unless the horizon was another when it was committed";
+pub(super) const OTHER_HORIZON: &str = ", unless the horizon was another when it was committed";
 
-/// Holds what the ledger says against the newest manifest. `horizons` tells how long Veriff keeps media, by integration.
+/// Holds what the ledger says against the newest manifest. `horizons` tells how long Veriff keeps media, by integration. What
+/// `word` says of times and of what settled since is left to that.
 pub(super) fn compare(
     surveyed: &SurveyedSession,
     evidence: &Evidence,
     newest: &Manifest,
     horizons: &BTreeMap<String, Duration>,
+    word: &Word,
 ) -> Vec<Finding> {
     let row = &surveyed.row;
     let Some(facts) = evidence.manifests.last() else { return Vec::new() };
@@ -59,16 +70,20 @@ pub(super) fn compare(
     let version = |id: &Option<String>| id.clone().unwrap_or_else(|| "null".to_owned());
     differs("manifest_version_id", version(&facts.version.version_id), version(&known.version_id));
     differs("manifest_sha256", facts.sha256.to_string(), known.sha256.to_string());
-    differs("integration", newest.integration.clone(), row.integration.clone());
+    if !word.tells(Column::Integration) {
+        differs("integration", newest.integration.clone(), row.integration.clone());
+    }
     differs("complete", newest.complete.to_string(), row.complete.to_string());
-    // A manifest is not written again merely because time has passed.
-    let settled = newest.settled || (row.settled && is_final(newest));
-    differs("settled", settled.to_string(), row.settled.to_string());
+    if !word.tells(Column::Settled) {
+        // A manifest is not written again merely because time has passed.
+        let settled = newest.settled || (row.settled && is_final(newest));
+        differs("settled", settled.to_string(), row.settled.to_string());
+    }
     let state = state_of(newest, row.state, evidence.is_expired());
     differs("state", state.as_str().to_owned(), row.state.as_str().to_owned());
     differs("media", newest.totals.media.to_string(), row.media.to_string());
     differs("bytes", newest.totals.bytes.to_string(), row.bytes.to_string());
-    found.extend(times(surveyed, evidence, newest, horizons));
+    found.extend(times(surveyed, evidence, newest, horizons, word));
     found.extend(media(surveyed, evidence, newest));
     found
 }
@@ -110,8 +125,10 @@ fn times(
     evidence: &Evidence,
     newest: &Manifest,
     horizons: &BTreeMap<String, Duration>,
+    word: &Word,
 ) -> Vec<Finding> {
     let row = &surveyed.row;
+    let horizon = horizons.get(&row.integration).copied();
     let mut found = Vec::new();
     let mut tell = |severity, expected: String, at: Option<Timestamp>| {
         let repair = if severity == Severity::Error { FIXITY } else { LOOK };
@@ -122,23 +139,33 @@ fn times(
     // Veriff may tell the time of an attempt later than the attempt, which is no reason for a new manifest.
     let is_timed =
         newest.attempts.iter().all(|attempt| attempt.attempt_id.is_session() || attempt.created_at.is_some());
-    if created_at != told_at {
+    if created_at != told_at && !word.tells(Column::CreatedAt) {
         let is_later = created_at.is_some_and(|created_at| told_at.is_none_or(|told_at| told_at > created_at));
         let (severity, or) = if is_timed || is_later { (Severity::Error, "") } else { (Severity::Warn, UNTIMED) };
         tell(severity, format!("upstream_created_at {}, as the manifest says{or}", text_of(created_at)), told_at);
     }
     let decided_at = row.record.decided_at;
-    if newest.decided_at != decided_at {
-        let (severity, or) = if decided_at.is_none() { (Severity::Error, "") } else { (Severity::Warn, OTHER_RECORD) };
-        tell(severity, format!("decided_at {}, as the manifest says{or}", text_of(newest.decided_at)), decided_at);
+    if newest.decided_at != decided_at && !word.tells(Column::DecidedAt) {
+        let expected = format!("decided_at {}, as the manifest says", text_of(newest.decided_at));
+        match decided_at {
+            None => tell(Severity::Error, expected, None),
+            // Another record or an addition to the backlog told it, and with it when it is due at the latest.
+            Some(at)
+                if horizon.is_some_and(|horizon| row.deadline_at.is_none_or(|due_at| due_at > at.plus(horizon))) =>
+            {
+                tell(Severity::Warn, format!("{expected}{OTHER_RECORD}"), decided_at);
+            }
+            Some(_) => {}
+        }
     }
-    if let Some(horizon) = horizons.get(&row.integration) {
+    if let Some(horizon) = horizon.filter(|_| !word.tells(Column::DeadlineAt)) {
         let due = |decided_at: &[Option<Timestamp>]| {
             let known = told_at.into_iter().chain(decided_at.iter().copied().flatten()).min();
-            known.map(|known| known.plus(*horizon))
+            known.map(|known| known.plus(horizon))
         };
         let due_at = due(&[decided_at, newest.decided_at]);
-        let may_be = [due_at, due(&[]), due(&[decided_at]), due(&[newest.decided_at])];
+        let of_record = decided_at.map(|decided_at| decided_at.plus(horizon));
+        let may_be = [due_at, due(&[]), due(&[decided_at]), due(&[newest.decided_at]), of_record];
         if !may_be.contains(&row.deadline_at) {
             let expected = format!("deadline_at {}, as the times and the horizon say{OTHER_HORIZON}", text_of(due_at));
             tell(Severity::Warn, expected, row.deadline_at);
@@ -147,7 +174,7 @@ fn times(
     found
 }
 
-fn text_of(at: Option<Timestamp>) -> String {
+pub(super) fn text_of(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "nothing".to_owned(), |at| at.to_string())
 }
 

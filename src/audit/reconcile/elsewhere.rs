@@ -5,12 +5,12 @@
 
 use futures_util::{Stream, stream};
 
-use super::compare::REBUILD;
+use super::compare::{REBUILD, UNREADABLE};
 use super::{Reconcile, ReconcileTally};
 use crate::audit::chain::keys::{KeyWalk, ListedKey};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::{Finding, FindingCode, Severity};
-use crate::ledger::{Ledger, RecordState};
+use crate::ledger::{Ledger, LedgerError, RecordState};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::store::{ListedVersion, Store};
@@ -96,13 +96,24 @@ async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<
                 .differs("a run whose record is closed", found),
         )
     };
-    Ok(match ledger.record(run).await? {
+    let known = match ledger.record(run).await {
+        Err(LedgerError::Damaged(column)) => {
+            let expected = format!("a {column} that this program writes");
+            let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, UNREADABLE);
+            return Ok(Some(finding.run(run).object(key, None).differs(expected, "another value")));
+        }
+        known => known?,
+    };
+    Ok(match known {
         None => finding(Severity::Error, FindingCode::LedgerMissing, "no such run in the ledger"),
         Some(row) => match row.state {
             RecordState::Closed => None,
-            // A run that died over its end: the next one mends it.
-            RecordState::Open | RecordState::Closing => {
+            // A run that died over its end: the next one mends it. Whoever closes a record notes it before it is stored.
+            RecordState::Closing if row.document.is_some() && row.closed.is_none() => {
                 finding(Severity::Warn, FindingCode::LedgerBehind, "a run whose record is not closed yet")
+            }
+            RecordState::Open | RecordState::Closing => {
+                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record cannot stand in the store yet")
             }
             RecordState::None => finding(Severity::Error, FindingCode::LedgerContradicts, "a run without a record"),
         },

@@ -1,18 +1,18 @@
 //! Merge: store and ledger side by side, session after session in the order of keys.
 //!
-//! Two sorted streams, of which never more than a page each is in memory. A side that is not in order would make false
+//! Sorted streams, of which never more than a page each is in memory. A side that is not in order would make false
 //! findings by the thousand, so it ends the audit.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use futures_util::Stream;
 
 use super::inventory::{Inventory, InventoryError};
 use super::order::{KeyOrder, begin_behind};
+use super::told::{Told, ToldSession};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
-use crate::ledger::{Ledger, LedgerError, SurveyedSession};
+use crate::ledger::{DamagedRow, Ledger, LedgerError, Surveyed, SurveyedSession};
 use crate::model::SessionId;
 use crate::store::StoreError;
 
@@ -26,6 +26,23 @@ pub struct Pair {
     pub walked: WalkedSession,
     /// What the ledger says.
     pub surveyed: Option<SurveyedSession>,
+    /// Or that what it says cannot be read.
+    pub damaged: Option<DamagedRow>,
+    /// What run records say that the ledger was told.
+    pub told: ToldSession,
+}
+
+impl Pair {
+    /// Puts together what there is of one session.
+    #[must_use]
+    pub fn of(walked: WalkedSession, surveyed: Option<Surveyed<SurveyedSession>>, told: ToldSession) -> Self {
+        let (surveyed, damaged) = match surveyed {
+            Some(Ok(surveyed)) => (Some(surveyed), None),
+            Some(Err(damaged)) => (None, Some(damaged)),
+            None => (None, None),
+        };
+        Self { walked, surveyed, damaged, told }
+    }
 }
 
 /// Where the listing comes from.
@@ -43,7 +60,8 @@ pub struct Merge<'a> {
     listing: Listing<'a>,
     survey: Survey<'a>,
     walked: Option<WalkedSession>,
-    surveyed: Option<SurveyedSession>,
+    surveyed: Option<Surveyed<SurveyedSession>>,
+    told: Option<&'a mut Told>,
     last_walked: Option<String>,
     begun: bool,
 }
@@ -52,12 +70,20 @@ pub struct Merge<'a> {
 #[derive(Debug)]
 struct Survey<'a> {
     ledger: &'a dyn Ledger,
-    page: VecDeque<SurveyedSession>,
-    after: Option<SessionId>,
-    order: KeyOrder<SurveyedSession>,
+    page: VecDeque<Surveyed<SurveyedSession>>,
+    after: Option<String>,
+    order: KeyOrder<Surveyed<SurveyedSession>>,
     is_at_end: bool,
     /// Only what comes behind this place is handed on.
     behind: Option<String>,
+}
+
+/// Returns the id of a row, as it stands.
+fn id_of(surveyed: &Surveyed<SurveyedSession>) -> &str {
+    match surveyed {
+        Ok(surveyed) => surveyed.row.record.session_id.as_str(),
+        Err(damaged) => &damaged.id,
+    }
 }
 
 impl<'a> Survey<'a> {
@@ -65,17 +91,17 @@ impl<'a> Survey<'a> {
         Self {
             ledger,
             page: VecDeque::new(),
-            after: after.and_then(begin_behind).and_then(|id| SessionId::parse(id).ok()),
+            after: after.and_then(begin_behind).map(str::to_owned),
             order: KeyOrder::default(),
             is_at_end: false,
             behind: after.map(|folder| format!("{folder}/")),
         }
     }
 
-    async fn next(&mut self) -> Result<Option<SurveyedSession>, LedgerError> {
+    async fn next(&mut self) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
         loop {
             if let Some(next) = self.order.next() {
-                let place = place_of(&next.row.record.session_id);
+                let place = place_of(id_of(&next));
                 if self.behind.as_ref().is_none_or(|behind| place > *behind) {
                     return Ok(Some(next));
                 }
@@ -85,11 +111,11 @@ impl<'a> Survey<'a> {
                 return Ok(None);
             }
             if self.page.is_empty() {
-                self.page = self.ledger.survey(self.after.as_ref(), PAGE).await?.into();
-                self.after = self.page.back().map(|last| last.row.record.session_id.clone()).or(self.after.take());
+                self.page = self.ledger.survey(self.after.as_deref(), PAGE).await?.into();
+                self.after = self.page.back().map(|last| id_of(last).to_owned()).or(self.after.take());
             }
             if let Some(next) = self.page.pop_front() {
-                self.order.push(next.row.record.session_id.as_str().to_owned(), next);
+                self.order.push(id_of(&next).to_owned(), next);
             } else {
                 self.order.end();
                 self.is_at_end = true;
@@ -102,7 +128,13 @@ impl<'a> Merge<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
     pub fn of(listing: Listing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
         let survey = Survey::of(ledger, after);
-        Self { listing, survey, walked: None, surveyed: None, last_walked: None, begun: false }
+        Self { listing, survey, walked: None, surveyed: None, told: None, last_walked: None, begun: false }
+    }
+
+    /// Hands on, beside both sides, what run records say.
+    #[must_use]
+    pub fn with(self, told: Option<&'a mut Told>) -> Self {
+        Self { told, ..self }
     }
 
     /// Turns it into steps.
@@ -126,26 +158,51 @@ impl<'a> Merge<'a> {
             self.walked = self.next_walked().await?;
             self.surveyed = self.survey.next().await?;
         }
-        let order = match (&self.walked, &self.surveyed) {
-            (None, None) => return Ok(None),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(walked), Some(surveyed)) => {
-                format!("{}/", walked.folder).cmp(&place_of(&surveyed.row.record.session_id))
-            }
-        };
         self.check_versions()?;
-        let walked = if order == Ordering::Greater { None } else { self.walked.take() };
-        let surveyed = if order == Ordering::Less { None } else { self.surveyed.take() };
-        if walked.is_some() {
+        let walked = self.walked.as_ref().map(|walked| format!("{}/", walked.folder));
+        let surveyed = self.surveyed.as_ref().map(|surveyed| place_of(id_of(surveyed)));
+        let told = self.told_place()?;
+        let Some(place) = [&walked, &surveyed, &told].into_iter().flatten().min().cloned() else { return Ok(None) };
+        let is_next = |it: Option<String>| it.is_some_and(|it| it == place);
+        let folder = place.trim_end_matches('/').to_owned();
+        let mut listed = WalkedSession { folder, versions: Vec::new() };
+        let (mut row, mut lines) = (None, ToldSession::default());
+        if is_next(walked)
+            && let Some(walked) = self.walked.take()
+        {
+            listed = walked;
             self.walked = self.next_walked().await?;
         }
-        if surveyed.is_some() {
+        if is_next(surveyed) {
+            row = self.surveyed.take();
             self.surveyed = self.survey.next().await?;
         }
-        let folder = surveyed.as_ref().map(|surveyed| surveyed.row.record.session_id.as_str().to_owned());
-        let walked = walked.or_else(|| Some(WalkedSession { folder: folder?, versions: Vec::new() }));
-        Ok(walked.map(|walked| Pair { walked, surveyed }))
+        if is_next(told)
+            && let Some((_, told)) = self.next_told()?
+        {
+            lines = told;
+        }
+        Ok(Some(Pair::of(listed, row, lines)))
+    }
+
+    /// Returns the place of the next session that run records tell of, behind where this begins.
+    fn told_place(&mut self) -> Result<Option<String>, InventoryError> {
+        loop {
+            let Some(place) = self.told.as_ref().and_then(|told| told.ahead()).map(|id| place_of(id.as_str())) else {
+                return Ok(None);
+            };
+            if self.survey.behind.as_ref().is_none_or(|behind| place > *behind) {
+                return Ok(Some(place));
+            }
+            self.next_told()?;
+        }
+    }
+
+    fn next_told(&mut self) -> Result<Option<(SessionId, ToldSession)>, InventoryError> {
+        Ok(match &mut self.told {
+            Some(told) => told.next_session()?,
+            None => None,
+        })
     }
 
     /// Refuses a report of current versions only where the ledger names versions: what it lists may be what somebody put over
@@ -157,7 +214,7 @@ impl<'a> Merge<'a> {
             manifest.is_some_and(|manifest| manifest.version_id.is_some())
                 || surveyed.media.iter().any(|media| media.version_id.is_some())
         };
-        if inventory.has_versions || !self.surveyed.as_ref().is_some_and(names_version) {
+        if inventory.has_versions || !matches!(&self.surveyed, Some(Ok(surveyed)) if names_version(surveyed)) {
             return Ok(());
         }
         Err(InventoryError::Form {

@@ -1,9 +1,10 @@
 //! `audit reconcile`: do ledger and store tell the same story?
 //!
-//! Both sides pass in one order, once, in constant memory. The newest manifest of each session is read and everything that
-//! the ledger says of it compared; told to look at the listing only, or given an inventory report, what the ledger says is
-//! held against keys, versions and sizes alone. Claims: that nothing is missing, hidden, covered or left over, and that no
-//! row of the ledger differs from what was archived. Two objects of one size that were swapped are for fixity to find.
+//! Both sides pass in one order, once, in constant memory, and beside them what run records say that the ledger was told.
+//! The newest manifest of each session is read and everything that the ledger says of it compared with both; told to look
+//! at the listing only, or given an inventory report, what the ledger says is held against keys, versions and sizes alone.
+//! Claims: that nothing is missing, hidden, covered or left over, and that no row of the ledger differs from what was
+//! archived and told. Two objects of one size that were swapped are for fixity to find.
 
 mod compare;
 mod elsewhere;
@@ -12,7 +13,9 @@ pub mod merge;
 mod order;
 mod row;
 mod runs;
+mod signed;
 mod spool;
+mod told;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -21,15 +24,17 @@ use serde::{Deserialize, Serialize};
 
 pub use elsewhere::{Other, elsewhere};
 pub use runs::ListedRuns;
+pub use told::{Told, ToldRuns, ToldSession};
 
-use self::compare::{FIXITY, REBUILD, behind, compare};
+use self::compare::{CHAIN, FIXITY, LOOK, REBUILD, UNREADABLE, behind, compare};
 use self::merge::Pair;
+use self::signed::{Known, RunStanding, Word};
 use super::drive::{AuditError, Part, Tally, listed};
 use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
-use crate::ledger::{Ledger, State, SurveyedSession};
+use crate::ledger::{DamagedRow, Ledger, LedgerError, State, SurveyedSession};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::{ArchiveId, SessionId};
 
@@ -69,6 +74,12 @@ pub struct ReconcileTally {
     pub manifests: u64,
     /// Run records that were compared.
     pub runs: u64,
+    /// Lines of run records that were compared.
+    #[serde(default)]
+    pub lines: u64,
+    /// Sessions of whose last visit no closed run record tells.
+    #[serde(default)]
+    pub untold: u64,
 }
 
 impl Tally for ReconcileTally {
@@ -78,6 +89,8 @@ impl Tally for ReconcileTally {
         self.items += other.items;
         self.manifests += other.manifests;
         self.runs += other.runs;
+        self.lines += other.lines;
+        self.untold += other.untold;
     }
 
     fn checked(&self) -> BTreeMap<String, u64> {
@@ -87,6 +100,7 @@ impl Tally for ReconcileTally {
             ("items", self.items),
             ("manifests", self.manifests),
             ("runs", self.runs),
+            ("lines", self.lines),
         ];
         counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
     }
@@ -105,6 +119,8 @@ pub struct Reconcile<'a> {
     pub mode: Mode,
     /// How long Veriff keeps media, by integration, as far as that is configured.
     pub horizons: BTreeMap<String, Duration>,
+    /// The runs whose lines were read.
+    pub told: ToldRuns,
 }
 
 impl Reconcile<'_> {
@@ -114,7 +130,9 @@ impl Reconcile<'_> {
     /// As the store's and the ledger's.
     pub async fn check(&self, pair: Pair) -> Result<Part<ReconcileTally>, AuditError> {
         let Some(session) = pair.walked.session_id() else {
-            return Ok(Part { findings: super::drive::foreign_folder(&pair.walked), tally: tally_of(&pair) });
+            let mut findings = super::drive::foreign_folder(&pair.walked);
+            findings.extend(pair.damaged.as_ref().map(|damaged| damaged_row(damaged, None)));
+            return Ok(Part { findings, tally: tally_of(&pair) });
         };
         let part = self.look(&session, &pair).await?;
         if part.findings.is_empty() || self.mode == Mode::Inventory {
@@ -123,8 +141,8 @@ impl Reconcile<'_> {
         // First the ledger, which is written last: so it cannot know more than the listing.
         let surveyed = self.ledger.survey_session(&session).await?;
         let walked = listed(self.reach.store(), &session).await?;
-        let again = Pair { walked, surveyed };
-        if again.walked == pair.walked && again.surveyed == pair.surveyed {
+        let again = Pair::of(walked, surveyed, pair.told.clone());
+        if (&again.walked, &again.surveyed, &again.damaged) == (&pair.walked, &pair.surveyed, &pair.damaged) {
             return Ok(part);
         }
         self.look(&session, &again).await
@@ -140,6 +158,8 @@ impl Reconcile<'_> {
             part.findings.append(&mut evidence.findings);
             part.tally.manifests = evidence.manifests.len() as u64;
             part.findings.extend(evidence.unknown());
+            let word = self.word(pair, &evidence).await?;
+            part.tally.untold = u64::from(surveyed.is_some() && !word.is_told);
             if let Some(newest) = &evidence.newest {
                 for (_, media) in newest.media() {
                     let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
@@ -159,32 +179,92 @@ impl Reconcile<'_> {
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 if let Some(surveyed) = surveyed {
-                    part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons));
+                    part.findings.extend(compare(surveyed, &evidence, newest, &self.horizons, &word));
                 }
             }
-            part.findings.extend(one_sided(session, surveyed, &evidence));
+            if pair.damaged.is_none() {
+                part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
+            }
             part.findings.extend(evidence.expired());
+            part.findings.extend(word.differences.into_iter().map(|(severity, expected, told)| {
+                let repair = if severity == Severity::Error { CHAIN } else { LOOK };
+                let finding = Finding::of(severity, FindingCode::LedgerContradicts, repair);
+                finding.session(session).differs(expected, told)
+            }));
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
             part.findings.append(&mut evidence.findings);
-            part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
-            part.findings.extend(one_sided(session, surveyed, &evidence));
+            // What a row names that cannot be read is not known.
+            if pair.damaged.is_none() {
+                part.findings.extend(by_listing(session, surveyed, &evidence, &pair.walked));
+                part.findings.extend(one_sided(session, surveyed, &evidence));
+            }
             part.findings.extend(evidence.expired());
         }
-        if let Some(surveyed) = surveyed {
-            part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
-                let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
-                finding.session(session).differs(expected, told)
-            }));
-        }
-        Ok(part)
+        part.findings.extend(pair.damaged.as_ref().map(|damaged| damaged_row(damaged, Some(session))));
+        Ok(with_row(part, surveyed))
     }
+
+    /// Asks what run records say of the last visit.
+    async fn word(&self, pair: &Pair, evidence: &Evidence) -> Result<Word, AuditError> {
+        let Some(surveyed) = &pair.surveyed else { return Ok(Word::default()) };
+        let run = &surveyed.row.run_id;
+        let run = match self.told.standing(run) {
+            Some(standing) => standing,
+            None if surveyed.row.visits == 0 => RunStanding::Open,
+            None => match self.ledger.record(run).await {
+                // What is wrong with a run is found where runs are looked at.
+                Ok(Some(_)) | Err(LedgerError::Damaged(_)) => RunStanding::Open,
+                Ok(None) => RunStanding::Unknown,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let written: Vec<_> = evidence.manifests.iter().map(|facts| (facts.sequence, facts.archived_at)).collect();
+        let known = Known {
+            lines: &pair.told.0,
+            run,
+            newest: evidence.newest.as_ref(),
+            written: &written,
+            horizon: self.horizons.get(&surveyed.row.integration).copied(),
+        };
+        Ok(signed::compare(surveyed, known))
+    }
+}
+
+/// Adds what is wrong with a row by itself.
+fn with_row(mut part: Part<ReconcileTally>, surveyed: Option<&SurveyedSession>) -> Part<ReconcileTally> {
+    if let Some(surveyed) = surveyed {
+        part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
+            let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
+            finding.session(&surveyed.row.record.session_id).differs(expected, told)
+        }));
+    }
+    part
+}
+
+/// Tells of a row that cannot be read. An id that is none is not repeated.
+fn damaged_row(damaged: &DamagedRow, session: Option<&SessionId>) -> Finding {
+    let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, UNREADABLE);
+    let finding = finding.differs(format!("a {} that this program writes", damaged.column), "another value");
+    match session {
+        Some(session) => finding.session(session),
+        None => finding,
+    }
+}
+
+/// Tells of a session that the ledger was told of, by its own runs, and does not know; none of its objects need be there.
+fn dropped(session: &SessionId, pair: &Pair) -> Option<Finding> {
+    let line = pair.told.0.iter().rfind(|line| !line.is_adopted).filter(|_| pair.surveyed.is_none())?;
+    let repair = "restore the ledger from a copy, or run the session again";
+    let finding = Finding::of(Severity::Error, FindingCode::LedgerMissing, repair).session(session);
+    Some(finding.differs(format!("a row of the ledger, as the record of run {} says", line.run_id), "none"))
 }
 
 fn tally_of(pair: &Pair) -> ReconcileTally {
     ReconcileTally {
         sessions: 1,
         versions: pair.walked.versions.len() as u64,
+        lines: pair.told.0.len() as u64,
         items: pair.surveyed.as_ref().map_or(0, |surveyed| surveyed.media.len() as u64),
         ..ReconcileTally::default()
     }

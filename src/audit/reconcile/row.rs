@@ -3,6 +3,8 @@
 //! Every state comes about in one of a few ways, and each leaves its traces: a failure its code, an acceptance its reason,
 //! a session that is opened again its place in the backlog. A row without them was not written by this program.
 
+use std::time::Duration;
+
 use crate::error::{Code, Disposition};
 use crate::ledger::{State, SurveyedSession};
 use crate::model::key::ObjectKey;
@@ -12,6 +14,9 @@ const NOTES: [Code; 2] = [Code::StoreConflict, Code::RetentionDiffers];
 
 /// Codes with which an integration stops while its sessions stay pending.
 const STOPPING: [Code; 2] = [Code::VeriffUnauthorized, Code::VeriffAbsent];
+
+/// How much the clocks of two workers, or of a worker and the store, may differ.
+const CLOCK_ALLOWANCE: Duration = Duration::from_hours(24);
 
 /// Lists what a row says that cannot be, by itself: what should be, and what is.
 pub(super) fn contradictions(surveyed: &SurveyedSession) -> Vec<(String, String)> {
@@ -80,6 +85,13 @@ fn of_traces(surveyed: &SurveyedSession) -> Vec<(String, String)> {
     rule(is_visited || row.upstream_created_at.is_none(), "a visit", "upstream_created_at without one");
     let is_told = row.upstream_created_at.is_some() || row.record.decided_at.is_some();
     rule(is_visited || is_told || row.deadline_at.is_none(), "a time from which it counts", "deadline_at without one");
+    rule(
+        is_visited || row.first_visited_at == row.last_visited_at,
+        "last_visited_at as first_visited_at, without a visit",
+        "another time",
+    );
+    let is_in_order = row.first_visited_at <= row.last_visited_at.plus(CLOCK_ALLOWANCE);
+    rule(is_in_order, "first_visited_at no later than last_visited_at", "a later one");
     // A reason outlives its state only where the session was archived after all.
     let may_have_reason = match row.state {
         State::Accepted | State::Archived => true,
@@ -203,7 +215,8 @@ mod tests {
         let mut closed = waiting();
         (closed.row.state, closed.row.accepted_reason) = (State::Accepted, Some("lost".to_owned()));
         assert!(is_legal(&closed));
-        let changes: [fn(&mut SurveyedSession); 7] = [
+        let changes: [fn(&mut SurveyedSession); 8] = [
+            |it| it.row.last_visited_at = it.row.first_visited_at.plus(Duration::from_millis(1)),
             |it| it.row.state = State::Failed,
             |it| it.row.code = Some("run.stopped".to_owned()),
             |it| it.row.upstream_created_at = Some(it.row.first_visited_at),
@@ -229,6 +242,9 @@ mod tests {
         assert!(!is_legal(&row));
         let mut row = visited(State::Archived, None, true, false);
         row.row.manifest.as_mut().unwrap().sequence = 2;
+        assert!(!is_legal(&row));
+        let mut row = visited(State::Archived, None, true, false);
+        row.row.first_visited_at = row.row.last_visited_at.plus(Duration::from_hours(25));
         assert!(!is_legal(&row));
     }
 }

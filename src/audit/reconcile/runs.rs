@@ -4,21 +4,23 @@ use std::collections::HashSet;
 
 use futures_util::{Stream, stream};
 
+use super::compare::UNREADABLE;
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
-use crate::audit::reach::Told;
+use crate::audit::reach::{Reach, Told};
 use crate::audit::{Finding, FindingCode, Severity};
-use crate::ledger::{ClosedRun, Ledger};
+use crate::ledger::{ClosedRun, DamagedRow, Ledger, Surveyed};
+use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::RunRecord;
 use crate::store::StoreError;
 
 /// What repairs a document of a run that is gone.
-const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
+pub(super) const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
 
 /// How many runs are read from the ledger at once.
-const PAGE: u32 = 256;
+pub(super) const PAGE: u32 = 256;
 
 /// The documents of runs that an inventory report lists. Runs are few beside sessions, so their keys are kept.
 #[derive(Debug, Default)]
@@ -36,7 +38,11 @@ impl ListedRuns {
 
     /// Holds a run of the ledger against what is listed: its record and its entry are there.
     #[must_use]
-    pub fn check(&self, run: &ClosedRun) -> Part<ReconcileTally> {
+    pub fn check(&self, run: &Surveyed<ClosedRun>) -> Part<ReconcileTally> {
+        let run = match run {
+            Ok(run) => run,
+            Err(damaged) => return damaged_run(damaged),
+        };
         let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
         for (key, what) in [(&run.record.key, "the run's record"), (&entry, "the entry of its chain")] {
@@ -54,17 +60,17 @@ impl Reconcile<'_> {
     pub fn runs<'s>(
         ledger: &'s dyn Ledger,
         mark: &'s Mark,
-    ) -> impl Stream<Item = Result<Step<ClosedRun>, AuditError>> + 's {
-        let begin = (Vec::<ClosedRun>::new().into_iter(), None, false);
+    ) -> impl Stream<Item = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
+        let begin = (Vec::<Surveyed<ClosedRun>>::new().into_iter(), None, false);
         stream::unfold(begin, move |(mut page, mut after, is_at_end)| async move {
             if page.len() == 0 && !is_at_end {
-                page = match ledger.closed_runs(after.as_ref(), PAGE).await {
+                page = match ledger.closed_runs(after.as_deref(), PAGE).await {
                     Ok(runs) => runs.into_iter(),
                     Err(error) => return Some((Err(error.into()), (Vec::new().into_iter(), None, true))),
                 };
             }
             let run = page.next()?;
-            after = Some(run.run_id.clone());
+            after = Some(run_id_of(&run).to_owned());
             Some((Ok(Step { mark: mark.clone(), work: Some(run) }), (page, after, false)))
         })
     }
@@ -73,12 +79,16 @@ impl Reconcile<'_> {
     ///
     /// # Errors
     /// As the store's.
-    pub async fn check_run(&self, run: ClosedRun) -> Result<Part<ReconcileTally>, AuditError> {
+    pub async fn check_run(&self, run: Surveyed<ClosedRun>) -> Result<Part<ReconcileTally>, AuditError> {
+        let run = match run {
+            Ok(run) => run,
+            Err(damaged) => return Ok(damaged_run(&damaged)),
+        };
         let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
         let finding = |code, repair: &str| {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
-        let Some(bytes) = self.oldest(&run.record.key).await? else {
+        let Some(bytes) = oldest(&self.reach, &run.record.key).await? else {
             part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run's record", "nothing"));
             return Ok(part);
         };
@@ -108,7 +118,7 @@ impl Reconcile<'_> {
             }
         }
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
-        match self.oldest(&entry).await? {
+        match oldest(&self.reach, &entry).await? {
             Some(bytes) => {
                 differs("chain_sha256", Sha256Digest::of(&bytes).to_string(), run.record.entry_sha256.to_string());
             }
@@ -121,16 +131,38 @@ impl Reconcile<'_> {
         }
         Ok(part)
     }
+}
 
-    /// Reads the archive's version of a document.
-    async fn oldest(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let listed = self.reach.list(key.as_str()).await?;
-        let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
-            return Ok(None);
-        };
-        Ok(match self.reach.read(key, own.version_id.as_deref()).await? {
-            Told::Is(document) => Some(document.bytes),
-            Told::Gone | Told::Refused(_) => None,
-        })
+/// Returns the id of a run, as it stands.
+pub(super) fn run_id_of(run: &Surveyed<ClosedRun>) -> &str {
+    match run {
+        Ok(run) => run.run_id.as_str(),
+        Err(damaged) => &damaged.id,
     }
+}
+
+/// Tells of a row that cannot be read. An id that is none is not repeated.
+fn damaged_run(damaged: &DamagedRow) -> Part<ReconcileTally> {
+    let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, UNREADABLE);
+    let finding = finding.differs(format!("a {} that this program writes", damaged.column), "another value");
+    let finding = match RunId::parse(&damaged.id) {
+        Ok(run) => finding.run(&run),
+        Err(_) => finding,
+    };
+    Part { findings: vec![finding], tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } }
+}
+
+/// Reads the archive's version of a document.
+///
+/// # Errors
+/// As the store's.
+pub(super) async fn oldest(reach: &Reach<'_>, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+    let listed = reach.list(key.as_str()).await?;
+    let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
+        return Ok(None);
+    };
+    Ok(match reach.read(key, own.version_id.as_deref()).await? {
+        Told::Is(document) => Some(document.bytes),
+        Told::Gone | Told::Refused(_) => None,
+    })
 }

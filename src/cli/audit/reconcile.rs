@@ -9,23 +9,25 @@ use tokio::io::AsyncWriteExt as _;
 use super::sessions::{Desk, GoingOnArgs, Need};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, Drive, End, Mark, Question, SESSIONS_IN_FLIGHT};
+use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::{Inventory, InventoryError, Sorter};
 use crate::audit::reconcile::merge::{Listing, Merge};
-use crate::audit::reconcile::{ListedRuns, Mode, Other, Reconcile, ReconcileTally, elsewhere};
+use crate::audit::reconcile::{ListedRuns, Mode, Other, Reconcile, ReconcileTally, Told, ToldRuns, elsewhere};
 use crate::audit::walk::Walk;
 use crate::audit::{FindingCode, Findings, Severity};
 use crate::cli::connect::list_settings;
 use crate::cli::{GlobalArgs, StoreArgs};
 use crate::config::Config;
 use crate::error::Exit;
+use crate::ledger::Ledger;
 use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
 use crate::summary::Stopped;
 
 const AFTER_HELP: &str = "\
-Both sides pass once, in one order, in constant memory. Reads the manifests of each session and compares all that the
-ledger says of it; with --listing-only or --inventory it compares keys, versions and sizes alone. Bytes are for
-`audit fixity`, what stands in run records for `audit chain`.
+Both sides pass once, in one order, in constant memory. Reads the manifests of each session and the lines of all closed
+run records, and compares all that the ledger says of it; with --listing-only or --inventory it compares keys, versions and
+sizes alone. Bytes are for `audit fixity`, whether run records are those that were signed for `audit chain`.
 
 An inventory report (CSV) is its manifest.json, from S3 or downloaded with its files beside it, or the files themselves. It
 is as old as its date: what was archived since is reported as missing.
@@ -106,34 +108,69 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     let reach = desk.reach(args.concurrency);
     let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
     let horizons = desk.config.integrations.iter().map(|(name, it)| (name.clone(), it.horizon)).collect();
-    let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons };
     let mut passed_over = 0;
-    let stopped = if args.inventory.is_empty() {
-        store_and_ledger(&desk, &reconcile, &mut drive, &from, &mut findings).await?
-    } else {
-        let mut inventory = read_inventory(&args.inventory, &url, &desk.config).await?;
-        passed_over = inventory.passed_over;
-        report_and_ledger(&mut inventory, &reconcile, &mut drive, &from, &mut findings).await?
+    let told = match args.mode() {
+        Mode::Manifests if !from.past_sessions => {
+            told_by_runs(&desk, &reach, &*ledger, from.after.is_none(), &mut findings).await?
+        }
+        _ => Ok((None, ToldRuns::default())),
     };
-    let details = serde_json::json!({ "passed_over": passed_over });
+    let (stopped, archive) = match told {
+        Err(stopped) => (Some(stopped), archive),
+        Ok((lines, told)) => {
+            let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons, told };
+            let stopped = if args.inventory.is_empty() {
+                store_and_ledger(&desk, &reconcile, lines, &mut drive, &from, &mut findings).await?
+            } else {
+                let mut inventory = read_inventory(&args.inventory, &url, &desk.config).await?;
+                passed_over = inventory.passed_over;
+                report_and_ledger(&mut inventory, &reconcile, &mut drive, &from, &mut findings).await?
+            };
+            (stopped, reconcile.archive)
+        }
+    };
+    let ReconcileTally { lines, untold, .. } = drive.progress.tally;
+    let details = serde_json::json!({ "passed_over": passed_over, "lines": lines, "untold": untold });
     let is_at_end = stopped.is_none();
-    let archive_id = reconcile.archive.clone();
-    let end = End { is_complete: is_at_end, is_at_end, share: None, archive_id, details };
+    let end = End { is_complete: is_at_end, is_at_end, share: None, archive_id: archive, details };
     let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
     desk.finish(&summary, stopped, global).await
+}
+
+/// Reads what run records say, unless told to stop before all of it is read. What is wrong with them is passed on when the
+/// audit begins, not when it is gone on with.
+async fn told_by_runs(
+    desk: &Desk,
+    reach: &Reach<'_>,
+    ledger: &dyn Ledger,
+    is_begun: bool,
+    findings: &mut Findings,
+) -> Result<Result<(Option<Told>, ToldRuns), Stopped>, AuditError> {
+    let (lines, runs, found) = tokio::select! {
+        biased;
+        stopped = desk.stop.requested() => return Ok(Err(stopped)),
+        told = Told::read(reach, ledger) => told?,
+    };
+    for finding in found.iter().filter(|_| is_begun) {
+        findings.add(finding)?;
+    }
+    tracing::info!("read {} lines of run records", lines.count);
+    Ok(Ok((Some(lines), runs)))
 }
 
 /// The store as it lists itself, then what belongs to no session, then the runs of the ledger.
 async fn store_and_ledger(
     desk: &Desk,
     reconcile: &Reconcile<'_>,
+    mut lines: Option<Told>,
     drive: &mut Drive<ReconcileTally>,
     from: &Mark,
     findings: &mut Findings,
 ) -> Result<Option<Stopped>, AuditError> {
     if !from.past_sessions {
         let after = from.after.as_deref();
-        let steps = Merge::of(Listing::Walk(Walk::of(&*desk.store, after)), reconcile.ledger, after).steps();
+        let merge = Merge::of(Listing::Walk(Walk::of(&*desk.store, after)), reconcile.ledger, after);
+        let steps = merge.with(lines.as_mut()).steps();
         if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
             return Ok(Some(stopped));
         }

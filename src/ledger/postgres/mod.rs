@@ -31,8 +31,8 @@ use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
     Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, SurveyedSession, Volume, VolumeQuery,
-    WaitingLine, retryable_codes,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, Surveyed, SurveyedSession, Volume,
+    VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -370,15 +370,15 @@ impl Ledger for PostgresLedger {
         call!("be read", self.chain_head_once(group))
     }
 
-    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError> {
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
         call!("be read", self.survey_once(after, limit))
     }
 
-    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError> {
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
         call!("be read", self.survey_one_once(id))
     }
 
-    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError> {
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
         call!("be read", self.closed_runs_once(after, limit))
     }
 

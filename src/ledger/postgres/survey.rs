@@ -7,11 +7,12 @@ use sqlx::query::Query;
 use super::connect::Failure;
 use super::{PostgresLedger, plain, saturated};
 use crate::clock::Timestamp;
-use crate::ledger::rows::{Columns, closed_run_of, media_of, surveyed_of};
+use crate::ledger::rows::{Columns, media_of, surveyed_of, surveyed_run_of};
 use crate::ledger::survey::{
-    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, SurveyedSession, joined,
+    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession,
+    joined,
 };
-use crate::model::{RunId, SessionId};
+use crate::model::SessionId;
 
 /// Both statements see the same moment.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -19,36 +20,39 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 impl PostgresLedger {
     pub(super) async fn survey_once(
         &self,
-        after: Option<&SessionId>,
+        after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<SurveyedSession>, Failure> {
-        let after = after.map_or("", SessionId::as_str);
+    ) -> Result<Vec<Surveyed<SurveyedSession>>, Failure> {
+        let after = after.unwrap_or_default();
         let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
         let rows = sqlx::query(SESSIONS).bind(after).bind(i64::from(limit)).fetch_all(&mut *snapshot).await?;
         let sessions = rows.iter().map(|row| surveyed_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
         let Some((last, _)) = sessions.last() else { return Ok(Vec::new()) };
-        let media =
-            sqlx::query(MEDIA).bind(after).bind(last.record.session_id.as_str()).fetch_all(&mut *snapshot).await?;
+        let media = sqlx::query(MEDIA).bind(after).bind(last.as_str()).fetch_all(&mut *snapshot).await?;
         snapshot.commit().await?;
-        Ok(joined(sessions.into_iter().map(Ok), media.iter().map(|row| media_of(&Columns(row))))?)
+        Ok(joined(sessions, media.iter().map(|row| media_of(&Columns(row))))?)
     }
 
-    pub(super) async fn survey_one_once(&self, id: &SessionId) -> Result<Option<SurveyedSession>, Failure> {
+    pub(super) async fn survey_one_once(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, Failure> {
         let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
         let row = sqlx::query(SESSION).bind(id.as_str()).fetch_optional(&mut *snapshot).await?;
         let media = sqlx::query(MEDIA_OF_SESSION).bind(id.as_str()).fetch_all(&mut *snapshot).await?;
         snapshot.commit().await?;
-        let row = row.map(|row| surveyed_of(&Columns(&row)));
+        let row = row.map(|row| surveyed_of(&Columns(&row))).transpose()?;
         Ok(joined(row, media.iter().map(|row| media_of(&Columns(row))))?.pop())
     }
 
-    pub(super) async fn closed_runs_once(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, Failure> {
+    pub(super) async fn closed_runs_once(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Surveyed<ClosedRun>>, Failure> {
         let rows = sqlx::query(CLOSED_RUNS)
-            .bind(after.map_or("", RunId::as_str))
+            .bind(after.unwrap_or_default())
             .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?;
-        Ok(rows.iter().map(|row| closed_run_of(&Columns(row))).collect::<Result<_, _>>()?)
+        Ok(rows.iter().map(|row| surveyed_run_of(&Columns(row))).collect::<Result<_, _>>()?)
     }
 
     pub(super) async fn put_closed_run_once(&self, run: &ClosedRun) -> Result<bool, Failure> {

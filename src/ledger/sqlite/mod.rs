@@ -25,8 +25,8 @@ use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of};
 use super::{
     Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, SurveyedSession, Volume, VolumeQuery,
-    WaitingLine, retryable_codes,
+    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, Surveyed, SurveyedSession, Volume,
+    VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -307,15 +307,15 @@ impl Ledger for SqliteLedger {
         self.chain_head_once(group).await.map_err(|failure| failure.told("be read"))
     }
 
-    async fn survey(&self, after: Option<&SessionId>, limit: u32) -> Result<Vec<SurveyedSession>, LedgerError> {
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
         self.survey_page(after, limit).await
     }
 
-    async fn survey_session(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError> {
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
         self.survey_one(id).await
     }
 
-    async fn closed_runs(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<ClosedRun>, LedgerError> {
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
         self.closed_runs_page(after, limit).await
     }
 

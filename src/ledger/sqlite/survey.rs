@@ -6,56 +6,53 @@ use sqlx::sqlite::SqliteArguments;
 use super::{SqliteLedger, saturated, unavailable};
 use crate::clock::Timestamp;
 use crate::ledger::LedgerError;
-use crate::ledger::rows::{Columns, closed_run_of, media_of, surveyed_of};
+use crate::ledger::rows::{Columns, media_of, surveyed_of, surveyed_run_of};
 use crate::ledger::survey::{
-    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, SurveyedSession, joined,
+    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession,
+    joined,
 };
-use crate::model::{RunId, SessionId};
+use crate::model::SessionId;
 
 impl SqliteLedger {
     pub(super) async fn survey_page(
         &self,
-        after: Option<&SessionId>,
+        after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<SurveyedSession>, LedgerError> {
+    ) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
         let failed = || unavailable("be read");
-        let after = after.map_or("", SessionId::as_str);
+        let after = after.unwrap_or_default();
         // One snapshot, so that a session never comes with the items of another visit.
         let mut snapshot = self.readers.begin().await.map_err(failed())?;
         let rows = sqlx::query(SESSIONS).bind(after).bind(limit).fetch_all(&mut *snapshot).await.map_err(failed())?;
         let sessions = rows.iter().map(|row| surveyed_of(&Columns(row))).collect::<Result<Vec<_>, _>>()?;
         let Some((last, _)) = sessions.last() else { return Ok(Vec::new()) };
-        let media = sqlx::query(MEDIA)
-            .bind(after)
-            .bind(last.record.session_id.as_str())
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(failed())?;
-        joined(sessions.into_iter().map(Ok), media.iter().map(|row| media_of(&Columns(row))))
+        let media =
+            sqlx::query(MEDIA).bind(after).bind(last.as_str()).fetch_all(&mut *snapshot).await.map_err(failed())?;
+        joined(sessions, media.iter().map(|row| media_of(&Columns(row))))
     }
 
-    pub(super) async fn survey_one(&self, id: &SessionId) -> Result<Option<SurveyedSession>, LedgerError> {
+    pub(super) async fn survey_one(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
         let failed = || unavailable("be read");
         let mut snapshot = self.readers.begin().await.map_err(failed())?;
         let row = sqlx::query(SESSION).bind(id.as_str()).fetch_optional(&mut *snapshot).await.map_err(failed())?;
         let media = sqlx::query(MEDIA_OF_SESSION).bind(id.as_str()).fetch_all(&mut *snapshot).await.map_err(failed())?;
-        let row = row.map(|row| surveyed_of(&Columns(&row)));
+        let row = row.map(|row| surveyed_of(&Columns(&row))).transpose()?;
         Ok(joined(row, media.iter().map(|row| media_of(&Columns(row))))?.pop())
     }
 
     pub(super) async fn closed_runs_page(
         &self,
-        after: Option<&RunId>,
+        after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<ClosedRun>, LedgerError> {
+    ) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
         sqlx::query(CLOSED_RUNS)
-            .bind(after.map_or("", RunId::as_str))
+            .bind(after.unwrap_or_default())
             .bind(limit)
             .fetch_all(&self.readers)
             .await
             .map_err(unavailable("be read"))?
             .iter()
-            .map(|row| closed_run_of(&Columns(row)))
+            .map(|row| surveyed_run_of(&Columns(row)))
             .collect()
     }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
-    self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRun, Ledger, LedgerError, LineEntry, RecordState, RunCounts,
-    RunFinish, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
+    self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRun, DamagedRow, Ledger, LedgerError, LineEntry, RecordState,
+    RunCounts, RunFinish, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
 };
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
@@ -26,19 +27,84 @@ pub(super) async fn suite(fresh: &impl AsyncFn() -> String) {
     a_run_that_is_held_as_open_is_closed_as_the_store_says(&*open().await).await;
     how_a_run_ended_is_not_taken_back(&*open().await).await;
     opened_to_read_it_says_the_same(&fresh().await).await;
+    rows_that_cannot_be_read_are_refused_one_by_one(&fresh().await).await;
+}
+
+/// Changes what nothing of this program changes so.
+async fn tamper(url: &str, statement: String) {
+    if let Some(file) = url.strip_prefix("sqlite://") {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
+        let options = options.pragma("ignore_check_constraints", "ON");
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        // Without the checks of references.
+        let statement = format!("SET session_replication_role = replica; {statement}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+async fn rows_that_cannot_be_read_are_refused_one_by_one(url: &str) {
+    let ledger = ledger::open(url).await.unwrap();
+    let names = ["s-0", "s-1", "s-2", "s-3", "s-4"];
+    for name in names {
+        ledger.commit(&archived(name, 1, 2)).await.unwrap();
+    }
+    let whole = everything(&*ledger, 10).await;
+    for (name, table, set, column) in [
+        ("s-1", "sessions", "state = 'nonsense'", "state"),
+        ("s-2", "sessions", "visits = -1", "visits"),
+        ("s-3", "media", "kind = 'nonsense'", "kind"),
+        ("s-3", "media", "size_bytes = -1", "kind"),
+        ("s-4", "sessions", "run_id = ''", "run_id"),
+    ] {
+        tamper(url, format!("UPDATE {table} SET {set} WHERE session_id = '{name}'")).await;
+        let damaged = DamagedRow { id: name.to_owned(), column };
+        assert_eq!(ledger.survey_session(&id(name)).await.unwrap(), Some(Err(damaged)));
+    }
+    // An id that is none, and items of a session that is not there.
+    tamper(url, "UPDATE sessions SET session_id = 's 1' WHERE session_id = 's-1'".to_owned()).await;
+    for limit in [1, 2, 10] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = ledger.survey(after.as_deref(), limit).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.as_ref().map_or_else(|row| row.id.clone(), |row| row.row.record.session_id.to_string()));
+            found.extend(page);
+        }
+        let damaged = |id: &str, column| Err(DamagedRow { id: id.to_owned(), column });
+        let expected = [
+            damaged("s 1", "session_id"),
+            Ok(whole[0].clone()),
+            damaged("s-2", "visits"),
+            damaged("s-3", "kind"),
+            damaged("s-4", "run_id"),
+        ];
+        assert_eq!(found, expected, "{limit} at once");
+    }
+    for (name, number) in [("run-1", 1), ("run-2", 2), ("run-3", 3)] {
+        ledger.adopt_run(&closed(name, number)).await.unwrap();
+    }
+    tamper(url, "UPDATE runs SET archived = -1 WHERE run_id = 'run-2'".to_owned()).await;
+    let damaged = Err(DamagedRow { id: "run-2".to_owned(), column: "archived" });
+    let runs = [Ok(closed("run-1", 1)), damaged, Ok(closed("run-3", 3))];
+    assert_eq!(ledger.closed_runs(None, 10).await.unwrap(), runs);
 }
 
 /// Reads everything, so many at once.
 pub(super) async fn everything(ledger: &dyn Ledger, limit: u32) -> Vec<SurveyedSession> {
     let mut found: Vec<SurveyedSession> = Vec::new();
     loop {
-        let after = found.last().map(|last| last.row.record.session_id.clone());
-        let page = ledger.survey(after.as_ref(), limit).await.unwrap();
+        let after = found.last().map(|last| last.row.record.session_id.as_str());
+        let page = ledger.survey(after, limit).await.unwrap();
         assert!(page.len() <= limit as usize);
         if page.is_empty() {
             return found;
         }
-        found.extend(page);
+        found.extend(page.into_iter().map(Result::unwrap));
     }
 }
 
@@ -86,9 +152,9 @@ async fn sessions_come_in_the_order_of_their_bytes_each_with_its_own_items(ledge
     for limit in [1, 2, 3, 5, 13] {
         assert_eq!(everything(ledger, limit).await, whole, "{limit} at once");
     }
-    let behind_nobody = ledger.survey(Some(&id("a-0")), 1).await.unwrap();
-    assert_eq!(behind_nobody[0].row.record.session_id, id("a-1"));
-    assert_eq!(ledger.survey(Some(&id("b")), 10).await.unwrap(), []);
+    let behind_nobody = ledger.survey(Some("a-0"), 1).await.unwrap();
+    assert_eq!(behind_nobody[0].as_ref().unwrap().row.record.session_id, id("a-1"));
+    assert_eq!(ledger.survey(Some("b"), 10).await.unwrap(), []);
 }
 
 async fn one_session_is_surveyed_as_its_page_has_it(ledger: &dyn Ledger) {
@@ -97,7 +163,7 @@ async fn one_session_is_surveyed_as_its_page_has_it(ledger: &dyn Ledger) {
     }
     for session in everything(ledger, 10).await {
         let one = ledger.survey_session(&session.row.record.session_id).await.unwrap();
-        assert_eq!(one.as_ref(), Some(&session));
+        assert_eq!(one, Some(Ok(session)));
     }
     assert_eq!(ledger.survey_session(&id("S")).await.unwrap(), None);
 }
@@ -128,7 +194,7 @@ async fn what_is_in_the_backlog_is_told_in_whatever_turn(ledger: &dyn Ledger) {
         let expected = [("done", false), ("leased", is_leased), ("left", false), ("ready", true), ("waits", true)];
         assert_eq!(told.collect::<Vec<_>>(), expected);
         for session in &found {
-            let one = ledger.survey_session(&session.row.record.session_id).await.unwrap().unwrap();
+            let one = ledger.survey_session(&session.row.record.session_id).await.unwrap().unwrap().unwrap();
             assert_eq!(one.in_backlog, session.in_backlog, "{:?}", one.row.record.session_id);
         }
         assert_eq!(ledger.end_lease(&run("w"), &id("leased"), None).await.unwrap(), is_leased);
@@ -140,7 +206,7 @@ async fn a_run_that_is_taken_reads_back_whole_and_is_taken_once(ledger: &dyn Led
     for run in [closed("run-1", 1), dead] {
         assert_eq!(ledger.adopt_run(&run).await.unwrap(), Adopted::New);
         assert_eq!(ledger.adopt_run(&run).await.unwrap(), Adopted::Known);
-        assert_eq!(ledger.closed_runs(None, 10).await.unwrap().last(), Some(&run));
+        assert_eq!(ledger.closed_runs(None, 10).await.unwrap().last(), Some(&Ok(run.clone())));
         assert_eq!(ledger.record(&run.run_id).await.unwrap().unwrap().state, RecordState::Closed);
     }
     assert_eq!(ledger.chain_head("default").await.unwrap().unwrap().number, 2);
@@ -155,11 +221,11 @@ async fn closed_runs_come_in_pages_and_others_not_at_all(ledger: &dyn Ledger) {
     begin(ledger, "run-9", None).await;
     let mut found: Vec<RunId> = Vec::new();
     loop {
-        let page = ledger.closed_runs(found.last(), 2).await.unwrap();
+        let page = ledger.closed_runs(found.last().map(RunId::as_str), 2).await.unwrap();
         if page.is_empty() {
             break;
         }
-        found.extend(page.into_iter().map(|run| run.run_id));
+        found.extend(page.into_iter().map(|run| run.unwrap().run_id));
     }
     assert_eq!(found, names.map(run));
 }
@@ -206,10 +272,11 @@ async fn a_run_that_is_held_as_open_is_closed_as_the_store_says(ledger: &dyn Led
         assert_eq!(ledger.adopt_run(&told).await.unwrap(), Adopted::Known);
         let row = ledger.record(&run(name)).await.unwrap().unwrap();
         assert_eq!((row.state, row.document, row.closed), (RecordState::Closed, None, Some(told.record.clone())));
+        assert_eq!(row.draft, None, "what it tells was not told to this ledger");
         assert_eq!(ledger.waiting_lines(&run(name), 0, 10).await.unwrap(), []);
         assert_eq!(ledger.chunks(&run(name)).await.unwrap(), []);
         let known = ledger.closed_runs(None, 10).await.unwrap();
-        assert_eq!(known.last(), Some(&told), "how it ended is taken");
+        assert_eq!(known.last(), Some(&Ok(told)), "how it ended is taken");
         assert_eq!(take_line(ledger, name, 4).await.unwrap_err().code(), Code::RunClosed);
     }
     assert!(!ledger.close_record(&run("run-2"), &run("other"), &closed("run-2", 9).record).await.unwrap());
@@ -226,13 +293,13 @@ async fn how_a_run_ended_is_not_taken_back(ledger: &dyn Ledger) {
     let counts = RunCounts { archived: 9, ..RunCounts::default() };
     ledger.finish_run(&RunFinish { run_id: run("run-1"), finished_at: at(50), exit_code: 3, counts }).await.unwrap();
     assert_eq!(ledger.adopt_run(&closed("run-1", 1)).await.unwrap(), Adopted::Closed);
-    let known = ledger.closed_runs(None, 10).await.unwrap().remove(0);
+    let known = ledger.closed_runs(None, 10).await.unwrap().remove(0).unwrap();
     assert_eq!((known.finished_at, known.exit_code, known.counts), (Some(at(50)), Some(3), counts));
     // One that was found dead tells nothing of how it ended.
     begin(ledger, "run-2", Some("{}")).await;
     let dead = ClosedRun { finished_at: None, exit_code: None, counts: RunCounts::default(), ..closed("run-2", 2) };
     assert_eq!(ledger.adopt_run(&dead).await.unwrap(), Adopted::Closed);
-    let known = ledger.closed_runs(Some(&run("run-1")), 10).await.unwrap().remove(0);
+    let known = ledger.closed_runs(Some("run-1"), 10).await.unwrap().remove(0).unwrap();
     assert_eq!((known.finished_at, known.exit_code, known.counts), (None, None, RunCounts::default()));
 }
 
@@ -253,8 +320,8 @@ async fn opened_to_read_it_says_the_same(url: &str) {
     beside.close().await;
     let alone = ledger::open_to_read(url).await.unwrap();
     assert_eq!(everything(&*alone, 1).await[..2], whole);
-    assert_eq!(alone.survey_session(&id("s")).await.unwrap().as_ref(), Some(&whole[0]));
-    assert_eq!(alone.closed_runs(None, 10).await.unwrap(), [closed("run-1", 1)]);
+    assert_eq!(alone.survey_session(&id("s")).await.unwrap(), Some(Ok(whole[0].clone())));
+    assert_eq!(alone.closed_runs(None, 10).await.unwrap(), [Ok(closed("run-1", 1))]);
     assert_eq!(alone.volume(&query).await.unwrap().runs, volume.runs);
     assert_eq!(alone.overview(at(0), ALARM).await.unwrap().sessions, 3);
     alone.close().await;

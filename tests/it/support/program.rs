@@ -187,6 +187,12 @@ impl Deployment {
         ended(child).await
     }
 
+    /// Fails unless the ledger says what store and run records say.
+    pub(crate) async fn expect_reconciled(&self) {
+        let ended = self.run(["audit", "reconcile", "--output", "json"]).await.expect(0);
+        assert!(!ended.stdout.contains("\"ledger."), "{}", ended.stdout);
+    }
+
     /// Archives `sessions.txt`, with more words on the command line.
     pub(crate) async fn archive(&self, more: &[&str]) -> Ended {
         let sessions = self.path("sessions.txt").display().to_string();
