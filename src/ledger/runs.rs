@@ -159,6 +159,8 @@ pub enum Adopted {
 
 pub(super) const RECORD_STATE: &str = "SELECT record_state FROM runs WHERE run_id = $1";
 
+pub(super) const LINE: &str = "SELECT line FROM run_lines WHERE run_id = $1 AND number = $2";
+
 pub(super) const BEAT: &str = "UPDATE runs SET heartbeat_at = $2 WHERE run_id = $1 AND record_state = 'open'";
 
 pub(super) const RECORD: &str = concat!(

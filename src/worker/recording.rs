@@ -29,6 +29,8 @@ pub struct Recording {
     /// As which this process has worked, the present one last.
     runs: Vec<RunId>,
     next_line: u64,
+    /// What may stand in the ledger although every answer was lost: until that is known, its line has the next number.
+    doubtful: Option<SessionEntry>,
     waiting: StoredLines,
     storing: Option<JoinHandle<Result<Option<StoredLines>, RecordError>>>,
     store_at: Option<Instant>,
@@ -50,7 +52,8 @@ impl Recording {
     pub fn of(recorder: Arc<Recorder>, start: RunStart) -> Self {
         let runs = vec![start.run_id.clone()];
         let waiting = StoredLines::default();
-        Self { recorder, start, runs, next_line: 1, waiting, storing: None, store_at: None, beat_at: None }
+        let (next_line, doubtful) = (1, None);
+        Self { recorder, start, runs, next_line, doubtful, waiting, storing: None, store_at: None, beat_at: None }
     }
 
     /// Returns what writes the record.
@@ -73,6 +76,16 @@ impl Recording {
         entry.run_id.clone_from(&self.start.run_id);
         entry.holder = self.holder();
         entry.line = Some(LineEntry { number: self.next_line, text: line_of(entry, outcome), media, bytes });
+    }
+
+    /// Keeps an entry whose commit failed for good.
+    pub(super) fn doubt(&mut self, entry: &SessionEntry) {
+        self.doubtful = Some(entry.clone());
+    }
+
+    /// Hands out the entry that must be committed before any other.
+    pub(super) fn take_doubtful(&mut self) -> Option<SessionEntry> {
+        self.doubtful.take()
     }
 
     /// Counts the line of an entry that was committed, and has a chunk stored when enough of them wait.
@@ -150,6 +163,7 @@ impl Recording {
         self.runs.push(start.run_id.clone());
         self.start = start;
         self.next_line = 1;
+        self.doubtful = None;
         self.waiting = StoredLines::default();
         self.store_at = None;
         self.beat_at = None;

@@ -291,21 +291,33 @@ impl Worker {
         new: (u64, u64),
     ) -> Result<(), LedgerError> {
         for _ in 0..RUNS_A_COMMIT {
-            if let Some(recording) = &self.recording {
-                recording.add_line(entry, outcome, new);
-            }
-            match self.commit_entry(entry).await {
-                Ok(()) => {
-                    if let Some(recording) = &mut self.recording {
-                        recording.committed(entry).await;
-                    }
-                    return Ok(());
+            let committed = async {
+                if let Some(doubtful) = self.recording.as_mut().and_then(Recording::take_doubtful) {
+                    Box::pin(self.commit_line(&doubtful)).await?;
                 }
+                if let Some(recording) = &self.recording {
+                    recording.add_line(entry, outcome, new);
+                }
+                self.commit_line(entry).await
+            };
+            match committed.await {
                 Err(LedgerError::RunClosed(_)) => self.go_on_as_another_run().await?,
-                Err(error) => return Err(error),
+                committed => return committed,
             }
         }
         Err(LedgerError::RunClosed(entry.run_id.clone()))
+    }
+
+    /// Commits an entry that has its line, and sees to it that no other line gets the same number.
+    async fn commit_line(&mut self, entry: &SessionEntry) -> Result<(), LedgerError> {
+        let committed = self.commit_entry(entry).await;
+        if let Some(recording) = &mut self.recording {
+            match &committed {
+                Ok(()) => recording.committed(entry).await,
+                Err(_) => recording.doubt(entry),
+            }
+        }
+        committed
     }
 
     async fn go_on_as_another_run(&mut self) -> Result<(), LedgerError> {

@@ -9,7 +9,7 @@ use super::{PostgresLedger, plain, saturated};
 use crate::clock::Timestamp;
 use crate::ledger::rows::{Columns, chain_head_of, chunk_of, record_row_of, run_id_of, waiting_line_of};
 use crate::ledger::runs::{
-    BEAT, CHAIN_HEAD, CHUNKS, CLAIM_CLOSING, CLOSE, DROP_CHUNKS, DROP_LINES, FORGO, LAPSED_RUNS, PUT_CHAIN_FROM,
+    BEAT, CHAIN_HEAD, CHUNKS, CLAIM_CLOSING, CLOSE, DROP_CHUNKS, DROP_LINES, FORGO, LAPSED_RUNS, LINE, PUT_CHAIN_FROM,
     PUT_CHUNK, PUT_DOCUMENT, PUT_SUMS, RECORD, RECORD_STATE, RecordState, SETTLE, WAITING_LINES,
 };
 use crate::ledger::{
@@ -39,9 +39,17 @@ pub(super) async fn take_line(open: &mut PgConnection, entry: &SessionEntry) -> 
         .await?;
     if taken.rows_affected() == 0 {
         let state: Option<String> =
-            sqlx::query_scalar(RECORD_STATE).bind(entry.run_id.as_str()).fetch_optional(open).await?;
+            sqlx::query_scalar(RECORD_STATE).bind(entry.run_id.as_str()).fetch_optional(&mut *open).await?;
         if state.as_deref() != Some(RecordState::Open.as_str()) {
             return Err(LedgerError::RunClosed(entry.run_id.clone()).into());
+        }
+        let standing: Option<String> = sqlx::query_scalar(LINE)
+            .bind(entry.run_id.as_str())
+            .bind(saturated(line.number))
+            .fetch_optional(open)
+            .await?;
+        if standing.is_some_and(|standing| standing != plain(&line.text)) {
+            return Err(LedgerError::Damaged("number of a line").into());
         }
     }
     Ok(())

@@ -71,6 +71,11 @@ async fn a_line_is_taken_with_its_session_and_once(ledger: &dyn Ledger) {
     assert_eq!((row.state, row.draft.as_deref(), row.lines), (RecordState::Open, Some("draft"), 0));
     assert_eq!((row.started_at, row.version.as_str(), row.source_kind.as_str()), (at(0), "0.1.0", "file"));
     assert_eq!(ledger.record(&run("unknown")).await.unwrap(), None);
+    // Two lines under one number: the second would be lost in silence, so nothing of its session is taken.
+    let refused = ledger.commit(&recorded("r", "d", 2)).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::Damaged(_)), "{refused:?}");
+    assert_eq!(ledger.session(&id("d")).await.unwrap(), None);
+    assert_eq!(texts(ledger, "r").await, ["line 1 of a", "line 2 of b"]);
 }
 
 async fn a_closed_run_takes_nothing(ledger: &dyn Ledger) {
