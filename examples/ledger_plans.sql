@@ -45,8 +45,8 @@ ROLLBACK;
 BEGIN;
 EXPLAIN (ANALYZE, BUFFERS) SELECT state, manifest_sequence FROM sessions WHERE session_id = md5('4711') FOR UPDATE;
 EXPLAIN (ANALYZE, BUFFERS) INSERT INTO media (session_id, media_id, attempt_id, kind, key, version_id, size_bytes, sha256)
-    SELECT md5('4711'), item.*
-    FROM unnest('{item-1,item-2,item-3}'::text[], '{a,a,a}'::text[], '{image,image,image}'::text[], '{k1,k2,k3}'::text[], '{v,v,v}'::text[], '{1,2,3}'::bigint[], array[sha256('1'),sha256('2'),sha256('3')]) AS item
+    SELECT item.*
+    FROM unnest(array_fill(md5('4711'), '{3}'), '{item-1,item-2,item-3}'::text[], '{a,a,a}'::text[], '{image,image,image}'::text[], '{k1,k2,k3}'::text[], '{v,v,v}'::text[], '{1,2,3}'::bigint[], array[sha256('1'),sha256('2'),sha256('3')]) AS item
     ON CONFLICT (session_id, media_id) DO UPDATE SET
         attempt_id = excluded.attempt_id, kind = excluded.kind, key = excluded.key,
         version_id = excluded.version_id, size_bytes = excluded.size_bytes, sha256 = excluded.sha256
