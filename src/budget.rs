@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::model::digest::{PART_SIZE_BYTES, SINGLE_PUT_MAX_BYTES};
 
 /// A piece of memory has this many bytes.
-const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Room is counted in units of this many bytes, a piece each. A part is a whole number of them.
 const UNIT_BYTES: u64 = PIECE_BYTES as u64;
@@ -157,7 +157,7 @@ mod tests {
     async fn an_unknown_length_takes_the_most_and_a_small_one_little() {
         let budget = Budget::of_memory(64 * 1024 * 1024);
         assert!(budget.room_for(None).await.fits(Some(u64::MAX)));
-        assert!(!budget.room_for(Some(1000)).await.fits(Some(100_000)));
+        assert!(!budget.room_for(Some(1000)).await.fits(Some(1_000_000)));
     }
 
     #[tokio::test]
