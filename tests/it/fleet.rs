@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 use veriff_sim::{Effect, Endpoint, Fault, Simulator};
 
 use crate::backlog::{a_fleet_archives_everything_once, work_off_the_rest};
@@ -95,4 +97,34 @@ async fn a_store_that_goes_away_and_comes_back_loses_and_doubles_nothing() {
     let evidence = Evidence::of_bucket_on(&server, &bucket).await;
     evidence.expect_one_version_each();
     evidence.expect_whole(&simulator);
+}
+
+/// Has the database refuse the first eight changes of a session, as often as a commit is tried.
+const REFUSE_EIGHT: &str = "
+    CREATE SEQUENCE asked;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('asked') <= 8 THEN RAISE 'not now'; END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION refuse();";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_failed_for_good_is_tried_before_any_other_and_keeps_its_line() {
+    let simulator = Simulator::start(small_world(83, 6)).await.unwrap();
+    let ledger = postgres().await.create_ledger().await;
+    let mut database = PgConnection::connect(&ledger).await.unwrap();
+    sqlx::raw_sql(REFUSE_EIGHT).execute(&mut database).await.unwrap();
+    let bucket = s3().await.create_bucket("refused", true).await;
+    let deployment = deployment(&simulator, &bucket, &ledger, "");
+    deployment.write_ids(&simulator.world().session_ids());
+    let told = deployment.archive(&[]).await.expect(5).json();
+    let archived = told["counts"]["archived"].as_i64().unwrap();
+    assert!(archived >= 1, "others were under way: {told}");
+    let known =
+        "SELECT (SELECT count(*) FROM sessions WHERE state = 'archived'), (SELECT sum(record_lines)::bigint FROM runs)";
+    let (sessions, lines): (i64, i64) = sqlx::query_as(known).fetch_one(&mut database).await.unwrap();
+    assert_eq!((sessions, lines), (archived + 1, archived + 1));
+    deployment.archive(&[]).await.expect(0);
+    expect_all_of_it_once(&simulator, &bucket).await;
+    deployment.expect_reconciled().await;
 }
