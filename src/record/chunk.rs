@@ -108,7 +108,7 @@ impl Recorder {
     /// Packs what waits, at most one chunk of it.
     async fn pack(&self, row: &RecordRow) -> Result<Option<(Bundle, Vec<u8>)>, RecordError> {
         let mut bundle = Bundle::after(sums_of(row)?);
-        // Without a time, so that the same lines give the same bytes.
+        // Without a time, so that the same lines give the same bytes. Lines are mostly digests, which no effort makes smaller.
         let mut packer: GzEncoder<Vec<u8>> = GzBuilder::new().mtime(0).write(Vec::new(), Compression::fast());
         loop {
             let after = row.lines + bundle.stored.lines;

@@ -18,21 +18,32 @@ use crate::store::ListedVersion;
 /// What repairs a ledger.
 pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
 
-/// What finds out which of the two is right.
-pub(super) const FIXITY: &str = "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, \
-                      restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+macro_rules! restore {
+    () => {
+        "restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild"
+    };
+}
 
 /// What repairs a row that cannot be read.
-pub(super) const UNREADABLE: &str =
-    "restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+pub(super) const UNREADABLE: &str = restore!();
 
-/// The same where the other side is the record of a run.
-pub(super) const CHAIN: &str = "veriff-archive audit chain --manifests tells whether record and manifest are those that were signed; if they \
-                     are, restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild";
+/// What finds out whether ledger or manifest is right.
+pub(super) const FIXITY: &str = concat!(
+    "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, ",
+    restore!()
+);
+
+/// What finds out whether ledger or run line is right.
+pub(super) const CHAIN: &str = concat!(
+    "veriff-archive audit chain --manifests tells whether record and manifest are those that were signed; if they are, ",
+    restore!()
+);
+
+/// What finds out whether ledger or run record is right.
+pub(super) const RECORD: &str = concat!("audit chain tells which is right; if it is the store, ", restore!());
 
 /// What tells whether a time is right that may be.
-pub(super) const LOOK: &str = "if the cause that is named does not hold, restore the ledger from a copy, or make a new one by \
-                    veriff-archive ledger rebuild";
+pub(super) const LOOK: &str = concat!("if the cause that is named does not hold, ", restore!());
 
 const UNTIMED: &str = ", unless Veriff told the time of an attempt later";
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::{Stream, stream};
 
-use super::compare::UNREADABLE;
+use super::compare::{RECORD, UNREADABLE};
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::reach::{Reach, Told};
@@ -95,11 +95,7 @@ impl Reconcile<'_> {
         let sha256 = Sha256Digest::of(&bytes);
         let mut differs = |what: &str, store: String, ledger: String| {
             if store != ledger {
-                let finding = finding(
-                    FindingCode::LedgerContradicts,
-                    "audit chain tells which is right; if it is the \
-                    store, restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild",
-                );
+                let finding = finding(FindingCode::LedgerContradicts, RECORD);
                 part.findings.push(finding.differs(format!("{what} {store}, as the run's record says"), ledger));
             }
         };
