@@ -14,12 +14,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use tokio_util::sync::CancellationToken;
-use veriff_archive::archive::{Archiver, CurrentRun, Integration};
-use veriff_archive::budget::Budget;
 use veriff_archive::clock::{Clock, SystemClock, Timestamp};
-use veriff_archive::fetch::Habits;
-use veriff_archive::identity::Identity;
-use veriff_archive::keep::Keeper;
 use veriff_archive::ledger;
 use veriff_archive::metrics::{Meter, SessionMeter};
 use veriff_archive::model::digest::{Checksum, Sha256Digest};
@@ -31,8 +26,13 @@ use veriff_archive::model::sidecar::{
     ArchivedBy, CountedFrom, SIDECAR_SCHEMA, Sidecar, SidecarObject, SidecarRetention, SignatureCheck, Upstream,
 };
 use veriff_archive::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId, SessionId};
-use veriff_archive::results::Outcome;
 use veriff_archive::secret::SecretSource;
+use veriff_archive::session::body::Habits;
+use veriff_archive::session::budget::Budget;
+use veriff_archive::session::identity::Identity;
+use veriff_archive::session::visit::Outcome;
+use veriff_archive::session::writer::Keeper;
+use veriff_archive::session::{Archiver, CurrentRun, Integration};
 use veriff_archive::store::Store as _;
 use veriff_archive::store::s3::S3Store;
 use veriff_archive::store::settings::S3Settings;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Every step may be repeated, and every later step vouches for the earlier ones: media objects, their sidecars, the
-//! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`archive`].
+//! manifest, the ledger commit. A crash anywhere is repaired by running again. Start reading at [`session`].
 
 // Four floors, from the shell down to the ground; imports point down only, see docs/architecture.md.
 
@@ -16,39 +16,26 @@ pub mod cli;
 pub mod config;
 pub mod telemetry;
 
-pub mod archive;
-pub mod audit;
-pub mod budget;
-pub mod catalog;
-pub mod closing;
-pub mod deposit;
 pub mod export;
-pub mod fetch;
-pub mod gate;
-pub mod identity;
-pub mod keep;
-pub mod look;
 pub mod prove;
 pub mod rebuild;
-pub mod record;
 pub mod report;
-pub mod results;
-pub mod stop;
-pub mod summary;
-pub mod transfer;
-pub mod unfinished;
-pub mod visit;
-pub mod worker;
+
+pub mod audit;
+
+pub mod run;
+
+pub mod session;
 
 pub mod ledger;
 pub mod source;
 pub mod store;
 pub mod veriff;
 
-pub mod actor;
 pub mod clock;
 pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod retry;
 pub mod secret;
+pub mod stop;

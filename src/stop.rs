@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::summary::Stopped;
+use crate::error::Code;
 
 /// Told once by a signal; asked by the worker.
 #[derive(Debug, Clone, Default)]
@@ -36,5 +36,37 @@ impl Stop {
     pub async fn requested(&self) -> Stopped {
         self.token.cancelled().await;
         if self.terminated.load(Ordering::SeqCst) { Stopped::Terminated } else { Stopped::Interrupted }
+    }
+}
+
+/// Why a run stopped before its source ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// SIGINT.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+    /// One of its own limits.
+    Limit(&'static str),
+    /// No integration is left.
+    Integrations,
+    /// Nothing succeeded for `limits.no_progress`.
+    NoProgress,
+    /// A fatal error.
+    Fatal(Code),
+}
+
+impl Stopped {
+    /// Returns what a person is told.
+    #[must_use]
+    pub fn describe(self) -> String {
+        match self {
+            Self::Interrupted => "told to stop by SIGINT".to_owned(),
+            Self::Terminated => "told to stop by SIGTERM".to_owned(),
+            Self::Limit(limit) => format!("reached {limit}"),
+            Self::Integrations => "no integration is left to ask".to_owned(),
+            Self::NoProgress => "nothing succeeded for limits.no_progress".to_owned(),
+            Self::Fatal(code) => format!("a fatal error, {code}"),
+        }
     }
 }

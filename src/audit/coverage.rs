@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::drive::{AuditError, Mark, Part, Step, Tally};
 use super::{Finding, FindingCode, Severity, expired};
-use crate::catalog::{self, Catalog};
 use crate::clock::Timestamp;
 use crate::ledger::{Cursor, Filter, Ledger, ListedSession, SessionRow, State};
-use crate::look::{self, LookError, Standing, StandingManifest};
 use crate::metrics::SessionMeter;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
 use crate::model::record::SessionRecord;
 use crate::model::{ArchiveId, AttemptId, MediaId, SessionId, is_final_status};
+use crate::session::catalog::{self, Catalog};
+use crate::session::standing::{self, LookError, Standing, StandingManifest};
 use crate::source::Source;
 use crate::store::Store;
 use crate::veriff::VeriffClient;
@@ -221,7 +221,7 @@ impl Coverage<'_> {
         session: &SessionId,
         part: &mut Part<CoverageTally>,
     ) -> Result<Option<Standing>, AuditError> {
-        let (key, reason) = match look::look(self.store, self.archive.as_ref(), session).await {
+        let (key, reason) = match standing::inspect(self.store, self.archive.as_ref(), session).await {
             Ok(standing) => return Ok(Some(standing)),
             Err(LookError::Store(error)) => return Err(error.into()),
             Err(LookError::Damaged { key, reason }) => (key, reason),

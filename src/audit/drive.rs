@@ -28,8 +28,8 @@ use crate::model::key::ObjectKey;
 use crate::model::{ArchiveId, RunId, SessionId};
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
+use crate::stop::Stopped;
 use crate::store::{Store, StoreError, list_all};
-use crate::summary::Stopped;
 use crate::veriff::VeriffError;
 
 /// How many sessions are looked at at once; their objects are, too, within the limit of requests.

@@ -17,12 +17,12 @@ use super::reach::{Reach, Told, refused};
 use super::sidecar::{self, Named, ReadSidecar};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
-use crate::budget::Budget;
-use crate::keep::promised_lock;
 use crate::ledger::{Ledger, SessionRow};
 use crate::model::digest::{Checksum, ChecksumType, Hasher, PART_SIZE_BYTES, Sha256Digest};
 use crate::model::sidecar::Sidecar;
 use crate::model::{ArchiveId, SessionId};
+use crate::session::budget::Budget;
+use crate::session::writer::promised_lock;
 use crate::store::{ObjectBody, ObjectHead, StoreError};
 
 /// How many objects of one session are looked at at once; the limit of requests holds for all sessions together.

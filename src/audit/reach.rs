@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use super::{Finding, FindingCode, Severity};
-use crate::look::MAX_DOCUMENT_BYTES;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
 use crate::retry::Backoff;
+use crate::session::standing::MAX_DOCUMENT_BYTES;
 use crate::store::{ListedVersion, ObjectBody, ObjectHead, Store, StoreError, list_all};
 
 /// How often bytes that break off are read from the start.

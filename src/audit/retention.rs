@@ -20,12 +20,12 @@ use super::sidecar::{self, Named};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
-use crate::keep::promised_lock;
 use crate::ledger::{Ledger, SessionRow};
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::retention::{ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, RetentionPolicy, lock_date};
 use crate::model::sidecar::Sidecar;
 use crate::model::{ArchiveId, SessionId};
+use crate::session::writer::promised_lock;
 use crate::store::{ListedVersion, ObjectHead, PageToken, Store, StoreError};
 
 /// Milliseconds of a day.

@@ -17,8 +17,8 @@ use crate::error::{Code, Exit};
 use crate::ledger::{self, Added, BacklogCounts, BacklogEntry, Filter, Ledger, ListedSession, State, Turn};
 use crate::model::record::SessionRecord;
 use crate::model::{RunId, SessionId};
+use crate::run::summary::days_until;
 use crate::source::Source;
-use crate::summary::days_until;
 
 /// How many sessions go to the ledger at once: many, because ids come in no order, so that a transaction touches a page of
 /// each index for nearly every session, and the fewer transactions, the fewer pages are written twice.

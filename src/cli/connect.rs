@@ -13,6 +13,8 @@ use crate::config::{Config, StoreSettings};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::model::RunId;
 use crate::retry::Backoff;
+use crate::run::backlog::BacklogSource;
+use crate::run::unfinished::UnfinishedSource;
 use crate::source::file::FileSource;
 use crate::source::sqs::{SqsSource, Terms};
 use crate::source::{Checks, QueueSettings, Source, SourceError};
@@ -21,8 +23,6 @@ use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
 use crate::store::{ObjectBody, Store};
-use crate::unfinished::UnfinishedSource;
-use crate::worker::backlog::BacklogSource;
 
 /// Who a source of leases works for.
 #[derive(Debug)]

@@ -15,11 +15,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreSettings};
 use crate::error::Exit;
 use crate::export::{Asked, Exported, Form, Request, export};
-use crate::keep::Keeper;
+use crate::session::writer::Keeper;
 use crate::stop::Stop;
+use crate::stop::Stopped;
 use crate::store::Store;
 use crate::store::policy::demand;
-use crate::summary::Stopped;
 
 /// The longest reason, in characters.
 const MAX_TEXT_LENGTH: usize = 2000;

@@ -13,15 +13,15 @@ use crate::audit::Findings;
 use crate::clock::{Clock, SystemClock};
 use crate::config::StoreSettings;
 use crate::error::Exit;
-use crate::identity::Identity;
 use crate::ledger::{self, Migrated};
 use crate::model::ArchiveId;
 use crate::rebuild::{Rebuild, Rebuilt};
 use crate::retry::Backoff;
+use crate::session::identity::Identity;
 use crate::stop::Stop;
+use crate::stop::Stopped;
 use crate::store::retrying::RetryingStore;
 use crate::store::{Store as _, StoreError};
-use crate::summary::Stopped;
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/ledger-migrate/v1";

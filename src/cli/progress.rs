@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::run::ProgressArg;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Board, Meter};
-use crate::summary::days_until;
-use crate::worker::Worker;
+use crate::run::Worker;
+use crate::run::summary::days_until;
 
 /// How often the bar is drawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(500);

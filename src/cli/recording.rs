@@ -9,11 +9,12 @@ use crate::error::Exit;
 use crate::ledger::RunStart;
 use crate::model::run::ClosedReason;
 use crate::model::signature::SigningKey;
-use crate::record::{Draft, Ending, RecordError, Recorder};
+use crate::run::record::{Draft, Ending, RecordError, Recorder};
+use crate::run::summary::RunRecordSummary;
+use crate::run::{Recording, Worker};
 use crate::source::{Source, Tally as SourceTally};
 use crate::stop::Stop;
-use crate::summary::{RunRecordSummary, Stopped};
-use crate::worker::{Recording, Worker};
+use crate::stop::Stopped;
 
 /// How long closing may take at the end of a run; what is left then is done by a later one.
 const CLOSING_PATIENCE: Duration = Duration::from_mins(2);

@@ -17,30 +17,30 @@ use super::source::SourceArgs;
 use super::summary::{next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use super::{recording, signals};
-use crate::archive::{Archiver, CurrentRun, Integration};
-use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreSettings, parse_duration, parse_size};
 use crate::error::Exit;
-use crate::fetch::Habits;
-use crate::identity::Identity;
-use crate::keep::Keeper;
 use crate::ledger::{self, Ledger, Overview, RunFinish};
 use crate::metrics::Meter;
 use crate::model::RunId;
 use crate::model::signature::SigningKey;
-use crate::results::ResultsFile;
 use crate::retry::Backoff;
+use crate::run::backlog::BacklogView;
+use crate::run::results::ResultsFile;
+use crate::run::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
+use crate::run::{Desk, Limits, Worker};
+use crate::session::body::Habits;
+use crate::session::budget::Budget;
+use crate::session::identity::Identity;
+use crate::session::writer::Keeper;
+use crate::session::{Archiver, CurrentRun, Integration};
 use crate::source::Source;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::policy::demand;
 use crate::store::retrying::{Event, RetryingStore};
-use crate::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
 use crate::telemetry::{Telemetry, Watched};
 use crate::veriff::VeriffClient;
-use crate::worker::backlog::BacklogView;
-use crate::worker::{self, Desk, Worker};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -319,8 +319,8 @@ fn kms_key(settings: &StoreSettings) -> Option<String> {
     }
 }
 
-const fn limits(args: &RunArgs, config: &Config) -> worker::Limits {
-    worker::Limits {
+const fn limits(args: &RunArgs, config: &Config) -> Limits {
+    Limits {
         sessions_in_flight: config.limits.sessions_in_flight,
         no_progress: config.limits.no_progress,
         drain_timeout: args.drain_timeout,

@@ -26,8 +26,8 @@ use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::sidecar::Sidecar;
 use crate::prove::Proof;
 use crate::report::Report;
-use crate::results::ResultLine;
-use crate::summary::Summary;
+use crate::run::results::ResultLine;
+use crate::run::summary::Summary;
 
 /// A published schema: its name, what it describes, the schema itself.
 type Published = (&'static str, &'static str, fn() -> Schema);

@@ -9,9 +9,10 @@ use indicatif::BinaryBytes;
 use super::output::Answer;
 use crate::clock::Timestamp;
 use crate::error::Exit;
+use crate::run::Worker;
+use crate::run::summary::{HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Summary};
 use crate::source::Tally as SourceTally;
-use crate::summary::{HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Stopped, Summary};
-use crate::worker::Worker;
+use crate::stop::Stopped;
 
 /// Sums up a run.
 pub(super) fn summarise(

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::actor::actor;
 use super::env::Environment;
 use super::file::{
     RawFile, RawIntegration, RawLimits, RawQueue, RawRetention, RawSigning, RawStore, RawTelemetry, RawWhen, Reader,
@@ -19,10 +20,9 @@ use super::{
     API_KEY_VARIABLE, BASE_URL_VARIABLE, Config, ConfigError, DEFAULT_INTEGRATION, Limits, SHARED_SECRET_VARIABLE,
     ShownValue, StoreSettings,
 };
-use crate::actor::actor;
 use crate::ledger::LedgerUrl;
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
-use crate::record::{DEFAULT_GROUP, SigningSettings};
+use crate::run::record::{DEFAULT_GROUP, SigningSettings};
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, Sse, StoreUrl};

@@ -4,6 +4,7 @@
 //! is told at once, with its place, its origin and what to write instead; no value of a secret is ever repeated.
 //! Connects to nothing. Settings structs live beside what they steer; here they are filled in.
 
+mod actor;
 mod build;
 mod env;
 mod file;
@@ -25,7 +26,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::error::Code;
 use crate::ledger::LedgerUrl;
 use crate::model::retention::RetentionPolicy;
-use crate::record::SigningSettings;
+use crate::run::record::SigningSettings;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
 use crate::store::settings::{S3Settings, StoreUrl};

@@ -26,12 +26,12 @@ use self::page::{IndexView, Page, RowView};
 use crate::audit::{Finding, Severity, SeverityCounts};
 use crate::clock::Timestamp;
 use crate::error::{Code, Exit};
-use crate::identity::{IdentityError, archive_of};
-use crate::keep::{KeepError, Keeper, Placed};
 use crate::ledger::LedgerError;
 use crate::model::event::{EVENT_SCHEMA, Event, EventKind};
 use crate::model::key::ObjectKey;
 use crate::model::{ArchiveId, EventId, IdError};
+use crate::session::identity::{IdentityError, archive_of};
+use crate::session::writer::{KeepError, Keeper, Placed};
 use crate::source::SourceError;
 use crate::store::{StoreError, Terms};
 

@@ -8,13 +8,13 @@ use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Sh
 use super::{Export, ExportError, names};
 use crate::audit::{Finding, FindingCode, Severity, expired};
 use crate::error::Code;
-use crate::look::{LookError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, look};
 use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{ConflictItem, Manifest, ManifestMedia};
 use crate::model::retention::Lock;
 use crate::model::sidecar::Sidecar;
+use crate::session::standing::{LookError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, inspect};
 use crate::store::StoreError;
 
 /// How often a body that breaks off is read from its start again.
@@ -53,7 +53,7 @@ impl Export<'_> {
     /// Exports a session, apart from its proofs and its page.
     pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
         let mut view = SessionView::of(id);
-        let looked = look(self.keeper.store(), Some(&self.event.archive_id), id).await;
+        let looked = inspect(self.keeper.store(), Some(&self.event.archive_id), id).await;
         let standing = match looked {
             Ok(standing) => standing,
             Err(error) => {

@@ -10,12 +10,12 @@ use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
 use crate::audit::chain::lines::Lines;
 use crate::audit::chain::seal::text_of;
 use crate::clock::Timestamp;
-use crate::look::{LookError, look};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::merkle::{leaf, root_from};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::{MediaId, RunId, SessionId};
+use crate::session::standing::{LookError, inspect};
 use crate::store::{Store, StoreError};
 
 /// The prefix of all run records and chains.
@@ -132,7 +132,7 @@ async fn search(
         let Some(key) = locate(store, run).await? else { return Ok(None) };
         return try_run(store, key, session, media).await;
     }
-    let standing = match look(store, None, session).await {
+    let standing = match inspect(store, None, session).await {
         Ok(standing) => standing,
         Err(LookError::Store(error)) => return Err(error.into()),
         Err(LookError::Damaged { key, reason }) => return Err(ProveError::Damaged { key, reason: reason.to_owned() }),

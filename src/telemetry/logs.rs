@@ -34,7 +34,7 @@ pub struct LogLevel(String);
 
 impl LogLevel {
     /// Reads a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or filter directives such as
-    /// `veriff_archive::fetch=debug`.
+    /// `veriff_archive::session::body=debug`.
     ///
     /// # Errors
     /// Wrong usage: it is neither.
@@ -100,14 +100,14 @@ mod tests {
             assert!(!is_safe_at(target, Level::INFO), "{target}");
             assert!(is_safe_at(target, Level::WARN), "{target}");
         }
-        assert!(is_safe_at("veriff_archive::fetch", Level::TRACE));
+        assert!(is_safe_at("veriff_archive::session::body", Level::TRACE));
         assert!(is_safe_at("veriff_archive", Level::TRACE));
     }
 
     #[test]
     fn a_level_is_a_word_or_a_directive() {
         assert!(LogLevel::parse("debug").is_ok());
-        assert!(LogLevel::parse("veriff_archive::fetch=trace").is_ok());
+        assert!(LogLevel::parse("veriff_archive::session::body=trace").is_ok());
         assert!(LogLevel::parse("loud").is_err());
         assert!(LogLevel::parse("veriff_archive=loud").is_err());
     }

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::ledger::{Overview, State};
 use crate::metrics::{self, Board, Count, IntegrationCounts, Meter, Metric};
 use crate::model::RunId;
-use crate::results::Outcome;
+use crate::session::visit::Outcome;
 
 /// What is watched.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use veriff_archive::audit::{AuditKind, Severity};
 use veriff_archive::clock::SystemClock;
 use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
-use veriff_archive::summary::Stopped;
+use veriff_archive::stop::Stopped;
 
 use crate::support::audited::{Audited, codes, collected, flipped, names, serious, session_of};
 use crate::support::evidence::{Evidence, Object};

@@ -16,7 +16,8 @@ use veriff_archive::model::merkle;
 use veriff_archive::model::record::SessionRecord;
 use veriff_archive::model::run::{ChainEntry, RunLine, RunRecord};
 use veriff_archive::model::sidecar::Sidecar;
-use veriff_archive::results::{Outcome, ResultLine};
+use veriff_archive::run::results::ResultLine;
+use veriff_archive::session::visit::Outcome;
 
 fn sample(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");

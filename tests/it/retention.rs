@@ -11,12 +11,12 @@ use veriff_archive::audit::retention::{Retention, RetentionTally};
 use veriff_archive::audit::scope::Scope;
 use veriff_archive::audit::walk::Walk;
 use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
-use veriff_archive::budget::Budget;
 use veriff_archive::clock::{SystemClock, Timestamp};
 use veriff_archive::model::SessionId;
 use veriff_archive::model::digest::Payload;
 use veriff_archive::model::key::{ObjectKey, SessionObject, StoreObject};
 use veriff_archive::model::retention::{Class, Lock, Mode, RetentionPolicy};
+use veriff_archive::session::budget::Budget;
 use veriff_archive::stop::Stop;
 use veriff_archive::store::{
     Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms, Upload,

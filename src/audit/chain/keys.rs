@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use crate::audit::{Finding, FindingCode, Severity};
-use crate::look::MAX_DOCUMENT_BYTES;
 use crate::model::key::ObjectKey;
 use crate::retry::Backoff;
+use crate::session::standing::MAX_DOCUMENT_BYTES;
 use crate::store::{ListedVersion, PageToken, Store, StoreError};
 
 /// How often bytes that break off are read from the start.

@@ -18,7 +18,7 @@ use crate::error::Exit;
 use crate::model::digest::Sha256Digest;
 use crate::model::signature::PublicKey;
 use crate::stop::Stop;
-use crate::summary::Stopped;
+use crate::stop::Stopped;
 
 /// A document that is longer than this is no head.
 const MAX_HEAD_BYTES: u64 = 1024 * 1024;

@@ -6,9 +6,9 @@ use super::sessions::{Desk, Need, SessionsArgs};
 use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
 use crate::audit::fixity::{Fixity, FixityTally, Mode, closing_findings};
-use crate::budget::Budget;
 use crate::cli::GlobalArgs;
 use crate::error::Exit;
+use crate::session::budget::Budget;
 
 const AFTER_HELP: &str = "\
 Reads every manifest and every sidecar, and compares their digests, in both modes. Of the media themselves

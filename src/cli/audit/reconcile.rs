@@ -20,9 +20,9 @@ use crate::cli::{GlobalArgs, StoreArgs};
 use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::Ledger;
+use crate::stop::Stopped;
 use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
-use crate::summary::Stopped;
 
 const AFTER_HELP: &str = "\
 Both sides pass once, in one order, in constant memory. Reads the manifests of each session and the lines of all closed

@@ -25,11 +25,11 @@ use crate::retry::Backoff;
 use crate::source::Source;
 use crate::source::file::{FileSource, Format};
 use crate::stop::Stop;
+use crate::stop::Stopped;
 use crate::store::Store;
 use crate::store::dir::DirStore;
 use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
-use crate::summary::Stopped;
 
 /// How many requests are under way at once unless told otherwise.
 const CONCURRENCY: u16 = 16;

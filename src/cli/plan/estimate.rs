@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::catalog::Catalog;
 use crate::ledger::{Overview, State};
+use crate::session::catalog::Catalog;
 
 /// Lists of a session with one attempt: of attempts, of the session, of the attempt.
 const LISTS_PER_SESSION: f64 = 3.0;

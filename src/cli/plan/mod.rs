@@ -20,16 +20,16 @@ use super::connect::open_file;
 use super::output::print;
 use super::source::SourceArgs;
 use super::{GlobalArgs, StoreArgs};
-use crate::catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Ledger, Overview};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::record::SessionRecord;
+use crate::run::backlog::BacklogView;
+use crate::session::catalog;
 use crate::source::{Delivery, Source, sqs};
 use crate::veriff::{VeriffClient, VeriffError};
-use crate::worker::backlog::BacklogView;
 
 /// How many bad lines are told one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use veriff_archive::clock::{ManualClock, Timestamp};
 use veriff_archive::error::Code;
 use veriff_archive::model::digest::Sha256Digest;
+use veriff_archive::run::unfinished::UnfinishedSource;
 use veriff_archive::source::file::{FileSource, Format};
 use veriff_archive::source::{Checks, Delivery, Place, Release, Source, SourceError};
-use veriff_archive::unfinished::UnfinishedSource;
 
 /// What holds for all of them.
 pub(super) async fn suite(open: impl AsyncFn(&'static str) -> Box<dyn Source>) {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use veriff_archive::clock::SystemClock;
 use veriff_archive::error::Exit;
 use veriff_archive::export::{Asked, ExportError, Form, Request, export};
-use veriff_archive::keep::Keeper;
 use veriff_archive::model::retention::RetentionPolicy;
+use veriff_archive::session::writer::Keeper;
 use veriff_archive::store::dir::DirStore;
 use veriff_sim::Simulator;
 

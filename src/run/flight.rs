@@ -8,9 +8,9 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use super::{Cost, Done, Taken};
 use crate::error::Code;
 use crate::model::SessionId;
-use crate::results::Outcome;
+use crate::session::visit::Outcome;
+use crate::session::visit::{Visit, VisitError};
 use crate::source::Delivery;
-use crate::visit::{Visit, VisitError};
 
 /// What a task gives back.
 pub(super) type Finished = (Result<Visit, VisitError>, Cost);

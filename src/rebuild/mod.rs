@@ -26,8 +26,8 @@ use crate::model::record::SessionRecord;
 use crate::model::run::{ChainEntry, RunCounts, RunRecord};
 use crate::model::{ArchiveId, SessionId};
 use crate::stop::Stop;
+use crate::stop::Stopped;
 use crate::store::{ListedVersion, Store, StoreError};
-use crate::summary::Stopped;
 
 /// How many sessions, or runs, are read at once from a bucket. A manifest is some kilobytes long: a request is all waiting.
 const IN_FLIGHT: usize = 64;

@@ -8,7 +8,7 @@ const MAX_LENGTH: usize = 200;
 
 /// Returns the actor. `user` is the name that the environment gives; without one, the number of the user is told.
 #[must_use]
-pub fn actor(user: Option<&str>) -> String {
+pub(super) fn actor(user: Option<&str>) -> String {
     let user = user.map_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()), str::to_owned);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}").chars().filter(|c| !c.is_control()).take(MAX_LENGTH).collect()

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Done;
-use crate::archive::Integration;
-use crate::gate::Gate;
 use crate::metrics::SessionMeter;
 use crate::model::record::SessionRecord;
+use crate::run::gate::Gate;
+use crate::session::Integration;
 use crate::source::Delivery;
 use crate::veriff::{Call, VeriffError};
 

@@ -17,11 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::chunk::{CHUNK_BYTES, CHUNK_LINES, StoredLines};
 pub use self::close::{Closed, Ending};
 pub use self::signing::{DEFAULT_GROUP, SigningError, SigningSettings};
-use crate::archive::Archiver;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Code;
-use crate::identity::IdentityError;
-use crate::keep::{KeepError, Placed};
 use crate::ledger::{Ledger, LedgerError, SessionEntry};
 use crate::model::RunId;
 use crate::model::digest::{Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
@@ -29,7 +26,10 @@ use crate::model::key::ObjectKey;
 use crate::model::merkle::Tree;
 use crate::model::run::{LineItem, LineManifest, RUN_LINE_SCHEMA, RunCounts, RunLine};
 use crate::model::signature::SigningKey;
-use crate::results::Outcome;
+use crate::session::Archiver;
+use crate::session::identity::IdentityError;
+use crate::session::visit::Outcome;
+use crate::session::writer::{KeepError, Placed};
 use crate::store::{Store, StoreError, Terms, list_all};
 
 /// Writes the records of runs.

@@ -131,7 +131,11 @@ impl Standing {
 ///
 /// # Errors
 /// As the store's; permanent if the newest manifest is not what it must be; fatal if it is another archive's.
-pub async fn look(store: &dyn Store, archive: Option<&ArchiveId>, session: &SessionId) -> Result<Standing, LookError> {
+pub async fn inspect(
+    store: &dyn Store,
+    archive: Option<&ArchiveId>,
+    session: &SessionId,
+) -> Result<Standing, LookError> {
     let mut standing = sort(session, list_all(store, &ObjectKey::session_prefix(session)).await?);
     let Some(sequence) = standing.next_sequence.checked_sub(1).filter(|sequence| *sequence > 0) else {
         return Ok(standing);

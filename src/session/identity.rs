@@ -9,12 +9,12 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::error::Code;
-use crate::keep::{KeepError, Keeper, Placed};
 use crate::ledger::{Ledger, LedgerError};
-use crate::look::MAX_DOCUMENT_BYTES;
 use crate::model::ArchiveId;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{ARCHIVE_SCHEMA, ArchiveDocument};
+use crate::session::standing::MAX_DOCUMENT_BYTES;
+use crate::session::writer::{KeepError, Keeper, Placed};
 use crate::store::{Store, StoreError, Terms, list_all};
 
 /// The identity of the archive, found or made on first use.

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, MediaItem};
 use crate::clock::Timestamp;
-use crate::deposit::Deposited;
 use crate::error::Code;
 use crate::model::manifest::{ConflictItem, Manifest, ManifestAttempt, MissingItem};
 use crate::model::{AttemptId, is_decided_status, is_final_status};
+use crate::session::catalog::{Catalog, MediaItem};
+use crate::session::item::Deposited;
 
 /// An item that this visit could not archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,11 +177,11 @@ fn entry<'a>(attempts: &'a mut Vec<ManifestAttempt>, id: &AttemptId) -> &'a mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::CatalogAttempt;
     use crate::model::digest::{Checksum, Sha256Digest};
     use crate::model::key::ObjectKey;
     use crate::model::manifest::{MANIFEST_SCHEMA, ManifestMedia};
     use crate::model::{ArchiveId, MediaId, MediaKind, RunId, SessionId};
+    use crate::session::catalog::CatalogAttempt;
 
     fn attempt(id: &str, status: Option<&str>, created_at: Option<&str>) -> CatalogAttempt {
         CatalogAttempt {

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::{Budget, MAX_ROOM_BYTES, Piece, Room};
-use crate::catalog::MediaItem;
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::fetch::{self, Fetched, Habits, MediaStream, Turn};
-use crate::keep::{KeepError, Keeper, Placed};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::digest::{Checksum, Hasher, PART_SIZE_BYTES, Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
 use crate::model::key::{ObjectKey, extension_for};
 use crate::model::retention::{Lock, Period};
 use crate::model::sidecar::CountedFrom;
+use crate::session::body::{self, Fetched, Habits, MediaStream, Turn};
+use crate::session::budget::{Budget, MAX_ROOM_BYTES, Piece, Room};
+use crate::session::catalog::MediaItem;
+use crate::session::writer::{KeepError, Keeper, Placed};
 use crate::store::{PutOutcome, StoreError, Stored, Terms, Upload};
 use crate::veriff::{VeriffClient, VeriffError};
 
@@ -216,7 +216,7 @@ impl<'a> Transfer<'a> {
     /// Moves the bytes once.
     async fn step(&self, room: &Room) -> Result<Step, ItemError> {
         let Lane { client, max_media_size_bytes, session_meter, .. } = self.lane;
-        let mut stream = fetch::open(client, self.plan.item, *max_media_size_bytes, session_meter).await?;
+        let mut stream = body::open(client, self.plan.item, *max_media_size_bytes, session_meter).await?;
         let announced = stream.content_length();
         if announced.is_some() && !room.fits(announced) {
             return Ok(Step::Longer(announced));

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::catalog::MediaItem;
 use crate::metrics::SessionMeter;
 use crate::model::digest::{Hasher, Sha256Digest};
 use crate::model::key::extension_for;
 use crate::model::sidecar::{Anomaly, SignatureCheck, Upstream, anomaly};
+use crate::session::catalog::MediaItem;
 use crate::veriff::wire::ErrorBody;
 use crate::veriff::{CONFIRMATIONS, MediaAnswer, VeriffClient, VeriffError};
 

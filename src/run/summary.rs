@@ -14,7 +14,8 @@ use crate::ledger::RunCounts;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
-use crate::results::Outcome;
+use crate::session::visit::Outcome;
+use crate::stop::Stopped;
 
 /// The value of `schema` in a run's summary.
 pub const SUMMARY_SCHEMA: &str = "veriff-archive/summary/v1";
@@ -30,23 +31,6 @@ pub struct Tally {
     pub codes: BTreeMap<Code, u64>,
     /// What a person should know of sessions that did not fail, by code.
     pub warnings: BTreeMap<String, u64>,
-}
-
-/// Why a run stopped before its source ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// SIGINT.
-    Interrupted,
-    /// SIGTERM.
-    Terminated,
-    /// One of its own limits.
-    Limit(&'static str),
-    /// No integration is left.
-    Integrations,
-    /// Nothing succeeded for `limits.no_progress`.
-    NoProgress,
-    /// A fatal error.
-    Fatal(Code),
 }
 
 /// The summary of a run, as it is printed.
@@ -244,21 +228,6 @@ pub fn exit_of(
         exits.push(Exit::TryLater);
     }
     exits.into_iter().min().unwrap_or(Exit::Success)
-}
-
-impl Stopped {
-    /// Returns what a person is told.
-    #[must_use]
-    pub fn describe(self) -> String {
-        match self {
-            Self::Interrupted => "told to stop by SIGINT".to_owned(),
-            Self::Terminated => "told to stop by SIGTERM".to_owned(),
-            Self::Limit(limit) => format!("reached {limit}"),
-            Self::Integrations => "no integration is left to ask".to_owned(),
-            Self::NoProgress => "nothing succeeded for limits.no_progress".to_owned(),
-            Self::Fatal(code) => format!("a fatal error, {code}"),
-        }
-    }
 }
 
 /// Returns whole days from now to a deadline, negative if it has passed.

@@ -4,10 +4,6 @@
 //! repaired by the next visit. An item that stands already, with a sidecar that tells of it, is not downloaded again; one
 //! that stands without a sidecar is, so that the sidecar can tell where the bytes came from.
 
-use crate::catalog::RecordItem;
-use crate::fetch::Fetched;
-use crate::keep::{KeepError, Placed, promised_lock};
-use crate::look::Standing;
 use crate::model::digest::{Checksum, Payload, Sha256Digest};
 use crate::model::key::{ObjectKey, extension_for};
 use crate::model::manifest::{ConflictItem, ManifestMedia};
@@ -16,8 +12,12 @@ use crate::model::sidecar::{
     Anomaly, ArchivedBy, SIDECAR_SCHEMA, Sidecar, SidecarObject, SidecarRetention, SignatureCheck, Upstream, anomaly,
 };
 use crate::model::{ArchiveId, AttemptId, MediaId, RunId, SessionId};
+use crate::session::body::Fetched;
+use crate::session::catalog::RecordItem;
+use crate::session::standing::Standing;
+use crate::session::transfer::{ItemError, Landed, Lane, Plan, Transfer, content_type, landed_at, place_beside};
+use crate::session::writer::{KeepError, Placed, promised_lock};
 use crate::store::{ListedVersion, Stored};
-use crate::transfer::{ItemError, Landed, Lane, Plan, Transfer, content_type, landed_at, place_beside};
 use crate::veriff::{Answer, VeriffError};
 
 /// What depositing needs, the same for all items of a session.

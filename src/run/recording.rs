@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::archive::CurrentRun;
 use crate::clock::Clock;
 use crate::ledger::{Ledger, LedgerError, LineEntry, RunStart, SessionEntry};
 use crate::model::RunId;
-use crate::record::{CHUNK_BYTES, CHUNK_LINES, Closed, Ending, RecordError, Recorder, StoredLines, line_of};
-use crate::results::Outcome;
+use crate::run::record::{CHUNK_BYTES, CHUNK_LINES, Closed, Ending, RecordError, Recorder, StoredLines, line_of};
+use crate::session::CurrentRun;
+use crate::session::visit::Outcome;
 
 /// How long one beat may take before the worker turns to something else.
 const BEAT_PATIENCE: Duration = Duration::from_secs(5);

@@ -16,42 +16,10 @@ use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::record::SessionRecord;
+use crate::session::visit::Outcome;
 
 /// The value of `schema` in a result line.
 pub const RESULT_SCHEMA: &str = "veriff-archive/result/v1";
-
-/// How a visit to a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// New evidence was written.
-    Archived,
-    /// All was there already: present by version, size and lock; bytes were not read again.
-    Unchanged,
-    /// Veriff answers 404 or 410.
-    Absent,
-    /// It ended with a code.
-    Failed,
-    /// It was given back, for a later run.
-    Pending,
-}
-
-impl Outcome {
-    /// Every outcome there is.
-    pub const ALL: [Self; 5] = [Self::Archived, Self::Unchanged, Self::Absent, Self::Failed, Self::Pending];
-
-    /// Returns the text that stands in result lines and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Archived => "archived",
-            Self::Unchanged => "unchanged",
-            Self::Absent => "absent",
-            Self::Failed => "failed",
-            Self::Pending => "pending",
-        }
-    }
-}
 
 /// What is told of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]

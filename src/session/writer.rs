@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::look::{MAX_DOCUMENT_BYTES, Standing};
 use crate::model::digest::{Checksum, Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::manifest::ManifestMedia;
@@ -17,6 +16,7 @@ use crate::model::retention::{
     ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, RetentionPolicy, TooLongError, lock_date,
 };
 use crate::model::sidecar::Sidecar;
+use crate::session::standing::{MAX_DOCUMENT_BYTES, Standing};
 use crate::store::{ObjectHead, PutOutcome, Store, StoreError, Stored, Terms, list_all};
 
 /// Writes objects once.

@@ -10,16 +10,17 @@ use super::recording::Recording;
 use super::{Done, End, Pass, Worker, code_of};
 use crate::clock::Timestamp;
 use crate::error::{Code, Disposition};
-use crate::gate::{StopReason, Verdict};
 use crate::ledger::{LedgerError, SessionEntry, State};
 use crate::model::SessionId;
 use crate::model::record::SessionRecord;
-use crate::results::{Outcome, ResultLine, ResultsError};
 use crate::retry::Backoff;
+use crate::run::gate::{StopReason, Verdict};
+use crate::run::results::{ResultLine, ResultsError};
+use crate::session::visit::Outcome;
+use crate::session::visit::VisitError;
 use crate::source::{Release, Source};
-use crate::summary::Stopped;
+use crate::stop::Stopped;
 use crate::veriff::VeriffError;
-use crate::visit::VisitError;
 
 /// How often a ledger commit is tried before the run ends.
 const COMMIT_TRIES: u32 = 8;

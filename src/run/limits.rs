@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Pass, Worker};
-use crate::summary::Stopped;
+use crate::stop::Stopped;
 
 /// Limits of one run.
 #[derive(Debug, Clone)]

@@ -3,20 +3,54 @@
 //! What `archive` gives back: pure functions from what stood, what Veriff listed and what this visit did to an outcome,
 //! its code, and what a person should know all the same.
 
-use crate::catalog::Catalog;
+use crate::session::catalog::Catalog;
+use serde::Serialize;
+
 use crate::clock::Timestamp;
-use crate::closing::{self, Draft, Failure};
 use crate::error::Code;
-use crate::identity::IdentityError;
-use crate::keep::KeepError;
 use crate::ledger::{ManifestRef, MediaRow};
-use crate::look::{LookError, Standing, StandingManifest};
 use crate::model::AttemptId;
 use crate::model::manifest::{Listing, Manifest, ManifestMedia, MissingItem};
 use crate::model::record::SessionRecord;
-use crate::results::Outcome;
-use crate::transfer::ItemError;
+use crate::session::draft::{self, Draft, Failure};
+use crate::session::identity::IdentityError;
+use crate::session::standing::{LookError, Standing, StandingManifest};
+use crate::session::transfer::ItemError;
+use crate::session::writer::KeepError;
 use crate::veriff::VeriffError;
+
+/// How a visit to a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// New evidence was written.
+    Archived,
+    /// All was there already: present by version, size and lock; bytes were not read again.
+    Unchanged,
+    /// Veriff answers 404 or 410.
+    Absent,
+    /// It ended with a code.
+    Failed,
+    /// It was given back, for a later run.
+    Pending,
+}
+
+impl Outcome {
+    /// Every outcome there is.
+    pub const ALL: [Self; 5] = [Self::Archived, Self::Unchanged, Self::Absent, Self::Failed, Self::Pending];
+
+    /// Returns the text that stands in result lines and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Archived => "archived",
+            Self::Unchanged => "unchanged",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+            Self::Pending => "pending",
+        }
+    }
+}
 
 /// How a visit to a session went.
 #[derive(Debug)]
@@ -223,7 +257,7 @@ pub(crate) fn judge(
         catalog.gaps.first().map(|code| (*code, "a list or record of the session could not be read whole".to_owned()))
     };
     let empty = || {
-        closing::is_empty_though_decided(catalog, draft)
+        draft::is_empty_though_decided(catalog, draft)
             .then(|| (Code::VeriffEmpty, "the session is decided and no media is listed anywhere".to_owned()))
     };
     shadow(standing).or_else(item).or_else(gap).or_else(empty).map(failed).or_else(|| {

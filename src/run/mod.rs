@@ -7,10 +7,15 @@
 pub mod backlog;
 mod desk;
 mod flight;
+pub mod gate;
 mod limits;
+pub mod record;
 mod recording;
+pub mod results;
 mod second;
 mod settle;
+pub mod summary;
+pub mod unfinished;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,21 +30,23 @@ pub use self::limits::Limits;
 use self::recording::Beat;
 pub use self::recording::Recording;
 use self::second::SecondTry;
-use crate::archive::{Archiver, Integration};
 use crate::clock::Clock;
 use crate::error::Code;
-use crate::gate::StopReason;
 use crate::ledger::{Ledger, LedgerError, State};
 use crate::metrics::{Board, Meter, SessionMeter};
 use crate::model::RunId;
 use crate::model::record::SessionRecord;
 use crate::model::retention::Mode;
-use crate::results::{Outcome, ResultLine, ResultsFile};
+use crate::run::gate::StopReason;
+use crate::run::results::{ResultLine, ResultsFile};
+use crate::run::summary::Tally;
+use crate::session::visit::Outcome;
+use crate::session::visit::{Visit, VisitError};
+use crate::session::{Archiver, Integration};
 use crate::source::{Delivery, Release, Source, SourceError};
 use crate::stop::Stop;
-use crate::summary::{Stopped, Tally};
+use crate::stop::Stopped;
 use crate::veriff::settings::IntegrationKind;
-use crate::visit::{Visit, VisitError};
 
 /// How often limits on time are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

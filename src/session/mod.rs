@@ -4,23 +4,39 @@
 //! is not there, and the next visit goes on where this one ended. Says how the visit went; the ledger commit and the
 //! acknowledgement are the worker's, in that order, after this.
 
+pub mod body;
+pub mod budget;
+pub mod catalog;
+pub mod draft;
+pub mod identity;
+pub mod item;
+pub mod standing;
+pub mod transfer;
+pub mod visit;
+pub mod writer;
+
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::Budget;
-use crate::catalog::{self, Catalog, MediaItem};
+use self::body::Habits;
+use self::budget::Budget;
+use self::catalog::{Catalog, MediaItem};
+use self::draft::{Draft, Failure};
+use self::identity::Identity;
+use self::item::{Deposited, Depositor};
+use self::standing::Standing;
+use self::transfer::{ItemError, Lane, Plan};
+use self::visit::Outcome;
+use self::visit::{
+    Absence, Visit, VisitError, absent, decided_at, judge, recognise, reference, shadow, standing_failure, visit_of,
+};
+use self::writer::{KeepError, Keeper, Placed, Verified};
 use crate::clock::Timestamp;
-use crate::closing::{self, Draft, Failure};
-use crate::deposit::{Deposited, Depositor};
 use crate::error::{Code, Disposition};
-use crate::fetch::Habits;
-use crate::identity::Identity;
-use crate::keep::{KeepError, Keeper, Placed, Verified};
 use crate::ledger::ManifestRef;
-use crate::look::{self, Standing};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{Absent, MANIFEST_SCHEMA, Manifest, ManifestMedia};
@@ -28,13 +44,8 @@ use crate::model::record::SessionRecord;
 use crate::model::retention::{Lock, Subject};
 use crate::model::sidecar::{CountedFrom, Sidecar};
 use crate::model::{ArchiveId, MediaId, RunId};
-use crate::results::Outcome;
 use crate::store::Terms;
-use crate::transfer::{ItemError, Lane, Plan};
 use crate::veriff::{VeriffClient, VeriffError};
-use crate::visit::{
-    Absence, Visit, VisitError, absent, decided_at, judge, recognise, reference, shadow, standing_failure, visit_of,
-};
 
 /// How many items of one session are under way at once; pace and memory limit further.
 const ITEMS_IN_FLIGHT: usize = 8;
@@ -118,7 +129,7 @@ impl Archiver {
     ) -> Result<Visit, VisitError> {
         let session = &record.session_id;
         for _ in 0..MANIFEST_TRIES {
-            let standing = look::look(self.keeper.store(), self.identity.known(), session).await?;
+            let standing = standing::inspect(self.keeper.store(), self.identity.known(), session).await?;
             if let Some(visit) = recognise(&standing, record, skip_settled) {
                 return Ok(visit);
             }
@@ -147,7 +158,7 @@ impl Archiver {
         skip_settled: Option<bool>,
         meter: &SessionMeter,
     ) -> Result<Visit, VisitError> {
-        let standing = look::look(self.keeper.store(), self.identity.known(), &record.session_id).await?;
+        let standing = standing::inspect(self.keeper.store(), self.identity.known(), &record.session_id).await?;
         if let Some(visit) = recognise(&standing, record, skip_settled) {
             return Ok(visit);
         }
@@ -297,7 +308,7 @@ impl Archiver {
                 }
                 Err(error) => {
                     tracing::debug!(session.id = %record.session_id, media.id = %item.media_id, error.code = %error.code(), "not archived: {error}");
-                    work.failures.push(closing::failure(item, error.code(), error.http_status(), error.to_string()));
+                    work.failures.push(draft::failure(item, error.code(), error.http_status(), error.to_string()));
                     if let ItemError::Veriff(refusal @ VeriffError::Unauthorized { .. }) = error {
                         work.refusal = Some(refusal);
                     }
@@ -321,12 +332,12 @@ impl Archiver {
         let anomalies: Vec<String> = deposited.iter().flat_map(|item| item.anomalies.clone()).collect();
         let conflicts = deposited.iter().any(|item| item.conflict.is_some());
         let before = standing.manifest.as_ref().map(|newest| &newest.document);
-        let draft = closing::draft(before, catalog, deposited, &failures);
+        let draft = draft::draft(before, catalog, deposited, &failures);
         let verdict = judge(standing, catalog, &draft, &failures, differs, conflicts);
         let manifest = self.next_manifest(integration, record, standing, catalog, &draft).await?;
         let codes = failures.iter().map(|failure| failure.code).chain(catalog.gaps.iter().copied());
         let passing = codes.into_iter().find(|code| code.is_retryable());
-        let mut visit = if closing::is_new_evidence(before, &draft) {
+        let mut visit = if draft::is_new_evidence(before, &draft) {
             let lock = locks.into_iter().flatten().reduce(Lock::strictest);
             let lock = if manifest.totals.media == 0 { self.keeper.due_for_absence() } else { lock };
             let Some(place) = self.write_manifest(&manifest, lock).await? else {
@@ -413,7 +424,7 @@ impl Archiver {
         manifest.previous = standing.manifest.as_ref().map(|newest| newest.place.clone());
         manifest.decided_at = decided_at(record, standing);
         manifest.complete = draft.complete;
-        manifest.settled = closing::is_settled(
+        manifest.settled = draft::is_settled(
             &draft.attempts,
             manifest.decided_at,
             first_visit_at,
