@@ -20,7 +20,7 @@ use veriff_archive::metrics::{Meter, SessionMeter};
 use veriff_archive::model::digest::{Checksum, Sha256Digest};
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::manifest::{Listing, MANIFEST_SCHEMA, Manifest, ManifestAttempt, ManifestMedia};
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::retention::{Mode, RetentionPolicy};
 use veriff_archive::model::sidecar::{
     ArchivedBy, CountedFrom, SIDECAR_SCHEMA, Sidecar, SidecarObject, SidecarRetention, SignatureCheck, Upstream,
@@ -31,7 +31,7 @@ use veriff_archive::session::body::Habits;
 use veriff_archive::session::budget::Budget;
 use veriff_archive::session::identity::Identity;
 use veriff_archive::session::visit::Outcome;
-use veriff_archive::session::writer::Keeper;
+use veriff_archive::session::writer::ArchiveWriter;
 use veriff_archive::session::{Archiver, CurrentRun, Integration};
 use veriff_archive::store::Store as _;
 use veriff_archive::store::s3::S3Store;
@@ -119,7 +119,7 @@ fn archive(criterion: &mut Criterion) {
     let simulator = Simulator::start_on_thread(world).expect("the simulator can be started");
     let sink = sink::start().expect("a sink can be started");
     let (archiver, integration) = runtime.block_on(connect(&simulator, sink));
-    let record = SessionRecord::of(SessionId::parse(&session).expect("the simulator makes ids"));
+    let record = SessionRequest::of(SessionId::parse(&session).expect("the simulator makes ids"));
     let visit = async || {
         let meter = SessionMeter::default();
         let visit = archiver.archive_session(&integration, &record, None, &meter).await;
@@ -150,7 +150,7 @@ async fn connect(simulator: &Simulator, sink: String) -> (Archiver, Integration)
     let ledger = ledger::open("sqlite::memory:").await.expect("a ledger can be opened");
     let identity = Identity::find(&store, ledger).await.expect("the bucket is empty");
     let archiver = Archiver {
-        keeper: Keeper::new(Arc::new(store), RetentionPolicy::unlocked(), None),
+        writer: ArchiveWriter::new(Arc::new(store), RetentionPolicy::unlocked(), None),
         identity,
         budget: Budget::of_memory(256 * 1024 * 1024),
         max_media_size_bytes: 2 * 1024 * 1024 * 1024,

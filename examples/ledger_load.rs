@@ -17,7 +17,7 @@ use veriff_archive::clock::{Clock, SystemClock, Timestamp};
 use veriff_archive::ledger::{self, BacklogEntry, Claim, Ledger, ManifestRef, MediaRow, SessionEntry, State, Which};
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::{AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 /// How many sessions one addition has, as in `backlog add`.
@@ -69,7 +69,7 @@ async fn add(url: &str, count: usize) -> Result<(), Failed> {
         let name = Sha256Digest::of(&number.to_be_bytes()).short(32);
         let deadline_at = now.plus(Duration::from_secs(number as u64 * 7919 % 7_776_000));
         batch.push(BacklogEntry {
-            record: SessionRecord::of(SessionId::parse(&name)?),
+            record: SessionRequest::of(SessionId::parse(&name)?),
             integration: "default".to_owned(),
             deadline_at: Some(deadline_at),
         });
@@ -183,7 +183,7 @@ fn entry(session: SessionId, sequence: u32, run_id: &RunId, at: Timestamp) -> Re
         look_again_at: None,
         holder: None,
         line: None,
-        record: SessionRecord::of(session),
+        record: SessionRequest::of(session),
     })
 }
 

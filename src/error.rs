@@ -1,6 +1,6 @@
-//! Codes, dispositions and exit codes: what happens next when something goes wrong.
+//! Codes, error classes and exit codes: what happens next when something goes wrong.
 //!
-//! Every error type of the crate answers `code()` with one of the [`Code`]s below; a code fixes its [`Disposition`] and
+//! Every error type of the crate answers `code()` with one of the [`Code`]s below; a code fixes its [`ErrorClass`] and
 //! its paragraph in `docs/runbook.md`. The names are part of the outside contract: they stand in manifests, in the
 //! ledger and in result lines, so a code is never renamed or given another meaning.
 
@@ -8,7 +8,7 @@ use std::fmt;
 
 /// What the worker does next with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
+pub enum ErrorClass {
     /// May work later: back off within the budget, then give the session back.
     Retryable,
     /// Will not work however often it is tried: record the code and go on.
@@ -18,7 +18,7 @@ pub enum Disposition {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $disposition:ident;)+) => {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $class:ident;)+) => {
         /// A stable error code, `module.reason`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code { $($(#[$doc])* $variant,)+ }
@@ -35,8 +35,8 @@ macro_rules! codes {
 
             /// Returns what the worker does next with an error of this code.
             #[must_use]
-            pub const fn disposition(self) -> Disposition {
-                match self { $(Self::$variant => Disposition::$disposition,)+ }
+            pub const fn class(self) -> ErrorClass {
+                match self { $(Self::$variant => ErrorClass::$class,)+ }
             }
         }
     };
@@ -123,7 +123,7 @@ impl Code {
     /// Tells whether a later run may succeed without anyone doing anything.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self.disposition(), Disposition::Retryable)
+        matches!(self.class(), ErrorClass::Retryable)
     }
 
     /// Finds the code a document or the ledger names.

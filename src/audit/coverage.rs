@@ -18,10 +18,10 @@ use crate::ledger::{Cursor, Filter, Ledger, ListedSession, SessionRow, State};
 use crate::metrics::SessionMeter;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::{ArchiveId, AttemptId, MediaId, SessionId, is_final_status};
 use crate::session::catalog::{self, Catalog};
-use crate::session::standing::{self, LookError, Standing, StandingManifest};
+use crate::session::standing::{self, InspectError, Standing, StandingManifest};
 use crate::source::Source;
 use crate::store::Store;
 use crate::veriff::VeriffClient;
@@ -89,7 +89,7 @@ impl Tally for CoverageTally {
 #[derive(Debug, Clone)]
 pub struct Expected {
     /// What the input or the ledger says of it.
-    pub record: SessionRecord,
+    pub record: SessionRequest,
     /// The integration that the ledger looked for it in.
     pub integration: Option<String>,
     /// Where the ledger says that it stands.
@@ -223,9 +223,9 @@ impl Coverage<'_> {
     ) -> Result<Option<Standing>, AuditError> {
         let (key, reason) = match standing::inspect(self.store, self.archive.as_ref(), session).await {
             Ok(standing) => return Ok(Some(standing)),
-            Err(LookError::Store(error)) => return Err(error.into()),
-            Err(LookError::Damaged { key, reason }) => (key, reason),
-            Err(LookError::Foreign { key }) => (key, "is another archive's"),
+            Err(InspectError::Store(error)) => return Err(error.into()),
+            Err(InspectError::Damaged { key, reason }) => (key, reason),
+            Err(InspectError::Foreign { key }) => (key, "is another archive's"),
         };
         let repair = "restore the version that the ledger or a run record names, from a copy";
         part.findings.push(

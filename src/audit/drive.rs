@@ -128,7 +128,7 @@ pub enum AuditError {
 }
 
 impl AuditError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {

@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, parse_duration};
 use crate::error::{Code, Exit};
 use crate::ledger::{self, Added, BacklogCounts, BacklogEntry, Filter, Ledger, ListedSession, State, Turn};
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 use crate::run::summary::days_until;
 use crate::source::Source;
@@ -319,7 +319,7 @@ async fn add(
 }
 
 /// Settles the integration now, so that every worker looks for the session in the same one.
-fn entry_of(record: SessionRecord, default: Option<&str>, config: &Config) -> Result<BacklogEntry, String> {
+fn entry_of(record: SessionRequest, default: Option<&str>, config: &Config) -> Result<BacklogEntry, String> {
     let settings = config
         .integration_of(record.integration.as_deref(), default)
         .map_err(|_| "the record names no integration and several are configured; use --integration".to_owned())?;

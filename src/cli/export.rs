@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreSettings};
 use crate::error::Exit;
 use crate::export::{Asked, Exported, Form, Request, export};
-use crate::session::writer::Keeper;
+use crate::session::writer::ArchiveWriter;
 use crate::stop::Stop;
 use crate::stop::Stopped;
 use crate::store::Store;
@@ -150,16 +150,16 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
         StoreSettings::S3(settings) => settings.kms_key_id.clone(),
         StoreSettings::Dir(_) => None,
     };
-    let keeper = Keeper::new(Arc::new(store), config.retention.clone(), kms_key_id);
+    let writer = ArchiveWriter::new(Arc::new(store), config.retention.clone(), kms_key_id);
     let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     let request = Request {
         place: args.to.clone(),
         form: if is_zip { Form::Zip } else { Form::Directory },
         actor: config.actor.clone(),
-        store_principal: keeper.store().principal().await,
+        store_principal: writer.store().principal().await,
         requested_by: args.requested_by.clone(),
         reason: args.reason.clone(),
         organization: args.organization.clone(),
     };
-    Ok(export(&keeper, asked, request).await?)
+    Ok(export(&writer, asked, request).await?)
 }

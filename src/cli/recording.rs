@@ -35,7 +35,7 @@ pub(super) async fn begin(
     started_at: Timestamp,
 ) -> anyhow::Result<()> {
     let run_id = worker.archiver.run.id();
-    let principal = worker.archiver.keeper.store().principal().await;
+    let principal = worker.archiver.writer.store().principal().await;
     let shown = serde_json::to_value(config.show())?;
     let start = RunStart {
         run_id: run_id.clone(),

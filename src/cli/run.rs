@@ -32,7 +32,7 @@ use crate::run::{Desk, Limits, Worker};
 use crate::session::body::Habits;
 use crate::session::budget::Budget;
 use crate::session::identity::Identity;
-use crate::session::writer::Keeper;
+use crate::session::writer::ArchiveWriter;
 use crate::session::{Archiver, CurrentRun, Integration};
 use crate::source::Source;
 use crate::stop::Stop;
@@ -225,7 +225,7 @@ async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop
     };
     let archiver = Archiver {
         identity: Identity::find(&*store, Arc::clone(&ledger)).await?,
-        keeper: Keeper::new(store, config.retention.clone(), kms_key(settings)),
+        writer: ArchiveWriter::new(store, config.retention.clone(), kms_key(settings)),
         budget: Budget::of_memory(config.limits.memory_bytes),
         max_media_size_bytes: config.limits.max_media_size_bytes,
         meter: Arc::clone(meter),

@@ -31,7 +31,7 @@ use crate::model::event::{EVENT_SCHEMA, Event, EventKind};
 use crate::model::key::ObjectKey;
 use crate::model::{ArchiveId, EventId, IdError};
 use crate::session::identity::{IdentityError, archive_of};
-use crate::session::writer::{KeepError, Keeper, Placed};
+use crate::session::writer::{ArchiveWriter, Placed, WriteError};
 use crate::source::SourceError;
 use crate::store::{StoreError, Terms};
 
@@ -97,7 +97,7 @@ pub enum ExportError {
     NoArchive,
     /// The event could not be written, and so nothing was read.
     #[error("the event of this export cannot be written, so nothing is exported")]
-    Event(#[source] KeepError),
+    Event(#[source] WriteError),
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -230,7 +230,7 @@ impl Exported {
 
 /// An export under way.
 struct Export<'a> {
-    keeper: &'a Keeper,
+    writer: &'a ArchiveWriter,
     event: Event,
     place: PathBuf,
     page: Page,
@@ -253,9 +253,9 @@ struct Export<'a> {
 /// # Errors
 /// Fatal: something stands where the bag should go, the event may not be written, the store refuses. Retryable: the store
 /// does not answer, or there is no space. In each case there is no bag.
-pub async fn export(keeper: &Keeper, mut asked: Asked, request: Request) -> Result<Exported, ExportError> {
-    let event = prepare(keeper, &asked, &request).await?;
-    let mut export = Export::begin(keeper, event, &request, &asked).map_err(unwritable(&request.place))?;
+pub async fn export(writer: &ArchiveWriter, mut asked: Asked, request: Request) -> Result<Exported, ExportError> {
+    let event = prepare(writer, &asked, &request).await?;
+    let mut export = Export::begin(writer, event, &request, &asked).map_err(unwritable(&request.place))?;
     let mut last = String::new();
     loop {
         let ids = asked.after(&last).await?;
@@ -274,7 +274,7 @@ pub async fn export(keeper: &Keeper, mut asked: Asked, request: Request) -> Resu
 }
 
 /// Checks what can be checked before, and writes the event.
-async fn prepare(keeper: &Keeper, asked: &Asked, request: &Request) -> Result<Event, ExportError> {
+async fn prepare(writer: &ArchiveWriter, asked: &Asked, request: &Request) -> Result<Event, ExportError> {
     if asked.sessions.count == 0 {
         return Err(ExportError::Nothing);
     }
@@ -288,8 +288,8 @@ async fn prepare(keeper: &Keeper, asked: &Asked, request: &Request) -> Result<Ev
             "{path} is of an export that was killed, or is still under way; if none is, remove it: it holds evidence"
         );
     }
-    let archive_id = archive_of(keeper.store()).await?.ok_or(ExportError::NoArchive)?;
-    let at = keeper.store().now();
+    let archive_id = archive_of(writer.store()).await?.ok_or(ExportError::NoArchive)?;
+    let at = writer.store().now();
     let event = Event {
         schema: EVENT_SCHEMA.to_owned(),
         archive_id,
@@ -305,19 +305,19 @@ async fn prepare(keeper: &Keeper, asked: &Asked, request: &Request) -> Result<Ev
         destination: request.form.as_str().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    write_event(keeper, &event).await.map_err(ExportError::Event)?;
+    write_event(writer, &event).await.map_err(ExportError::Event)?;
     tracing::info!(event.id = %event.event_id, object.key = %event.key(), sessions = event.sessions.count, "the event of this export is written");
     Ok(event)
 }
 
 /// Puts the event under the lock of documents that belong to no session, and looks that it stands.
-async fn write_event(keeper: &Keeper, event: &Event) -> Result<(), KeepError> {
-    let lock = keeper.due_by_default()?;
+async fn write_event(writer: &ArchiveWriter, event: &Event) -> Result<(), WriteError> {
+    let lock = writer.due_by_default()?;
     let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
-    match keeper.place(&event.key(), &event.to_payload(), &terms, "event").await? {
+    match writer.place(&event.key(), &event.to_payload(), &terms, "event").await? {
         // The same: an answer was lost and the write tried again.
         Placed::Created(_) | Placed::Same(_) => Ok(()),
-        Placed::Other(_) => Err(KeepError::Damaged { key: event.key(), reason: "holds another event" }),
+        Placed::Other(_) => Err(WriteError::Damaged { key: event.key(), reason: "holds another event" }),
     }
 }
 
@@ -329,7 +329,7 @@ fn unwritable(place: &Path) -> impl Fn(io::Error) -> ExportError {
 }
 
 impl<'a> Export<'a> {
-    fn begin(keeper: &'a Keeper, event: Event, request: &Request, asked: &Asked) -> io::Result<Self> {
+    fn begin(writer: &'a ArchiveWriter, event: Event, request: &Request, asked: &Asked) -> io::Result<Self> {
         let place = &request.place;
         let mut bag = Bag::create(place, request.form, event.at)?;
         bag.add("data/event.json", &event.to_payload().segments().concat())?;
@@ -365,7 +365,7 @@ impl<'a> Export<'a> {
         }
         let (sections, rows) = (Lines::new(place)?, Lines::new(place)?);
         Ok(Self {
-            keeper,
+            writer,
             event,
             place: place.clone(),
             page: Page::new().map_err(io::Error::other)?,
@@ -414,7 +414,7 @@ impl<'a> Export<'a> {
         let place = self.place.clone();
         let failed = unwritable(&place);
         let has_problems = !self.answer.codes.is_empty() || asked.invalid > 0;
-        let finished_at = self.keeper.store().now();
+        let finished_at = self.writer.store().now();
         self.answer.finished_at = finished_at;
         self.answer.advice().clone_into(&mut self.answer.next);
         let is_one_page = self.is_one_page();

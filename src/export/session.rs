@@ -14,7 +14,7 @@ use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{ConflictItem, Manifest, ManifestMedia};
 use crate::model::retention::Lock;
 use crate::model::sidecar::Sidecar;
-use crate::session::standing::{LookError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, inspect};
+use crate::session::standing::{InspectError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, inspect};
 use crate::store::StoreError;
 
 /// How often a body that breaks off is read from its start again.
@@ -53,7 +53,7 @@ impl Export<'_> {
     /// Exports a session, apart from its proofs and its page.
     pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
         let mut view = SessionView::of(id);
-        let looked = inspect(self.keeper.store(), Some(&self.event.archive_id), id).await;
+        let looked = inspect(self.writer.store(), Some(&self.event.archive_id), id).await;
         let standing = match looked {
             Ok(standing) => standing,
             Err(error) => {
@@ -325,7 +325,7 @@ impl Export<'_> {
     }
 
     async fn copy_once(&mut self, wanted: &Wanted<'_>, path: &str) -> Result<Copied, ExportError> {
-        let Some(mut body) = self.keeper.store().open(wanted.key, wanted.version_id).await? else {
+        let Some(mut body) = self.writer.store().open(wanted.key, wanted.version_id).await? else {
             return Ok(Copied::Gone);
         };
         if wanted.size_bytes.is_some_and(|expected| expected != body.size_bytes) {
@@ -379,7 +379,7 @@ impl Export<'_> {
     ) -> Result<Result<Document, &'static str>, ExportError> {
         let mut tries = 1;
         loop {
-            let Some(body) = self.keeper.store().open(key, version_id).await? else {
+            let Some(body) = self.writer.store().open(key, version_id).await? else {
                 return Ok(Err("nothing"));
             };
             let lock = body.lock;
@@ -413,7 +413,7 @@ impl Export<'_> {
 }
 
 /// Makes a finding of a newest manifest that cannot be worked with; gives a store's refusal back.
-fn unreadable(id: &SessionId, error: LookError) -> Result<Finding, ExportError> {
+fn unreadable(id: &SessionId, error: InspectError) -> Result<Finding, ExportError> {
     let finding = |key: &ObjectKey, found: &str| {
         let repair = "restore the version that the ledger or a run record names";
         Finding::of(Severity::Error, FindingCode::ManifestInvalid, repair)
@@ -422,13 +422,13 @@ fn unreadable(id: &SessionId, error: LookError) -> Result<Finding, ExportError> 
             .differs("the newest manifest of the session", found)
     };
     match error {
-        LookError::Damaged { key, reason } => Ok(finding(&key, reason)),
-        LookError::Foreign { key } => Ok(finding(&key, "belongs to another archive")),
-        LookError::Store(StoreError::TooLarge { .. }) => {
+        InspectError::Damaged { key, reason } => Ok(finding(&key, reason)),
+        InspectError::Foreign { key } => Ok(finding(&key, "belongs to another archive")),
+        InspectError::Store(StoreError::TooLarge { .. }) => {
             let key = ObjectKey::from_store(ObjectKey::session_prefix(id));
             Ok(finding(&key, "longer than any document of this program"))
         }
-        LookError::Store(error) => Err(error.into()),
+        InspectError::Store(error) => Err(error.into()),
     }
 }
 

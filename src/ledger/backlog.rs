@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::{SessionRow, State};
 use crate::clock::Timestamp;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 
 /// A session to be put into the backlog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BacklogEntry {
     /// What the input said.
-    pub record: SessionRecord,
+    pub record: SessionRequest,
     /// The integration it is to be looked for in.
     pub integration: String,
     /// When Veriff may delete its media, where that can be told.
@@ -64,7 +64,7 @@ pub enum Which {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// What the inputs said.
-    pub record: SessionRecord,
+    pub record: SessionRequest,
     /// The integration it is to be looked for in.
     pub integration: String,
     /// How often it was given back to come again since it was added or last done.

@@ -7,7 +7,7 @@ use crate::error::Code;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::RunCounts;
 use crate::model::{AttemptId, MediaId, MediaKind, RunId};
 
@@ -15,7 +15,7 @@ use crate::model::{AttemptId, MediaId, MediaKind, RunId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionEntry {
     /// What the input said.
-    pub record: SessionRecord,
+    pub record: SessionRequest,
     /// The integration it was looked for in.
     pub integration: String,
     /// Where this visit leaves it. An archived one has a manifest.
@@ -107,7 +107,7 @@ impl MediaRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     /// What the inputs said; a later one fills gaps and replaces, never empties.
-    pub record: SessionRecord,
+    pub record: SessionRequest,
     /// The integration of the last visit.
     pub integration: String,
     /// Where it stands.

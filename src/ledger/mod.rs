@@ -47,7 +47,7 @@ use sqlite::SqliteLedger;
 
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::ChunkRef;
 pub use crate::model::run::RunCounts;
 use crate::model::{ArchiveId, RunId, SessionId};
@@ -119,7 +119,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         run_id: &RunId,
         after: Option<&SessionId>,
         limit: u32,
-    ) -> Result<Vec<SessionRecord>, LedgerError>;
+    ) -> Result<Vec<SessionRequest>, LedgerError>;
 
     /// Puts sessions into the backlog, in one transaction. Repeating it changes nothing; of a session that is known, what
     /// a record adds is taken over, and an earlier deadline.
@@ -433,7 +433,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {

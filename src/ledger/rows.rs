@@ -15,7 +15,7 @@ use super::{AuditRow, ClosedRun, LedgerError, ManifestRef, MediaRow, RunCounts, 
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::ChunkRef;
 use crate::model::{AttemptId, MediaId, MediaKind, RunId, SessionId};
 
@@ -173,8 +173,8 @@ pub(super) fn standing_of(columns: &Columns<'_>) -> Result<Standing, LedgerError
     Ok(Standing { state: columns.state()?, sequence: columns.get("manifest_sequence")? })
 }
 
-pub(super) fn record_of(columns: &Columns<'_>) -> Result<SessionRecord, LedgerError> {
-    Ok(SessionRecord {
+pub(super) fn record_of(columns: &Columns<'_>) -> Result<SessionRequest, LedgerError> {
+    Ok(SessionRequest {
         session_id: SessionId::parse(columns.get("session_id")?).map_err(|_| LedgerError::Damaged("session_id"))?,
         integration: columns.get("asked_integration")?,
         decided_at: columns.time_if_known("decided_at")?,

@@ -8,7 +8,7 @@ pub mod event;
 pub mod key;
 pub mod manifest;
 pub mod merkle;
-pub mod record;
+pub mod request;
 pub mod retention;
 pub mod run;
 pub mod sidecar;

@@ -15,7 +15,7 @@ use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::merkle::{leaf, root_from};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::{MediaId, RunId, SessionId};
-use crate::session::standing::{LookError, inspect};
+use crate::session::standing::{InspectError, inspect};
 use crate::store::{Store, StoreError};
 
 /// The prefix of all run records and chains.
@@ -134,9 +134,11 @@ async fn search(
     }
     let standing = match inspect(store, None, session).await {
         Ok(standing) => standing,
-        Err(LookError::Store(error)) => return Err(error.into()),
-        Err(LookError::Damaged { key, reason }) => return Err(ProveError::Damaged { key, reason: reason.to_owned() }),
-        Err(LookError::Foreign { key }) => {
+        Err(InspectError::Store(error)) => return Err(error.into()),
+        Err(InspectError::Damaged { key, reason }) => {
+            return Err(ProveError::Damaged { key, reason: reason.to_owned() });
+        }
+        Err(InspectError::Foreign { key }) => {
             return Err(ProveError::Damaged { key, reason: "belongs to another archive".to_owned() });
         }
     };

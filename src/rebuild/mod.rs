@@ -22,7 +22,7 @@ use crate::ledger::{
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::{ChainEntry, RunCounts, RunRecord};
 use crate::model::{ArchiveId, SessionId};
 use crate::stop::Stop;
@@ -354,7 +354,10 @@ impl Rebuild<'_> {
         let oldest = created_at.into_iter().chain(manifest.decided_at).min();
         let (state, code) = State::of(manifest);
         SessionEntry {
-            record: SessionRecord { decided_at: manifest.decided_at, ..SessionRecord::of(manifest.session_id.clone()) },
+            record: SessionRequest {
+                decided_at: manifest.decided_at,
+                ..SessionRequest::of(manifest.session_id.clone())
+            },
             integration: manifest.integration.clone(),
             state,
             code,

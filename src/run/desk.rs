@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Done;
 use crate::metrics::SessionMeter;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::run::gate::Gate;
 use crate::session::Integration;
 use crate::source::Delivery;
@@ -18,7 +18,7 @@ pub struct Desk {
     /// Whether it may go on.
     pub gate: Gate,
     pub(super) held: Vec<Held>,
-    pub(super) worked: Option<SessionRecord>,
+    pub(super) worked: Option<SessionRequest>,
     pub(super) was_told: bool,
 }
 

@@ -35,7 +35,7 @@ use crate::error::Code;
 use crate::ledger::{Ledger, LedgerError, State};
 use crate::metrics::{Board, Meter, SessionMeter};
 use crate::model::RunId;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::retention::Mode;
 use crate::run::gate::StopReason;
 use crate::run::results::{ResultLine, ResultsFile};
@@ -107,7 +107,7 @@ pub struct Worker {
 #[derive(Debug)]
 struct Taken {
     delivery: Delivery,
-    record: SessionRecord,
+    record: SessionRequest,
     desk: String,
 }
 
@@ -284,7 +284,7 @@ impl Worker {
     fn visit(
         &self,
         integration: Arc<Integration>,
-        record: SessionRecord,
+        record: SessionRequest,
         skip_settled: Option<bool>,
     ) -> impl Future<Output = Finished> + Send + 'static {
         let (archiver, clock, dry_run) = (Arc::clone(&self.archiver), Arc::clone(&self.clock), self.dry_run);
@@ -302,7 +302,7 @@ impl Worker {
 
     /// Tells whether settled sessions are skipped and, if so, whether the ledger knows this one as settled: a manifest is
     /// not written again merely because time has passed, so the store alone may not tell.
-    async fn skip_settled(&self, record: &SessionRecord) -> Result<Option<bool>, LedgerError> {
+    async fn skip_settled(&self, record: &SessionRequest) -> Result<Option<bool>, LedgerError> {
         if !self.skip_settled {
             return Ok(None);
         }
@@ -367,7 +367,7 @@ impl Worker {
         self.board.failed.increment();
         let session = match &delivery.record {
             Ok(record) => Some(record.clone()),
-            Err(bad) => bad.session_id.clone().map(SessionRecord::of),
+            Err(bad) => bad.session_id.clone().map(SessionRequest::of),
         };
         if let Some(record) = session {
             let mut line = ResultLine::of(record, Outcome::Failed);
@@ -456,9 +456,9 @@ impl Worker {
 
     /// Refuses what a record may not ask of an integration: media of people who only tried things out must not be locked
     /// for years against everyone.
-    fn permit(&self, record: &SessionRecord, desk: &str) -> Result<(), &'static str> {
+    fn permit(&self, record: &SessionRequest, desk: &str) -> Result<(), &'static str> {
         let kind = self.desks.get(desk).map(|desk| desk.integration.client.settings().kind);
-        let class = record.retention_class.as_deref().and_then(|name| self.archiver.keeper.policy().class(name));
+        let class = record.retention_class.as_deref().and_then(|name| self.archiver.writer.policy().class(name));
         if kind == Some(IntegrationKind::Test) && class.is_some_and(|class| class.mode == Mode::Compliance) {
             return Err("a test integration takes no retention_class of mode COMPLIANCE");
         }
@@ -466,7 +466,7 @@ impl Worker {
     }
 
     /// Reads a delivery's record and finds its integration.
-    fn admit(&self, delivery: &Delivery) -> Result<(SessionRecord, String), String> {
+    fn admit(&self, delivery: &Delivery) -> Result<(SessionRequest, String), String> {
         let record = delivery.record.clone().map_err(|bad| bad.reason)?;
         let desk = self.desk_of(&record)?;
         self.permit(&record, &desk)?;
@@ -474,7 +474,7 @@ impl Worker {
     }
 
     /// Finds the integration of a record: its own, else the default, else the only one.
-    fn desk_of(&self, record: &SessionRecord) -> Result<String, &'static str> {
+    fn desk_of(&self, record: &SessionRequest) -> Result<String, &'static str> {
         let name = record.integration.as_ref().or(self.default_integration.as_ref());
         match name {
             Some(name) if self.desks.contains_key(name) => Ok(name.clone()),

@@ -15,7 +15,7 @@ use crate::error::Code;
 use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::session::visit::Outcome;
 
 /// The value of `schema` in a result line.
@@ -66,7 +66,7 @@ pub struct ResultLine {
 impl ResultLine {
     /// Begins a line about a record; everything but its fields and the outcome is empty.
     #[must_use]
-    pub fn of(record: SessionRecord, outcome: Outcome) -> Self {
+    pub fn of(record: SessionRequest, outcome: Outcome) -> Self {
         Self {
             schema: RESULT_SCHEMA,
             session_id: record.session_id,
@@ -192,7 +192,7 @@ impl ResultsError {
         }
     }
 
-    /// Returns the stable code, which fixes the disposition: the run ends, and a later one goes on.
+    /// Returns the stable code, which fixes the error class: the run ends, and a later one goes on.
     #[must_use]
     pub const fn code(&self) -> Code {
         Code::OutputUnwritable
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     fn line(id: &str) -> ResultLine {
-        let mut record = SessionRecord::of(SessionId::parse(id).unwrap());
+        let mut record = SessionRequest::of(SessionId::parse(id).unwrap());
         record.reference = Some("order\n7".to_owned());
         record.decided_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
         ResultLine { code: Some(Code::VeriffThrottled), ..ResultLine::of(record, Outcome::Failed) }

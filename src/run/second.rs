@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::ledger::Ledger;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 use crate::source::{Delivery, Place, Release, Source, SourceError, Tally};
 
@@ -18,7 +18,7 @@ const PAGE: u32 = 256;
 pub(super) struct SecondTry {
     ledger: Arc<dyn Ledger>,
     runs: VecDeque<RunId>,
-    page: VecDeque<SessionRecord>,
+    page: VecDeque<SessionRequest>,
     after: Option<SessionId>,
     records: u64,
 }

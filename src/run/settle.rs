@@ -9,10 +9,10 @@ use super::desk::Held;
 use super::recording::Recording;
 use super::{Done, End, Pass, Worker, code_of};
 use crate::clock::Timestamp;
-use crate::error::{Code, Disposition};
+use crate::error::{Code, ErrorClass};
 use crate::ledger::{LedgerError, SessionEntry, State};
 use crate::model::SessionId;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::retry::Backoff;
 use crate::run::gate::{StopReason, Verdict};
 use crate::run::results::{ResultLine, ResultsError};
@@ -180,8 +180,7 @@ impl Worker {
     /// Says how a session ends whose visit came to nothing; a fatal error also ends the run.
     fn end_of(&mut self, error: &VisitError) -> End {
         let code = error.code();
-        let ends_run =
-            code.disposition() == Disposition::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
+        let ends_run = code.class() == ErrorClass::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
         let mut outcome = Outcome::Failed;
         if ends_run {
             if self.stopped.is_none() {
@@ -354,7 +353,7 @@ impl Worker {
         let decided_at = done.taken.record.decided_at.or_else(|| visit.and_then(|visit| visit.decided_at));
         SessionEntry {
             // What an earlier manifest tells, a ledger that was made anew learns, too.
-            record: SessionRecord { decided_at, ..done.taken.record.clone() },
+            record: SessionRequest { decided_at, ..done.taken.record.clone() },
             integration: done.taken.desk.clone(),
             state: match end.outcome {
                 Outcome::Archived | Outcome::Unchanged => State::Archived,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::LedgerError;
 use crate::ledger::scratch::{FilledScratch, Scratch};
 use crate::model::SessionId;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::source::{BadRecord, Delivery, Place, Release, Source, SourceError, Tally};
 
 /// How many lines are read back at once.
@@ -31,7 +31,7 @@ pub struct UnfinishedSource {
 /// A delivery as it is set aside.
 #[derive(Serialize, Deserialize)]
 enum Line {
-    Record(SessionRecord),
+    Record(SessionRequest),
     Bad { session_id: Option<SessionId>, reason: String },
 }
 

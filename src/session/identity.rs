@@ -14,7 +14,7 @@ use crate::model::ArchiveId;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{ARCHIVE_SCHEMA, ArchiveDocument};
 use crate::session::standing::MAX_DOCUMENT_BYTES;
-use crate::session::writer::{KeepError, Keeper, Placed};
+use crate::session::writer::{ArchiveWriter, Placed, WriteError};
 use crate::store::{Store, StoreError, Terms, list_all};
 
 /// The identity of the archive, found or made on first use.
@@ -30,7 +30,7 @@ pub struct Identity {
 pub enum IdentityError {
     /// The store did not do what it was asked.
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Keep(#[from] WriteError),
     /// The ledger did not do what it was asked.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -60,7 +60,7 @@ impl From<StoreError> for IdentityError {
 }
 
 impl IdentityError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -103,12 +103,12 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::find`], and as the store's.
-    pub async fn claim(&self, keeper: &Keeper) -> Result<&ArchiveId, IdentityError> {
+    pub async fn claim(&self, writer: &ArchiveWriter) -> Result<&ArchiveId, IdentityError> {
         self.claimed
             .get_or_try_init(|| async {
                 let id = match &self.found {
                     Some(id) => id.clone(),
-                    None => make(keeper).await?,
+                    None => make(writer).await?,
                 };
                 self.ledger.adopt_archive(&id).await?;
                 match self.ledger.archive_id().await? {
@@ -141,18 +141,18 @@ async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
     Ok(Some(ArchiveDocument::parse(&bytes).ok_or(IdentityError::Damaged)?.archive_id))
 }
 
-async fn make(keeper: &Keeper) -> Result<ArchiveId, IdentityError> {
+async fn make(writer: &ArchiveWriter) -> Result<ArchiveId, IdentityError> {
     let document = ArchiveDocument {
         schema: ARCHIVE_SCHEMA.to_owned(),
         archive_id: ArchiveId::random(),
-        created_at: keeper.store().now(),
+        created_at: writer.store().now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let lock = keeper.due_by_default().map_err(KeepError::from)?;
+    let lock = writer.due_by_default().map_err(WriteError::from)?;
     let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
-    match keeper.place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json").await? {
+    match writer.place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json").await? {
         Placed::Created(_) | Placed::Same(_) => Ok(document.archive_id),
         // Another worker made it in the same moment: theirs is the archive.
-        Placed::Other(_) => read(keeper.store()).await?.ok_or(IdentityError::Damaged),
+        Placed::Other(_) => read(writer.store()).await?.ok_or(IdentityError::Damaged),
     }
 }

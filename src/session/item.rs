@@ -16,7 +16,7 @@ use crate::session::body::Fetched;
 use crate::session::catalog::RecordItem;
 use crate::session::standing::Standing;
 use crate::session::transfer::{ItemError, Landed, Lane, Plan, Transfer, content_type, landed_at, place_beside};
-use crate::session::writer::{KeepError, Placed, promised_lock};
+use crate::session::writer::{Placed, WriteError, promised_lock};
 use crate::store::{ListedVersion, Stored};
 use crate::veriff::{Answer, VeriffError};
 
@@ -100,8 +100,8 @@ impl Depositor<'_> {
             Found::Place(place) => place,
         };
         let payload = Payload::hashed(vec![record.answer.body.clone()], Sha256Digest::of(&record.answer.body));
-        let landed = match self.lane.keeper.place(&place.key, &payload, &plan.terms(), plan.class).await? {
-            Placed::Other(_) => place_beside(self.lane.keeper, plan, &place.key, &payload).await?,
+        let landed = match self.lane.writer.place(&place.key, &payload, &plan.terms(), plan.class).await? {
+            Placed::Other(_) => place_beside(self.lane.writer, plan, &place.key, &payload).await?,
             placed => landed_at(&place.key, placed, &Checksum::full(payload.sha256()), false),
         };
         self.write_down(plan, place, fetched_record(&record.answer, &payload, self.lane.client.host()), landed).await
@@ -119,7 +119,7 @@ impl Depositor<'_> {
         };
         let sidecar = place.key.sidecar();
         if self.standing.is_shadowed(&place.key) || self.standing.is_shadowed(&sidecar) {
-            return Err(KeepError::Shadowed { key: place.key }.into());
+            return Err(WriteError::Shadowed { key: place.key }.into());
         }
         if self.standing.object(&place.key).is_some() && self.standing.object(&sidecar).is_some() {
             return Ok(Found::Archived(Box::new(self.adopt(plan, place).await?)));
@@ -132,18 +132,18 @@ impl Depositor<'_> {
         let sidecar_key = key.sidecar();
         let object_version = self.standing.object(&key).and_then(|object| object.version_id.as_deref());
         let sidecar_version = self.standing.object(&sidecar_key).and_then(|object| object.version_id.clone());
-        let keeper = self.lane.keeper;
+        let writer = self.lane.writer;
         let (sidecar, sidecar_sha256, sidecar_lock) =
-            keeper.read_sidecar(&sidecar_key, sidecar_version.as_deref()).await?;
-        let head = self.lane.keeper.store().head(&key, object_version).await?;
-        let head = head.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "was listed and is gone" })?;
+            writer.read_sidecar(&sidecar_key, sidecar_version.as_deref()).await?;
+        let head = self.lane.writer.store().head(&key, object_version).await?;
+        let head = head.ok_or_else(|| WriteError::Damaged { key: key.clone(), reason: "was listed and is gone" })?;
         let tells_of_it = sidecar.object.key == key
             && sidecar.object.size_bytes == head.size_bytes
             && sidecar.session_id == *self.session_id
-            && self.lane.keeper.holds(&key, &head, sidecar.object.sha256, &sidecar.object.checksum).await?;
+            && self.lane.writer.holds(&key, &head, sidecar.object.sha256, &sidecar.object.checksum).await?;
         if !tells_of_it {
             return Err(
-                KeepError::Damaged { key: sidecar_key, reason: "tells of other bytes than stand beside it" }.into()
+                WriteError::Damaged { key: sidecar_key, reason: "tells of other bytes than stand beside it" }.into()
             );
         }
         let conflict = match self.standing.conflict(&key) {
@@ -151,8 +151,8 @@ impl Depositor<'_> {
             None => None,
         };
         let promised = promised_lock(&sidecar);
-        let lock = keeper.strengthen(&key, head.version_id.as_deref(), head.lock, promised).await?;
-        keeper.strengthen(&sidecar_key, sidecar_version.as_deref(), sidecar_lock, promised).await?;
+        let lock = writer.strengthen(&key, head.version_id.as_deref(), head.lock, promised).await?;
+        writer.strengthen(&sidecar_key, sidecar_version.as_deref(), sidecar_lock, promised).await?;
         Ok(Deposited {
             attempt_id,
             media: ManifestMedia {
@@ -175,11 +175,11 @@ impl Depositor<'_> {
 
     /// Tells of bytes that a visit which was cut short put beside the item's own key.
     async fn tell_of_conflict(&self, plan: &Plan<'_>, beside: &ListedVersion) -> Result<ConflictItem, ItemError> {
-        let keeper = self.lane.keeper;
+        let writer = self.lane.writer;
         let sidecar_key = beside.key.sidecar();
         let (sidecar_sha256, sidecar_version_id) = match self.standing.object(&sidecar_key) {
             Some(sidecar) => {
-                let (_, sha256, _) = keeper.read_sidecar(&sidecar_key, sidecar.version_id.as_deref()).await?;
+                let (_, sha256, _) = writer.read_sidecar(&sidecar_key, sidecar.version_id.as_deref()).await?;
                 (Some(sha256), sidecar.version_id.clone())
             }
             None => (None, None),
@@ -188,7 +188,7 @@ impl Depositor<'_> {
             media_id: plan.item.media_id.clone(),
             key: beside.key.clone(),
             version_id: beside.version_id.clone(),
-            sha256: keeper.digest_of(&beside.key, beside.version_id.as_deref()).await?,
+            sha256: writer.digest_of(&beside.key, beside.version_id.as_deref()).await?,
             sidecar_sha256,
             sidecar_version_id,
         })
@@ -201,9 +201,9 @@ impl Depositor<'_> {
         Place { attempt_id, key }: Place,
         mut anomalies: Vec<Anomaly>,
     ) -> Result<Deposited, ItemError> {
-        let head = self.lane.keeper.head_of_oldest(&key).await?;
-        let sha256 = self.lane.keeper.digest_of(&key, head.version_id.as_deref()).await?;
-        let lock = self.lane.keeper.strengthen(&key, head.version_id.as_deref(), head.lock, plan.lock).await?;
+        let head = self.lane.writer.head_of_oldest(&key).await?;
+        let sha256 = self.lane.writer.digest_of(&key, head.version_id.as_deref()).await?;
+        let lock = self.lane.writer.strengthen(&key, head.version_id.as_deref(), head.lock, plan.lock).await?;
         let detail = "the object stood without a sidecar, and what Veriff has is gone or differs";
         anomalies.push(Anomaly { code: anomaly::RECONSTRUCTED.to_owned(), detail: detail.to_owned() });
         let checksum = head.checksum.clone().unwrap_or_else(|| Checksum::full(sha256));
@@ -233,7 +233,7 @@ impl Depositor<'_> {
         if !conflict {
             return self.with_sidecar(plan, place.attempt_id, sidecar, stored, plan.lock).await;
         }
-        let (sidecar_sha256, sidecar_version_id) = self.lane.keeper.place_sidecar(&sidecar, plan.lock).await?;
+        let (sidecar_sha256, sidecar_version_id) = self.lane.writer.place_sidecar(&sidecar, plan.lock).await?;
         let beside = ConflictItem {
             media_id: plan.item.media_id.clone(),
             key,
@@ -255,7 +255,7 @@ impl Depositor<'_> {
         stored: Stored,
         lock: Option<Lock>,
     ) -> Result<Deposited, ItemError> {
-        let (sidecar_sha256, sidecar_version_id) = self.lane.keeper.place_sidecar(&sidecar, lock).await?;
+        let (sidecar_sha256, sidecar_version_id) = self.lane.writer.place_sidecar(&sidecar, lock).await?;
         Ok(Deposited {
             attempt_id,
             media: ManifestMedia {

@@ -33,14 +33,14 @@ use self::visit::Outcome;
 use self::visit::{
     Absence, Visit, VisitError, absent, decided_at, judge, recognise, reference, shadow, standing_failure, visit_of,
 };
-use self::writer::{KeepError, Keeper, Placed, Verified};
+use self::writer::{ArchiveWriter, Placed, Verified, WriteError};
 use crate::clock::Timestamp;
-use crate::error::{Code, Disposition};
+use crate::error::{Code, ErrorClass};
 use crate::ledger::ManifestRef;
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{Absent, MANIFEST_SCHEMA, Manifest, ManifestMedia};
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::retention::{Lock, Subject};
 use crate::model::sidecar::{CountedFrom, Sidecar};
 use crate::model::{ArchiveId, MediaId, RunId};
@@ -66,7 +66,7 @@ pub struct Integration {
 #[derive(Debug)]
 pub struct Archiver {
     /// Writes objects.
-    pub keeper: Keeper,
+    pub writer: ArchiveWriter,
     /// Which archive this is.
     pub identity: Identity,
     /// Room for bytes in flight.
@@ -123,13 +123,13 @@ impl Archiver {
     pub async fn archive_session(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         skip_settled: Option<bool>,
         meter: &SessionMeter,
     ) -> Result<Visit, VisitError> {
         let session = &record.session_id;
         for _ in 0..MANIFEST_TRIES {
-            let standing = standing::inspect(self.keeper.store(), self.identity.known(), session).await?;
+            let standing = standing::inspect(self.writer.store(), self.identity.known(), session).await?;
             if let Some(visit) = recognise(&standing, record, skip_settled) {
                 return Ok(visit);
             }
@@ -154,11 +154,11 @@ impl Archiver {
     pub async fn survey(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         skip_settled: Option<bool>,
         meter: &SessionMeter,
     ) -> Result<Visit, VisitError> {
-        let standing = standing::inspect(self.keeper.store(), self.identity.known(), &record.session_id).await?;
+        let standing = standing::inspect(self.writer.store(), self.identity.known(), &record.session_id).await?;
         if let Some(visit) = recognise(&standing, record, skip_settled) {
             return Ok(visit);
         }
@@ -188,8 +188,8 @@ impl Archiver {
     ///
     /// # Errors
     /// As [`Archiver::archive_session`].
-    pub async fn record_absence(&self, record: &SessionRecord, absence: Absence) -> Result<Visit, VisitError> {
-        let archive_id = self.identity.claim(&self.keeper).await?;
+    pub async fn record_absence(&self, record: &SessionRequest, absence: Absence) -> Result<Visit, VisitError> {
+        let archive_id = self.identity.claim(&self.writer).await?;
         let mut manifest = self.manifest(archive_id, record, &absence.integration, absence.sequence);
         manifest.absent = Some(Absent { http_status: absence.http_status });
         manifest.decided_at = record.decided_at;
@@ -202,7 +202,7 @@ impl Archiver {
         }
         manifest.complete = manifest.missing.is_empty();
         manifest.listings = absence.listings;
-        let lock = self.keeper.due_for_absence();
+        let lock = self.writer.due_for_absence();
         // If another worker wrote the number first, theirs tells the story; nothing is lost by leaving it at that.
         let place = self.write_manifest(&manifest, lock).await?;
         Ok(visit_of(Outcome::Absent, &manifest, place))
@@ -213,7 +213,7 @@ impl Archiver {
     async fn verify(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         standing: &Standing,
         catalog: &Catalog,
     ) -> Result<(Work, HashSet<MediaId>), VisitError> {
@@ -224,8 +224,8 @@ impl Archiver {
         };
         let items: Vec<&ManifestMedia> = newest.document.media().map(|(_, media)| media).collect();
         let asked = |sidecar: &Sidecar| self.asked_lock(integration, record, sidecar);
-        let checks: Vec<_> = items.iter().map(|media| self.keeper.verify(standing, media, asked)).collect();
-        let checks: Vec<Result<Verified, KeepError>> = stream::iter(checks).buffered(ITEMS_IN_FLIGHT).collect().await;
+        let checks: Vec<_> = items.iter().map(|media| self.writer.verify(standing, media, asked)).collect();
+        let checks: Vec<Result<Verified, WriteError>> = stream::iter(checks).buffered(ITEMS_IN_FLIGHT).collect().await;
         for (media, check) in items.into_iter().zip(checks) {
             match check {
                 Ok(check) => {
@@ -233,10 +233,10 @@ impl Archiver {
                     work.locks.push(check.lock);
                     work.differs |= check.differs;
                 }
-                Err(KeepError::Damaged { .. })
+                Err(WriteError::Damaged { .. })
                     if standing.is_free(&media.key)
                         && catalog.items.iter().any(|item| item.media_id == media.media_id) => {}
-                Err(error) if error.code().disposition() == Disposition::Permanent => {
+                Err(error) if error.code().class() == ErrorClass::Permanent => {
                     verified.insert(media.media_id.clone());
                     let (code, message) = (error.code(), error.to_string());
                     tracing::error!(session.id = %record.session_id, media.id = %media.media_id, error.code = %code, "{message}");
@@ -248,7 +248,7 @@ impl Archiver {
         // A manifest is kept as strictly and as long as the strictest and longest of its items.
         let due = work.locks.iter().flatten().copied().reduce(Lock::strictest);
         let place = &newest.place;
-        self.keeper.strengthen(&place.key, place.version_id.as_deref(), newest.lock, due).await?;
+        self.writer.strengthen(&place.key, place.version_id.as_deref(), newest.lock, due).await?;
         Ok((work, verified))
     }
 
@@ -257,18 +257,18 @@ impl Archiver {
     async fn deposit(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         standing: &Standing,
         catalog: &Catalog,
         verified: &HashSet<MediaId>,
         work: &mut Work,
         meter: &SessionMeter,
     ) -> Result<(), VisitError> {
-        let archive_id = self.identity.claim(&self.keeper).await?;
+        let archive_id = self.identity.claim(&self.writer).await?;
         let lane = Lane {
             client: &integration.client,
             habits: &integration.habits,
-            keeper: &self.keeper,
+            writer: &self.writer,
             budget: &self.budget,
             max_media_size_bytes: self.max_media_size_bytes,
             meter: &self.meter,
@@ -322,7 +322,7 @@ impl Archiver {
     async fn close(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         standing: &Standing,
         catalog: &Catalog,
         work: Work,
@@ -339,7 +339,7 @@ impl Archiver {
         let passing = codes.into_iter().find(|code| code.is_retryable());
         let mut visit = if draft::is_new_evidence(before, &draft) {
             let lock = locks.into_iter().flatten().reduce(Lock::strictest);
-            let lock = if manifest.totals.media == 0 { self.keeper.due_for_absence() } else { lock };
+            let lock = if manifest.totals.media == 0 { self.writer.due_for_absence() } else { lock };
             let Some(place) = self.write_manifest(&manifest, lock).await? else {
                 return Ok(None);
             };
@@ -375,13 +375,13 @@ impl Archiver {
     fn plan<'a>(
         &'a self,
         integration: &'a Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         decided_at: Option<Timestamp>,
         catalog: &Catalog,
         item: &'a MediaItem,
-    ) -> Result<Plan<'a>, KeepError> {
+    ) -> Result<Plan<'a>, WriteError> {
         let settings = integration.client.settings();
-        let (class, terms) = self.keeper.policy().resolve(Subject {
+        let (class, terms) = self.writer.policy().resolve(Subject {
             record_class: record.retention_class.as_deref(),
             integration: &settings.name,
             integration_class: &settings.retention_class,
@@ -391,33 +391,33 @@ impl Archiver {
         });
         let (counted_from, counted_from_source) = match decided_at {
             Some(decided_at) => (decided_at, CountedFrom::DecidedAt),
-            None => (self.keeper.store().now(), CountedFrom::ArchivedAt),
+            None => (self.writer.store().now(), CountedFrom::ArchivedAt),
         };
-        let lock = self.keeper.due(class, counted_from)?;
+        let lock = self.writer.due(class, counted_from)?;
         Ok(Plan { item, class, period: terms.period, basis: &terms.basis, counted_from, counted_from_source, lock })
     }
 
     /// Returns the lock that a record asks for an item that stands already; nothing if it asks for nothing.
-    fn asked_lock(&self, integration: &Integration, record: &SessionRecord, sidecar: &Sidecar) -> Option<Lock> {
+    fn asked_lock(&self, integration: &Integration, record: &SessionRequest, sidecar: &Sidecar) -> Option<Lock> {
         if record.retention_class.is_none() && record.decided_at.is_none() {
             return None;
         }
         let class = record.retention_class.as_deref().unwrap_or(&sidecar.retention.class);
         let counted_from = record.decided_at.unwrap_or(sidecar.retention.counted_from);
         let known =
-            self.keeper.policy().class(class).map_or(integration.client.settings().retention_class.as_str(), |_| class);
-        self.keeper.due(known, counted_from).ok().flatten()
+            self.writer.policy().class(class).map_or(integration.client.settings().retention_class.as_str(), |_| class);
+        self.writer.due(known, counted_from).ok().flatten()
     }
 
     async fn next_manifest(
         &self,
         integration: &Integration,
-        record: &SessionRecord,
+        record: &SessionRequest,
         standing: &Standing,
         catalog: &Catalog,
         draft: &Draft,
     ) -> Result<Manifest, VisitError> {
-        let archive_id = self.identity.claim(&self.keeper).await?;
+        let archive_id = self.identity.claim(&self.writer).await?;
         let settings = integration.client.settings();
         let mut manifest = self.manifest(archive_id, record, &settings.name, standing.next_sequence);
         let first_visit_at = standing.first_visit_at.unwrap_or(manifest.archived_at);
@@ -439,7 +439,7 @@ impl Archiver {
         Ok(manifest)
     }
 
-    fn manifest(&self, archive: &ArchiveId, record: &SessionRecord, integration: &str, sequence: u32) -> Manifest {
+    fn manifest(&self, archive: &ArchiveId, record: &SessionRequest, integration: &str, sequence: u32) -> Manifest {
         Manifest {
             schema: MANIFEST_SCHEMA.to_owned(),
             archive_id: archive.clone(),
@@ -447,7 +447,7 @@ impl Archiver {
             integration: integration.to_owned(),
             sequence,
             previous: None,
-            archived_at: self.keeper.store().now(),
+            archived_at: self.writer.store().now(),
             run_id: self.run.id(),
             decided_at: None,
             complete: false,
@@ -462,11 +462,11 @@ impl Archiver {
     }
 
     /// Writes a manifest under its number; `None` if another one stands there.
-    async fn write_manifest(&self, manifest: &Manifest, lock: Option<Lock>) -> Result<Option<ManifestRef>, KeepError> {
+    async fn write_manifest(&self, manifest: &Manifest, lock: Option<Lock>) -> Result<Option<ManifestRef>, WriteError> {
         let key = ObjectKey::manifest(&manifest.session_id, manifest.sequence);
         let payload = manifest.to_payload();
         let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
-        let version_id = match self.keeper.place(&key, &payload, &terms, "manifest").await? {
+        let version_id = match self.writer.place(&key, &payload, &terms, "manifest").await? {
             Placed::Created(stored) => stored.version_id,
             Placed::Same(head) => head.version_id,
             Placed::Other(_) => return Ok(None),
@@ -477,7 +477,5 @@ impl Archiver {
 
 /// Tells whether an item's error ends the visit rather than the item.
 fn is_the_end(error: &ItemError) -> bool {
-    matches!(error, ItemError::Stopped)
-        || error.code().disposition() == Disposition::Fatal
-        || error.code() == Code::StoreFull
+    matches!(error, ItemError::Stopped) || error.code().class() == ErrorClass::Fatal || error.code() == Code::StoreFull
 }

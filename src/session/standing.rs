@@ -49,7 +49,7 @@ pub struct StandingManifest {
 
 /// Why what stands cannot be worked with.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum InspectError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,8 +69,8 @@ pub enum LookError {
     },
 }
 
-impl LookError {
-    /// Returns the stable code, which fixes the disposition.
+impl InspectError {
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -135,7 +135,7 @@ pub async fn inspect(
     store: &dyn Store,
     archive: Option<&ArchiveId>,
     session: &SessionId,
-) -> Result<Standing, LookError> {
+) -> Result<Standing, InspectError> {
     let mut standing = sort(session, list_all(store, &ObjectKey::session_prefix(session)).await?);
     let Some(sequence) = standing.next_sequence.checked_sub(1).filter(|sequence| *sequence > 0) else {
         return Ok(standing);
@@ -154,8 +154,8 @@ async fn read_manifest(
     archive: Option<&ArchiveId>,
     session: &SessionId,
     version: &ListedVersion,
-) -> Result<StandingManifest, LookError> {
-    let damaged = |reason| LookError::Damaged { key: version.key.clone(), reason };
+) -> Result<StandingManifest, InspectError> {
+    let damaged = |reason| InspectError::Damaged { key: version.key.clone(), reason };
     let body = store.open(&version.key, version.version_id.as_deref()).await?;
     let body = body.ok_or_else(|| damaged("was listed and cannot be opened"))?;
     let lock = body.lock;
@@ -165,7 +165,7 @@ async fn read_manifest(
         return Err(damaged("tells of another session or number than its key"));
     }
     if archive.is_some_and(|archive| *archive != document.archive_id) {
-        return Err(LookError::Foreign { key: version.key.clone() });
+        return Err(InspectError::Foreign { key: version.key.clone() });
     }
     let place = PreviousManifest {
         key: version.key.clone(),

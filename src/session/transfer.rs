@@ -19,7 +19,7 @@ use crate::model::sidecar::CountedFrom;
 use crate::session::body::{self, Fetched, Habits, MediaStream, Turn};
 use crate::session::budget::{Budget, MAX_ROOM_BYTES, Piece, Room};
 use crate::session::catalog::MediaItem;
-use crate::session::writer::{KeepError, Keeper, Placed};
+use crate::session::writer::{ArchiveWriter, Placed, WriteError};
 use crate::store::{PutOutcome, StoreError, Stored, Terms, Upload};
 use crate::veriff::{VeriffClient, VeriffError};
 
@@ -34,7 +34,7 @@ pub struct Lane<'a> {
     /// What the integration is known to do.
     pub habits: &'a Habits,
     /// Where they go.
-    pub keeper: &'a Keeper,
+    pub writer: &'a ArchiveWriter,
     /// The room for bytes in flight.
     pub budget: &'a Budget,
     /// The longest item that is taken.
@@ -55,7 +55,7 @@ pub enum ItemError {
     Veriff(#[from] VeriffError),
     /// The store did not take it.
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Keep(#[from] WriteError),
     /// The run was told to stop.
     #[error("the run was told to stop")]
     Stopped,
@@ -68,7 +68,7 @@ impl From<StoreError> for ItemError {
 }
 
 impl ItemError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -182,7 +182,7 @@ impl<'a> Transfer<'a> {
                 }
                 Ok(Step::Other(_)) => {
                     let reason = "was taken by other bytes, and Veriff sends others each time";
-                    return Err(KeepError::Damaged { key: self.key.clone(), reason }.into());
+                    return Err(WriteError::Damaged { key: self.key.clone(), reason }.into());
                 }
                 Ok(Step::Longer(length)) => {
                     self.yield_turn();
@@ -202,7 +202,7 @@ impl<'a> Transfer<'a> {
                     drop(room);
                     tries.wait(error, self.lane.session_meter).await?;
                 }
-                Err(ItemError::Keep(KeepError::Store(error)))
+                Err(ItemError::Keep(WriteError::Store(error)))
                     if error.code().is_retryable() && begun_again < KEY_TRIES && size_bytes.is_none_or(is_long) =>
                 {
                     self.yield_turn();
@@ -241,10 +241,10 @@ impl<'a> Transfer<'a> {
             return Ok(Step::Odd(fetched, turn));
         }
         let payload = Payload::hashed(segments, fetched.sha256);
-        let (keeper, class) = (self.lane.keeper, self.plan.class);
-        let placed = keeper.place(self.target(), &payload, &self.terms, class).await?;
+        let (writer, class) = (self.lane.writer, self.plan.class);
+        let placed = writer.place(self.target(), &payload, &self.terms, class).await?;
         if matches!(placed, Placed::Other(_)) && self.beside.is_none() {
-            let landed = place_beside(self.lane.keeper, self.plan, self.key, &payload).await?;
+            let landed = place_beside(self.lane.writer, self.plan, self.key, &payload).await?;
             return Ok(Step::Landed(fetched, landed));
         }
         Ok(self.judge(placed, &Checksum::full(payload.sha256()), fetched))
@@ -252,7 +252,7 @@ impl<'a> Transfer<'a> {
 
     /// Sends a body on in parts while it comes.
     async fn land_in_parts(&self, mut stream: MediaStream<'_>, queue: PartQueue<'_>) -> Result<Step, ItemError> {
-        let mut upload = self.lane.keeper.store().start_upload(self.target(), &self.terms).await?;
+        let mut upload = self.lane.writer.store().start_upload(self.target(), &self.terms).await?;
         let sent = tokio::select! {
             sent = send_in_parts(&mut stream, upload.as_mut(), queue) => sent,
             () = self.lane.abandon.cancelled() => Err(ItemError::Stopped),
@@ -284,8 +284,8 @@ impl<'a> Transfer<'a> {
         let outcome = upload.complete(fetched.sha256).await?;
         let is_made = matches!(outcome, PutOutcome::Created(_));
         let checksum = Checksum::composite(parts);
-        let (keeper, class) = (self.lane.keeper, self.plan.class);
-        let placed = keeper.settle(self.target(), outcome, fetched.sha256, &checksum, self.terms.lock, class).await?;
+        let (writer, class) = (self.lane.writer, self.plan.class);
+        let placed = writer.settle(self.target(), outcome, fetched.sha256, &checksum, self.terms.lock, class).await?;
         Ok((self.judge(placed, &checksum, fetched), is_made))
     }
 
@@ -335,15 +335,15 @@ impl<'a> Transfer<'a> {
 /// # Errors
 /// As the store's; permanent if the name beside holds other bytes than it says.
 pub async fn place_beside(
-    keeper: &Keeper,
+    writer: &ArchiveWriter,
     plan: &Plan<'_>,
     key: &ObjectKey,
     payload: &Payload,
 ) -> Result<Landed, ItemError> {
     let beside = key.conflict(payload.sha256());
-    match keeper.place(&beside, payload, &plan.terms(), plan.class).await? {
+    match writer.place(&beside, payload, &plan.terms(), plan.class).await? {
         Placed::Other(_) => {
-            Err(KeepError::Damaged { key: beside, reason: "holds other bytes than its name says" }.into())
+            Err(WriteError::Damaged { key: beside, reason: "holds other bytes than its name says" }.into())
         }
         placed => Ok(landed_at(&beside, placed, &Checksum::full(payload.sha256()), true)),
     }

@@ -11,12 +11,12 @@ use crate::error::Code;
 use crate::ledger::{ManifestRef, MediaRow};
 use crate::model::AttemptId;
 use crate::model::manifest::{Listing, Manifest, ManifestMedia, MissingItem};
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::session::draft::{self, Draft, Failure};
 use crate::session::identity::IdentityError;
-use crate::session::standing::{LookError, Standing, StandingManifest};
+use crate::session::standing::{InspectError, Standing, StandingManifest};
 use crate::session::transfer::ItemError;
-use crate::session::writer::KeepError;
+use crate::session::writer::WriteError;
 use crate::veriff::VeriffError;
 
 /// How a visit to a session ended.
@@ -104,13 +104,13 @@ pub struct Absence {
 pub enum VisitError {
     /// The store could not be looked into.
     #[error(transparent)]
-    Look(#[from] LookError),
+    Look(#[from] InspectError),
     /// Veriff's lists could not be had.
     #[error(transparent)]
     Veriff(#[from] VeriffError),
     /// The store did not keep what it must.
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Keep(#[from] WriteError),
     /// It is not known which archive this is.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -123,7 +123,7 @@ pub enum VisitError {
 }
 
 impl VisitError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -165,7 +165,7 @@ impl Visit {
 /// Tells of a session that Veriff does not have.
 pub(crate) fn absent(
     integration: &str,
-    record: &SessionRecord,
+    record: &SessionRequest,
     standing: Standing,
     catalog: Catalog,
     http_status: u16,
@@ -202,7 +202,7 @@ pub(crate) fn absent(
 }
 
 /// Recognises a session of which nothing more is to be asked.
-pub(crate) fn recognise(standing: &Standing, record: &SessionRecord, skip_settled: Option<bool>) -> Option<Visit> {
+pub(crate) fn recognise(standing: &Standing, record: &SessionRequest, skip_settled: Option<bool>) -> Option<Visit> {
     let newest = standing.manifest.as_ref()?;
     let manifest = &newest.document;
     let is_settled = skip_settled.is_some_and(|known| known || manifest.settled);
@@ -238,7 +238,7 @@ pub(crate) fn reference(standing: &Standing) -> Option<ManifestRef> {
     })
 }
 
-pub(crate) fn decided_at(record: &SessionRecord, standing: &Standing) -> Option<Timestamp> {
+pub(crate) fn decided_at(record: &SessionRequest, standing: &Standing) -> Option<Timestamp> {
     record.decided_at.or_else(|| standing.manifest.as_ref().and_then(|newest| newest.document.decided_at))
 }
 

@@ -21,7 +21,7 @@ use crate::store::{ObjectHead, PutOutcome, Store, StoreError, Stored, Terms, lis
 
 /// Writes objects once.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct ArchiveWriter {
     store: Arc<dyn Store>,
     policy: RetentionPolicy,
     kms_key_id: Option<String>,
@@ -30,7 +30,7 @@ pub struct Keeper {
 
 /// Why an object could not be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepError {
+pub enum WriteError {
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,8 +69,8 @@ pub enum KeepError {
     TooLong(#[from] TooLongError),
 }
 
-impl KeepError {
-    /// Returns the stable code, which fixes the disposition.
+impl WriteError {
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -104,8 +104,8 @@ pub struct Verified {
     pub differs: bool,
 }
 
-impl Keeper {
-    /// Makes a keeper. `kms_key_id` is the key that objects must be encrypted with, where one is configured.
+impl ArchiveWriter {
+    /// Makes a writer. `kms_key_id` is the key that objects must be encrypted with, where one is configured.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, policy: RetentionPolicy, kms_key_id: Option<String>) -> Self {
         Self { store, policy, kms_key_id, confirmed: Mutex::default() }
@@ -137,7 +137,7 @@ impl Keeper {
     /// Returns the lock of documents that belong to no session.
     ///
     /// # Errors
-    /// As [`Keeper::due`].
+    /// As [`ArchiveWriter::due`].
     pub fn due_by_default(&self) -> Result<Option<Lock>, TooLongError> {
         self.due(DEFAULT_CLASS, self.store.now())
     }
@@ -160,7 +160,7 @@ impl Keeper {
         payload: &Payload,
         terms: &Terms,
         class: &str,
-    ) -> Result<Placed, KeepError> {
+    ) -> Result<Placed, WriteError> {
         let outcome = self.store.put(key, payload, terms).await?;
         let expected = Checksum::full(payload.sha256());
         self.settle(key, outcome, payload.sha256(), &expected, terms.lock, class).await
@@ -169,7 +169,7 @@ impl Keeper {
     /// Judges what came of a PUT or of completing an upload.
     ///
     /// # Errors
-    /// As [`Keeper::place`].
+    /// As [`ArchiveWriter::place`].
     pub async fn settle(
         &self,
         key: &ObjectKey,
@@ -178,7 +178,7 @@ impl Keeper {
         expected: &Checksum,
         due: Option<Lock>,
         class: &str,
-    ) -> Result<Placed, KeepError> {
+    ) -> Result<Placed, WriteError> {
         match outcome {
             PutOutcome::Created(stored) => {
                 self.confirm_first(key, &stored, due, class).await?;
@@ -204,7 +204,7 @@ impl Keeper {
         &self,
         sidecar: &Sidecar,
         lock: Option<Lock>,
-    ) -> Result<(Sha256Digest, Option<String>), KeepError> {
+    ) -> Result<(Sha256Digest, Option<String>), WriteError> {
         let key = sidecar.object.key.sidecar();
         let payload = sidecar.to_payload();
         let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
@@ -215,7 +215,7 @@ impl Keeper {
             Placed::Other(head) => {
                 let (standing, sha256, _) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
                 if standing.object.sha256 != sidecar.object.sha256 || standing.object.key != sidecar.object.key {
-                    return Err(KeepError::Damaged { key, reason: "is a sidecar that tells of other bytes" });
+                    return Err(WriteError::Damaged { key, reason: "is a sidecar that tells of other bytes" });
                 }
                 self.strengthen(&key, head.version_id.as_deref(), head.lock, lock).await?;
                 Ok((sha256, head.version_id))
@@ -231,8 +231,8 @@ impl Keeper {
         &self,
         key: &ObjectKey,
         version_id: Option<&str>,
-    ) -> Result<(Sidecar, Sha256Digest, Option<Lock>), KeepError> {
-        let damaged = |reason| KeepError::Damaged { key: key.clone(), reason };
+    ) -> Result<(Sidecar, Sha256Digest, Option<Lock>), WriteError> {
+        let damaged = |reason| WriteError::Damaged { key: key.clone(), reason };
         let body = self.store.open(key, version_id).await?.ok_or_else(|| damaged("is gone"))?;
         let lock = body.lock;
         let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
@@ -250,13 +250,13 @@ impl Keeper {
         standing: &Standing,
         media: &ManifestMedia,
         asked: impl FnOnce(&Sidecar) -> Option<Lock>,
-    ) -> Result<Verified, KeepError> {
+    ) -> Result<Verified, WriteError> {
         let sidecar_key = media.key.sidecar();
         if !standing.stands(&media.key, media.version_id.as_deref(), Some(media.size_bytes)) {
-            return Err(KeepError::Damaged { key: media.key.clone(), reason: "is not there as its manifest says" });
+            return Err(WriteError::Damaged { key: media.key.clone(), reason: "is not there as its manifest says" });
         }
         if !standing.stands(&sidecar_key, media.sidecar_version_id.as_deref(), None) {
-            return Err(KeepError::Damaged { key: sidecar_key, reason: "is not there as its manifest says" });
+            return Err(WriteError::Damaged { key: sidecar_key, reason: "is not there as its manifest says" });
         }
         if !self.store.features().locks {
             return Ok(Verified { lock: None, differs: false });
@@ -264,10 +264,10 @@ impl Keeper {
         let sidecar_version = media.sidecar_version_id.as_deref();
         let (sidecar, sha256, sidecar_lock) = self.read_sidecar(&sidecar_key, sidecar_version).await?;
         if sha256 != media.sidecar_sha256 {
-            return Err(KeepError::Damaged { key: sidecar_key, reason: "has another digest than its manifest says" });
+            return Err(WriteError::Damaged { key: sidecar_key, reason: "has another digest than its manifest says" });
         }
         let head = self.store.head(&media.key, media.version_id.as_deref()).await?;
-        let head = head.ok_or_else(|| KeepError::Damaged { key: media.key.clone(), reason: "is gone" })?;
+        let head = head.ok_or_else(|| WriteError::Damaged { key: media.key.clone(), reason: "is gone" })?;
         let promised = promised_lock(&sidecar);
         let lock = self.strengthen(&media.key, media.version_id.as_deref(), head.lock, promised).await?;
         self.strengthen(&sidecar_key, sidecar_version, sidecar_lock, promised).await?;
@@ -283,7 +283,7 @@ impl Keeper {
     ///
     /// # Errors
     /// As the store's; permanent if something lies over it.
-    pub async fn head_of_oldest(&self, key: &ObjectKey) -> Result<ObjectHead, KeepError> {
+    pub async fn head_of_oldest(&self, key: &ObjectKey) -> Result<ObjectHead, WriteError> {
         let mut version_id = None;
         if self.store.features().versions {
             let versions = list_all(&*self.store, key.as_str()).await?;
@@ -291,11 +291,11 @@ impl Keeper {
             match (own.next(), own.next()) {
                 (Some(oldest), None) if !oldest.is_delete_marker => version_id = oldest.version_id,
                 (None, _) => {}
-                _ => return Err(KeepError::Shadowed { key: key.clone() }),
+                _ => return Err(WriteError::Shadowed { key: key.clone() }),
             }
         }
         let head = self.store.head(key, version_id.as_deref()).await?;
-        head.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "was taken and is gone" })
+        head.ok_or_else(|| WriteError::Damaged { key: key.clone(), reason: "was taken and is gone" })
     }
 
     /// Tells whether an object holds these bytes: by the store's checksum where it can be compared, else by reading it
@@ -309,7 +309,7 @@ impl Keeper {
         head: &ObjectHead,
         sha256: Sha256Digest,
         expected: &Checksum,
-    ) -> Result<bool, KeepError> {
+    ) -> Result<bool, WriteError> {
         if let Some(checksum) = &head.checksum {
             if let Some(digest) = checksum.full_digest() {
                 return Ok(digest == sha256);
@@ -325,9 +325,9 @@ impl Keeper {
     ///
     /// # Errors
     /// As the store's; permanent if it is gone.
-    pub async fn digest_of(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Sha256Digest, KeepError> {
+    pub async fn digest_of(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Sha256Digest, WriteError> {
         let body = self.store.open(key, version_id).await?;
-        let body = body.ok_or_else(|| KeepError::Damaged { key: key.clone(), reason: "is gone" })?;
+        let body = body.ok_or_else(|| WriteError::Damaged { key: key.clone(), reason: "is gone" })?;
         Ok(body.digest().await?)
     }
 
@@ -341,7 +341,7 @@ impl Keeper {
         version_id: Option<&str>,
         lock: Option<Lock>,
         due: Option<Lock>,
-    ) -> Result<Option<Lock>, KeepError> {
+    ) -> Result<Option<Lock>, WriteError> {
         let Some(due) = due else { return Ok(lock) };
         if lock.is_some_and(|lock| lock.covers(due)) {
             return Ok(lock);
@@ -350,7 +350,7 @@ impl Keeper {
         match self.store.extend_lock(key, version_id, wanted).await {
             Ok(()) => Ok(Some(wanted)),
             Err(source) if source.code().is_retryable() => Err(source.into()),
-            Err(source) => Err(KeepError::Unlocked { key: key.clone(), source }),
+            Err(source) => Err(WriteError::Unlocked { key: key.clone(), source }),
         }
     }
 
@@ -361,7 +361,7 @@ impl Keeper {
         stored: &Stored,
         due: Option<Lock>,
         class: &str,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), WriteError> {
         let is_first = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).insert(class.to_owned());
         if !is_first {
             return Ok(());
@@ -373,8 +373,8 @@ impl Keeper {
         confirmed
     }
 
-    async fn confirm(&self, key: &ObjectKey, stored: &Stored, due: Option<Lock>) -> Result<(), KeepError> {
-        let differs = |what| Err(KeepError::NotAsAsked { key: key.clone(), what });
+    async fn confirm(&self, key: &ObjectKey, stored: &Stored, due: Option<Lock>) -> Result<(), WriteError> {
+        let differs = |what| Err(WriteError::NotAsAsked { key: key.clone(), what });
         let Some(head) = self.store.head(key, stored.version_id.as_deref()).await? else {
             return differs("it is not there");
         };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::parse::{Parsed, RawRecord, not_text, parse_plain};
 use super::{BadRecord, Checks};
 use crate::model::is_final_status;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 
 /// How many envelopes may lie in one another: an event bus that feeds a topic that feeds a queue makes two.
 const MAX_ENVELOPES: u32 = 4;
@@ -18,7 +18,7 @@ const MAX_ENVELOPES: u32 = 4;
 type Refused = (Option<crate::model::SessionId>, String);
 
 /// Reads a body.
-pub(super) fn parse_message(body: &str, checks: &Checks) -> Result<SessionRecord, BadRecord> {
+pub(super) fn parse_message(body: &str, checks: &Checks) -> Result<SessionRequest, BadRecord> {
     match parse_text(body, checks, MAX_ENVELOPES) {
         // Whether a results line tells of a finished session matters to files alone: a message is there to be worked on.
         Ok((record, _)) => Ok(record),
@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    fn read(body: &str) -> Result<SessionRecord, BadRecord> {
+    fn read(body: &str) -> Result<SessionRequest, BadRecord> {
         parse_message(body, &checks())
     }
 
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_bare_id_is_a_record() {
         for body in [ID.to_owned(), format!(" {ID}\n"), format!("\"{ID}\"")] {
-            assert_eq!(read(&body).unwrap(), SessionRecord::of(session()), "{body}");
+            assert_eq!(read(&body).unwrap(), SessionRequest::of(session()), "{body}");
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
             json!({"id": ID, "status": 9001, "decisionTime": 1_772_442_870}),
         ] {
             let record = read(&json!({"verification": verification}).to_string()).unwrap();
-            assert_eq!(record, SessionRecord::of(session()));
+            assert_eq!(record, SessionRequest::of(session()));
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let started = json!({"id": ID, "attemptId": OTHER, "action": "started"});
         let feature = json!({"id": ID, "attemptId": OTHER, "feature": "selfid"});
         for body in [event(), full_auto(), watchlist, user_status, started, feature] {
-            assert_eq!(read(&body.to_string()).unwrap(), SessionRecord::of(session()), "{body}");
+            assert_eq!(read(&body.to_string()).unwrap(), SessionRequest::of(session()), "{body}");
         }
     }
 

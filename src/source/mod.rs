@@ -22,7 +22,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Code;
 use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::retry::Backoff;
 
 /// How far in the future a decision may lie: clocks of two machines differ a little.
@@ -119,7 +119,7 @@ pub struct Delivery {
     /// Where it stands in the source.
     pub place: Place,
     /// The record, or why it cannot be worked on.
-    pub record: Result<SessionRecord, BadRecord>,
+    pub record: Result<SessionRequest, BadRecord>,
     /// The record comes from a results file and tells of an outcome that needs no more work.
     pub is_finished: bool,
     /// What the source needs to know it again; nothing for one that hands out without a lease.
@@ -131,7 +131,7 @@ pub struct Delivery {
 impl Delivery {
     /// Makes a delivery of a source that has no leases.
     #[must_use]
-    pub const fn of(place: Place, record: Result<SessionRecord, BadRecord>) -> Self {
+    pub const fn of(place: Place, record: Result<SessionRequest, BadRecord>) -> Self {
         Self { place, record, is_finished: false, receipt: None, tries: 0 }
     }
 }
@@ -199,7 +199,7 @@ pub struct Checks {
 
 impl Checks {
     /// Checks what the parser cannot know. The reasons name fields, never their text.
-    fn refuse(&self, record: &SessionRecord) -> Option<&'static str> {
+    fn refuse(&self, record: &SessionRequest) -> Option<&'static str> {
         if let Some(decided_at) = record.decided_at {
             if decided_at > self.clock.now().plus(CLOCK_ALLOWANCE) {
                 return Some("decided_at is in the future");
@@ -271,7 +271,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Checks;
 use crate::clock::Timestamp;
 use crate::model::SessionId;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 
 /// Outcomes of a results file that need no more work.
 const FINISHED_OUTCOMES: [&str; 4] = ["archived", "unchanged", "accepted", "expired"];
@@ -29,7 +29,7 @@ pub(super) struct RawRecord {
 const FIELDS: [&str; 6] = ["session_id", "integration", "decided_at", "retention_class", "reference", "outcome"];
 
 /// What a line says.
-pub(super) type Parsed = Result<(SessionRecord, bool), (Option<SessionId>, String)>;
+pub(super) type Parsed = Result<(SessionRequest, bool), (Option<SessionId>, String)>;
 
 impl RawRecord {
     /// Checks all fields; with the record comes whether its outcome needs no more work.
@@ -44,7 +44,7 @@ impl RawRecord {
                 None => return refuse("decided_at is not a date and time with an offset (RFC 3339)"),
             },
         };
-        let record = SessionRecord {
+        let record = SessionRequest {
             session_id: session_id.clone(),
             integration: present(self.integration),
             decided_at,

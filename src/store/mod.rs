@@ -351,7 +351,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {

@@ -198,7 +198,7 @@ impl VeriffError {
         }
     }
 
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {

@@ -13,7 +13,7 @@ use veriff_archive::model::event::{Event, SessionList};
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::manifest::{ArchiveDocument, Manifest};
 use veriff_archive::model::merkle;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::run::{ChainEntry, RunLine, RunRecord};
 use veriff_archive::model::sidecar::Sidecar;
 use veriff_archive::run::results::ResultLine;
@@ -122,7 +122,7 @@ fn a_run_record_of_version_1_its_lines_and_its_entry_are_read_for_ever_and_fit_o
 #[test]
 fn a_result_line_of_version_1_is_written_as_the_sample_and_is_an_input() {
     let bytes = sample("result-v1");
-    let record: SessionRecord = serde_json::from_slice(&bytes).unwrap();
+    let record: SessionRequest = serde_json::from_slice(&bytes).unwrap();
     let sample = value(&bytes);
     let mut line = ResultLine::of(record, Outcome::Failed);
     line.code = sample["code"].as_str().and_then(veriff_archive::error::Code::parse);
@@ -133,7 +133,7 @@ fn a_result_line_of_version_1_is_written_as_the_sample_and_is_an_input() {
     line.manifest_sha256 = Some(serde_json::from_value(sample["manifest_sha256"].clone()).unwrap());
     (line.requests, line.retries, line.duration_ms) = (5, 1, 1480);
     assert_eq!(json(&line), sample);
-    assert!(serde_json::from_slice::<SessionRecord>(&more(&bytes)).is_ok());
+    assert!(serde_json::from_slice::<SessionRequest>(&more(&bytes)).is_ok());
 }
 
 #[test]

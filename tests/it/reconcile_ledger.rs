@@ -8,7 +8,7 @@ use veriff_archive::audit::Severity;
 use veriff_archive::audit::reconcile::Mode;
 use veriff_archive::clock::Timestamp;
 use veriff_archive::ledger::{self, BacklogEntry, Filter, State};
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::{RunId, SessionId};
 use veriff_sim::{Effect, Endpoint, Fault, id};
 
@@ -49,7 +49,7 @@ async fn lived_in(seed: u64) -> Audited {
     };
     let strangers = strangers.map(|id| SessionId::parse(&id).unwrap());
     let entries = [&strangers[2], &strangers[3]].map(|session| BacklogEntry {
-        record: SessionRecord::of(session.clone()),
+        record: SessionRequest::of(session.clone()),
         integration: "default".to_owned(),
         deadline_at: None,
     });
@@ -58,7 +58,7 @@ async fn lived_in(seed: u64) -> Audited {
     // Of one that was visited an addition tells an earlier time, and so an earlier deadline.
     let decided_at: Timestamp = "2017-07-14T02:40:00Z".parse().unwrap();
     let earlier = BacklogEntry {
-        record: SessionRecord { decided_at: Some(decided_at), ..SessionRecord::of(brought_forward) },
+        record: SessionRequest { decided_at: Some(decided_at), ..SessionRequest::of(brought_forward) },
         integration: "default".to_owned(),
         deadline_at: Some(decided_at.plus(HORIZON)),
     };

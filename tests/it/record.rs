@@ -17,7 +17,7 @@ use veriff_archive::metrics::Meter;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::merkle;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::retention::RetentionPolicy;
 use veriff_archive::model::run::ClosedReason;
 use veriff_archive::model::signature::{PublicKey, SigningKey};
@@ -26,7 +26,7 @@ use veriff_archive::run::record::{Draft, Ending, Recorder, line_of};
 use veriff_archive::session::budget::Budget;
 use veriff_archive::session::identity::Identity;
 use veriff_archive::session::visit::Outcome;
-use veriff_archive::session::writer::Keeper;
+use veriff_archive::session::writer::ArchiveWriter;
 use veriff_archive::session::{Archiver, CurrentRun};
 use veriff_archive::store::Store;
 use veriff_archive::store::dir::DirStore;
@@ -420,7 +420,7 @@ async fn workers_of_one_group_that_end_at_the_same_time_leave_one_chain() {
 async fn recorder(store: Arc<dyn Store>, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) -> Recorder {
     let identity = Identity::find(&*store, Arc::clone(ledger)).await.unwrap();
     let archiver = Archiver {
-        keeper: Keeper::new(store, RetentionPolicy::unlocked(), None),
+        writer: ArchiveWriter::new(store, RetentionPolicy::unlocked(), None),
         identity,
         budget: Budget::of_memory(1 << 20),
         max_media_size_bytes: 1,
@@ -442,7 +442,7 @@ const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIEzNCJso/5ba
 
 fn entry(run: &RunId, number: u64, at: Timestamp) -> SessionEntry {
     let mut entry = SessionEntry {
-        record: SessionRecord::of(SessionId::parse(&format!("s{number}")).unwrap()),
+        record: SessionRequest::of(SessionId::parse(&format!("s{number}")).unwrap()),
         integration: "default".into(),
         state: State::Pending,
         code: None,
@@ -482,7 +482,7 @@ impl Begun {
         let ledger = ledger::open(&format!("sqlite://{}/ledger.db", folder.path().display())).await.unwrap();
         let run = RunId::parse("the-run").unwrap();
         let first = recorder(Arc::clone(&store), &ledger, &clock).await;
-        first.archiver.identity.claim(&first.archiver.keeper).await.unwrap();
+        first.archiver.identity.claim(&first.archiver.writer).await.unwrap();
         let begun = Self { folder, store, ledger, clock, run };
         begun.start(&begun.run).await;
         for number in 1..=3 {

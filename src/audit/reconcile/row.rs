@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Code, Disposition};
+use crate::error::{Code, ErrorClass};
 use crate::ledger::{State, SurveyedSession};
 use crate::model::key::ObjectKey;
 
@@ -46,7 +46,7 @@ fn of_state(surveyed: &SurveyedSession) -> Option<(String, String)> {
             (row.manifest.is_some() && code == Some(Code::VeriffAbsent), "a manifest and the code veriff.absent")
         }
         State::Failed => (
-            code.is_some_and(|code| !NOTES.contains(&code) && code.disposition() != Disposition::Fatal),
+            code.is_some_and(|code| !NOTES.contains(&code) && code.class() != ErrorClass::Fatal),
             "the code of a failure",
         ),
         State::Accepted => (
@@ -55,7 +55,7 @@ fn of_state(surveyed: &SurveyedSession) -> Option<(String, String)> {
         ),
         State::Pending => match code {
             Some(code) => (
-                code.disposition() != Disposition::Permanent || STOPPING.contains(&code),
+                code.class() != ErrorClass::Permanent || STOPPING.contains(&code),
                 "a code after which a session is tried again",
             ),
             None => (surveyed.in_backlog, "a code, or a place in the backlog"),
@@ -127,7 +127,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::ledger::{ManifestRef, SessionRow};
     use crate::model::digest::Sha256Digest;
-    use crate::model::record::SessionRecord;
+    use crate::model::request::SessionRequest;
     use crate::model::{RunId, SessionId};
 
     /// A row as a visit leaves it that archived nothing and everything.
@@ -141,7 +141,7 @@ mod tests {
             sha256: Sha256Digest::of(b"a manifest"),
         });
         let row = SessionRow {
-            record: SessionRecord::of(session),
+            record: SessionRequest::of(session),
             integration: "default".to_owned(),
             state,
             code: code.map(|code| code.as_str().to_owned()),

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Ledger, Overview};
 use crate::metrics::{Meter, SessionMeter};
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::run::backlog::BacklogView;
 use crate::session::catalog;
 use crate::source::{Delivery, Source, sqs};
@@ -158,7 +158,7 @@ async fn open_source(args: &SourceArgs, config: &Config, clock: &Arc<dyn Clock>)
 }
 
 fn integration_of<'a>(
-    record: &SessionRecord,
+    record: &SessionRequest,
     args: &PlanArgs,
     config: &'a Config,
 ) -> anyhow::Result<&'a crate::veriff::settings::IntegrationSettings> {

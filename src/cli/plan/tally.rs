@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::estimate::{Estimate, ratio};
 use crate::clock::Timestamp;
 use crate::ledger::{SessionRow, State};
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::retention::RetentionPolicy;
 use crate::veriff::settings::IntegrationSettings;
 
@@ -97,7 +97,7 @@ impl<'a> Tally<'a> {
     /// Counts one record.
     pub(super) fn add(
         &mut self,
-        record: &SessionRecord,
+        record: &SessionRequest,
         integration: &IntegrationSettings,
         row: Option<&SessionRow>,
         skip_settled: bool,
@@ -234,10 +234,10 @@ mod tests {
         }
     }
 
-    fn record(decided_at: &str) -> SessionRecord {
-        SessionRecord {
+    fn record(decided_at: &str) -> SessionRequest {
+        SessionRequest {
             decided_at: Some(decided_at.parse().unwrap()),
-            ..SessionRecord::of(SessionId::parse("s").unwrap())
+            ..SessionRequest::of(SessionId::parse("s").unwrap())
         }
     }
 

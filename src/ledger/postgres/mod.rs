@@ -36,7 +36,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::ChunkRef;
 use crate::model::{ArchiveId, RunId, SessionId};
 
@@ -154,7 +154,7 @@ impl PostgresLedger {
         run_id: &RunId,
         after: Option<&SessionId>,
         limit: u32,
-    ) -> Result<Vec<SessionRecord>, Failure> {
+    ) -> Result<Vec<SessionRequest>, Failure> {
         let rows = sqlx::query(LEFT_BY_RUN)
             .bind(run_id.as_str())
             .bind(after.map_or("", SessionId::as_str))
@@ -243,7 +243,7 @@ impl Ledger for PostgresLedger {
         run_id: &RunId,
         after: Option<&SessionId>,
         limit: u32,
-    ) -> Result<Vec<SessionRecord>, LedgerError> {
+    ) -> Result<Vec<SessionRequest>, LedgerError> {
         call!("be read", self.retryable_of_run_once(run_id, after, limit))
     }
 

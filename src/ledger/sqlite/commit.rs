@@ -152,7 +152,7 @@ fn media_json(entry: &SessionEntry) -> String {
 mod tests {
     use super::*;
     use crate::ledger::Ledger as _;
-    use crate::model::record::SessionRecord;
+    use crate::model::request::SessionRequest;
     use crate::model::{RunId, SessionId};
 
     #[tokio::test]
@@ -160,7 +160,7 @@ mod tests {
         let ledger = SqliteLedger::open(None).await.unwrap();
         let error = ledger
             .commit(&SessionEntry {
-                record: SessionRecord::of(SessionId::parse("s").unwrap()),
+                record: SessionRequest::of(SessionId::parse("s").unwrap()),
                 integration: "default".into(),
                 state: State::Archived,
                 code: None,

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::run::ChunkRef;
 use crate::model::{ArchiveId, RunId, SessionId};
 
@@ -165,7 +165,7 @@ impl Ledger for SqliteLedger {
         run_id: &RunId,
         after: Option<&SessionId>,
         limit: u32,
-    ) -> Result<Vec<SessionRecord>, LedgerError> {
+    ) -> Result<Vec<SessionRequest>, LedgerError> {
         let codes: Vec<Code> = retryable_codes().collect();
         sqlx::query(LEFT_BY_RUN)
             .bind(run_id.as_str())

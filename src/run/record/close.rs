@@ -91,7 +91,7 @@ impl Recorder {
     /// Does what is left of closing a record that `by` has claimed.
     async fn finish(&self, run_id: &RunId, by: &RunId, ending: Option<&Ending>) -> Result<Closed, RecordError> {
         let lost = || RecordError::Lost(run_id.clone());
-        let archive_id = self.archiver.identity.claim(&self.archiver.keeper).await?;
+        let archive_id = self.archiver.identity.claim(&self.archiver.writer).await?;
         while self.store_chunk(run_id, by).await?.is_some() {}
         let row = self.ledger.record(run_id).await?.ok_or_else(lost)?;
         let document = if let Some(document) = row.document.clone() {

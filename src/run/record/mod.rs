@@ -29,7 +29,7 @@ use crate::model::signature::SigningKey;
 use crate::session::Archiver;
 use crate::session::identity::IdentityError;
 use crate::session::visit::Outcome;
-use crate::session::writer::{KeepError, Placed};
+use crate::session::writer::{Placed, WriteError};
 use crate::store::{Store, StoreError, Terms, list_all};
 
 /// Writes the records of runs.
@@ -70,7 +70,7 @@ struct Sums {
 pub enum RecordError {
     /// The store did not do what it was asked.
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Keep(#[from] WriteError),
     /// The ledger did not do what it was asked.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -100,7 +100,7 @@ impl From<StoreError> for RecordError {
 }
 
 impl RecordError {
-    /// Returns the stable code, which fixes the disposition.
+    /// Returns the stable code, which fixes the error class.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -188,18 +188,18 @@ impl Recorder {
     }
 
     fn store(&self) -> &dyn Store {
-        self.archiver.keeper.store()
+        self.archiver.writer.store()
     }
 
     /// Puts a document where nothing stands, under the lock of the default class, and tells what stands then.
     async fn put(&self, key: &ObjectKey, payload: &Payload, content_type: &str) -> Result<Put, RecordError> {
-        let keeper = &self.archiver.keeper;
-        let lock = keeper.due_by_default().map_err(KeepError::from)?;
+        let writer = &self.archiver.writer;
+        let lock = writer.due_by_default().map_err(WriteError::from)?;
         let terms = Terms { content_type: content_type.to_owned(), lock, is_document: true };
-        match keeper.place(key, payload, &terms, "run record").await {
+        match writer.place(key, payload, &terms, "run record").await {
             Ok(Placed::Created(_) | Placed::Same(_)) => return Ok(Put::Ours),
             // The oldest version is the archive's, whatever lies over it.
-            Ok(Placed::Other(_)) | Err(KeepError::Shadowed { .. }) => {}
+            Ok(Placed::Other(_)) | Err(WriteError::Shadowed { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let stands = read_oldest(self.store(), key).await?;

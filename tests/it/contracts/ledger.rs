@@ -10,7 +10,7 @@ use veriff_archive::ledger::{
     self, AuditRow, Ledger, OVERVIEW_RUNS, RunCounts, RunFinish, RunStart, SessionEntry, State,
 };
 use veriff_archive::model::ArchiveId;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 
 use super::ledger_samples::{ALARM, archived, at, failed, id, manifest, pending, run};
 
@@ -170,7 +170,7 @@ async fn audits_are_shown_newest_first(ledger: &dyn Ledger) {
 
 async fn an_entry_reads_back_whole(ledger: &dyn Ledger) {
     let entry = SessionEntry {
-        record: SessionRecord {
+        record: SessionRequest {
             session_id: id("s"),
             integration: Some("eu".into()),
             decided_at: Some(at(-5)),
@@ -374,7 +374,7 @@ async fn what_a_run_left_is_read_in_pages(ledger: &dyn Ledger) {
 
     let mut found = Vec::new();
     loop {
-        let after = found.last().map(|record: &SessionRecord| record.session_id.clone());
+        let after = found.last().map(|record: &SessionRequest| record.session_id.clone());
         let page = ledger.retryable_of_run(&run("run-1"), after.as_ref(), 10).await.unwrap();
         assert!(page.len() <= 10);
         if page.is_empty() {

@@ -9,7 +9,7 @@ use veriff_archive::ledger::{
     self, Added, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, Ledger, SessionEntry, State,
     Turn, Which,
 };
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::{RunId, SessionId};
 
 use super::ledger_samples::{ALARM, archived, at, failed, id, pending, run};
@@ -40,7 +40,7 @@ pub(super) async fn suite(fresh: impl AsyncFn() -> String) {
 
 fn entry(session: &str, deadline: Option<i64>) -> BacklogEntry {
     BacklogEntry {
-        record: SessionRecord::of(id(session)),
+        record: SessionRequest::of(id(session)),
         integration: "default".into(),
         deadline_at: deadline.map(at),
     }

@@ -9,7 +9,7 @@ use veriff_archive::error::Code;
 use veriff_archive::ledger::{
     self, BacklogEntry, Claim, Filter, Ledger, LedgerError, Migrated, SessionEntry, VolumeQuery, Which,
 };
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 
 use super::ledger::{Engine, suite};
 use super::ledger_samples::{ALARM, archived, at, failed, id, pending, run};
@@ -356,7 +356,7 @@ fn claim(limit: u32) -> Claim {
 async fn add(ledger: &dyn Ledger, sessions: impl Iterator<Item = (String, Option<i64>)>) {
     let entries: Vec<_> = sessions
         .map(|(session, deadline)| BacklogEntry {
-            record: SessionRecord { decided_at: deadline.map(at), ..SessionRecord::of(id(&session)) },
+            record: SessionRequest { decided_at: deadline.map(at), ..SessionRequest::of(id(&session)) },
             integration: "default".into(),
             deadline_at: deadline.map(at),
         })
@@ -374,7 +374,7 @@ async fn claims_commits_and_numbers_are_answered_by_indexes() {
     let writer = ledger::open(&url).await.unwrap();
     add(&*writer, (0..6000).map(|number| (format!("s{number:05}"), (number % 3 != 0).then_some(number)))).await;
     let lonely = BacklogEntry {
-        record: SessionRecord::of(id("lonely")),
+        record: SessionRequest::of(id("lonely")),
         integration: "few".into(),
         deadline_at: Some(at(5000)),
     };

@@ -7,7 +7,7 @@ use veriff_archive::error::Code;
 use veriff_archive::ledger::{ClosedRecord, Ledger, ManifestRef, MediaRow, RunStart, SessionEntry, State};
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::{AttemptId, MediaId, MediaKind, RunId, SessionId};
 
 pub(super) const ALARM: Duration = Duration::from_hours(7 * 24);
@@ -26,7 +26,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 
 pub(super) fn pending(session: &str) -> SessionEntry {
     SessionEntry {
-        record: SessionRecord::of(id(session)),
+        record: SessionRequest::of(id(session)),
         integration: "default".into(),
         state: State::Pending,
         code: None,

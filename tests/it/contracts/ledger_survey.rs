@@ -11,7 +11,7 @@ use veriff_archive::ledger::{
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
 use veriff_archive::model::key::ObjectKey;
-use veriff_archive::model::record::SessionRecord;
+use veriff_archive::model::request::SessionRequest;
 use veriff_archive::model::run::ChunkRef;
 
 use super::ledger_samples::{ALARM, archived, at, begin, closed_record, failed, id, pending, run};
@@ -174,7 +174,7 @@ async fn what_is_in_the_backlog_is_told_in_whatever_turn(ledger: &dyn Ledger) {
         ledger.commit(&entry).await.unwrap();
     }
     let added = ["leased", "ready"].map(|session| BacklogEntry {
-        record: SessionRecord::of(id(session)),
+        record: SessionRequest::of(id(session)),
         integration: "default".into(),
         deadline_at: None,
     });

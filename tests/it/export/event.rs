@@ -10,7 +10,7 @@ use veriff_archive::clock::SystemClock;
 use veriff_archive::error::Exit;
 use veriff_archive::export::{Asked, ExportError, Form, Request, export};
 use veriff_archive::model::retention::RetentionPolicy;
-use veriff_archive::session::writer::Keeper;
+use veriff_archive::session::writer::ArchiveWriter;
 use veriff_archive::store::dir::DirStore;
 use veriff_sim::Simulator;
 
@@ -113,9 +113,9 @@ async fn exported_from(
     to: &str,
     rule: impl FnMut(usize, &Call) -> Option<Fault> + Send + 'static,
 ) -> (Result<Value, ExportError>, Vec<Call>) {
-    let (keeper, store) = keeper(scene, rule).await;
+    let (writer, store) = writer(scene, rule).await;
     let asked = Asked::of_ids(&scene.ids()).await.unwrap();
-    let exported = export(&keeper, asked, request(scene, to)).await;
+    let exported = export(&writer, asked, request(scene, to)).await;
     (exported.map(|answer| serde_json::to_value(answer).unwrap()), store.calls())
 }
 
@@ -125,13 +125,13 @@ fn is_media(call: &Call) -> bool {
     call.verb == Verb::Open && call.key.starts_with("sessions/") && !is_document
 }
 
-async fn keeper(
+async fn writer(
     scene: &Scene,
     rule: impl FnMut(usize, &Call) -> Option<Fault> + Send + 'static,
-) -> (Keeper, Arc<FaultyStore>) {
+) -> (ArchiveWriter, Arc<FaultyStore>) {
     let directory = DirStore::open(&scene.store(), Arc::new(SystemClock)).await.unwrap();
     let store = FaultyStore::new(Arc::new(directory), rule);
-    (Keeper::new(store.clone(), RetentionPolicy::unlocked(), None), store)
+    (ArchiveWriter::new(store.clone(), RetentionPolicy::unlocked(), None), store)
 }
 
 fn request(scene: &Scene, to: &str) -> Request {
@@ -193,11 +193,11 @@ async fn a_killed_export_leaves_nothing_that_looks_like_a_bag() {
             opened += usize::from(is_media(call));
             (opened > 2).then_some(Fault::KillBefore)
         };
-        let (keeper, store) = keeper(&scene, kill).await;
+        let (writer, store) = writer(&scene, kill).await;
         let asked = Asked::of_ids(&scene.ids()).await.unwrap();
         // Leaked, because a killed process cleans up nothing.
-        let (keeper, request) = (Box::leak(Box::new(keeper)), request(&scene, to));
-        let mut dying = Box::leak(Box::new(Box::pin(export(keeper, asked, request))));
+        let (writer, request) = (Box::leak(Box::new(writer)), request(&scene, to));
+        let mut dying = Box::leak(Box::new(Box::pin(export(writer, asked, request))));
         tokio::select! {
             ended = &mut dying => panic!("{ended:?}"),
             () = store.killed() => {}

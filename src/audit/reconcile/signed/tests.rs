@@ -6,7 +6,7 @@ use super::*;
 use crate::ledger::{ManifestRef, Standing};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
-use crate::model::record::SessionRecord;
+use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 
 const HORIZON: Duration = Duration::from_hours(90 * 24);
@@ -71,7 +71,7 @@ impl Told {
 
 fn new_row(at: Timestamp, run_id: RunId) -> SurveyedSession {
     let row = SessionRow {
-        record: SessionRecord::of(session()),
+        record: SessionRequest::of(session()),
         integration: "default".to_owned(),
         state: State::Pending,
         code: None,

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 
 /// One session to archive, as a file, a queue or the backlog names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct SessionRecord {
+pub struct SessionRequest {
     /// The session.
     pub session_id: SessionId,
     /// The configured integration it belongs to.
@@ -24,7 +24,7 @@ pub struct SessionRecord {
     pub reference: Option<String>,
 }
 
-impl SessionRecord {
+impl SessionRequest {
     /// Makes a record of a bare id.
     #[must_use]
     pub const fn of(session_id: SessionId) -> Self {
