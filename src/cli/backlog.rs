@@ -30,18 +30,18 @@ const NAMED_AT_ONCE: usize = 2048;
 /// How many bad lines are told one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;
 
-/// Look after the ledger's own queue of sessions still to do
+/// Manage the backlog, the ledger's own queue of sessions to archive
 #[derive(Debug, Subcommand)]
 pub(super) enum BacklogCommand {
-    /// Put sessions into the backlog; repeating it changes nothing
-    #[command(after_help = "Exit codes: 0 done, 3 some lines cannot be read, 5 the ledger does not answer.\n\n\
-        Sessions that ended before are left as they are: `backlog retry` opens them again.")]
+    /// Add sessions to the backlog; repeating it changes nothing
+    #[command(after_help = "Exit codes: 0 done, 3 some lines are invalid, 5 the ledger does not answer.\n\n\
+        Sessions that have already ended are left as they are; `backlog retry` makes them pending again.")]
     Add(AddArgs),
-    /// Show the backlog, earliest deadline first; with a selector, sessions of the whole ledger
+    /// List the backlog, earliest deadline first; with a selector, sessions of the whole ledger
     List(ListArgs),
-    /// Make sessions pending again, due at once; archived ones are looked at again and stay archived
+    /// Make sessions pending again, due at once; archived ones are visited again and stay archived
     Retry(RetryArgs),
-    /// Close sessions that cannot be saved
+    /// Close sessions that cannot be archived, with a reason
     Accept(AcceptArgs),
 }
 
@@ -52,12 +52,12 @@ pub(super) struct AddArgs {
     #[arg(
         long,
         value_name = "PATH",
-        help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
+        help = "Session ids or requests: a file, - for standard input, or s3://bucket/key"
     )]
     sessions: String,
     #[command(flatten)]
     format: FormatArgs,
-    /// Integration of records that name none
+    /// Integration for lines that name none
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
 }
@@ -86,7 +86,7 @@ pub(super) struct RetryArgs {
 pub(super) struct AcceptArgs {
     #[command(flatten)]
     selector: Selector,
-    /// Why they cannot be saved; kept in the ledger
+    /// Why they cannot be archived; recorded in the ledger
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
@@ -103,7 +103,7 @@ fn selector_group() -> ArgGroup {
     ])
 }
 
-/// Which sessions are meant; everything that is given must hold.
+/// Which sessions are selected; all selectors that are given must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Selectors")]
 struct Selector {

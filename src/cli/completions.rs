@@ -5,11 +5,11 @@ use clap::Args;
 use super::output::print_with;
 use crate::error::Exit;
 
-/// Print the completions of a shell
+/// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  veriff-archive completions bash > /etc/bash_completion.d/veriff-archive")]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     shell: clap_complete::Shell,
 }
 

@@ -17,7 +17,7 @@ const CHECK_SCHEMA: &str = "veriff-archive/config-check/v1";
 const SHOW_SCHEMA: &str = "veriff-archive/config-show/v1";
 
 const CHECK_HELP: &str = "\
-Connects to nothing. Variables that hold secrets may be missing here; they are told as warnings.
+Connects to nothing. Environment variables that hold secrets may be missing here; this is reported as a warning.
 
 Exit codes: 0 valid, 78 not valid.";
 
@@ -27,7 +27,7 @@ pub(super) enum ConfigCommand {
     /// Parse and check everything without connecting
     #[command(after_help = CHECK_HELP)]
     Check,
-    /// Show the values in force and where each came from; secrets redacted
+    /// Show the effective values and where each comes from; secrets are redacted
     Show,
     /// Print the JSON Schema of the configuration file
     Schema,
@@ -38,9 +38,9 @@ pub(super) enum ConfigCommand {
 pub(super) struct ConfigCheck {
     /// Always `veriff-archive/config-check/v1`.
     schema: &'static str,
-    /// Always true: what is not valid is told on standard error, with exit code 78.
+    /// Always true: an invalid configuration is reported on standard error, with exit code 78.
     valid: bool,
-    /// What is allowed, and worth a second look.
+    /// What is allowed but doubtful.
     warnings: Vec<String>,
 }
 

@@ -28,12 +28,12 @@ const SCHEMA: &str = "veriff-archive/doctor/v1";
 const FEWEST_RECEIVES: u32 = 3;
 
 const AFTER_HELP: &str = "\
-Writes nothing, and asks Veriff for nothing: it only connects to its host.
+Writes nothing, and sends Veriff no request: it only connects to its host.
 
 Exit codes:
     0  a run can start; there may be warnings
     5  Veriff, the store or the queue cannot be reached now
-   77  credentials, clock, bucket or queue are not as they must be
+   77  credentials refused, clock off, or the bucket or queue is not as it must be
    78  the configuration or the ledger is not valid";
 
 /// Check configuration, credentials, clock, bucket, ledger and queue
@@ -43,11 +43,7 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// The queue.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Look at this SQS queue as well: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
-    )]
+    #[arg(long, value_name = "URL", help = "Also check this SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")]
     queue: Option<String>,
 }
 

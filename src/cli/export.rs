@@ -25,15 +25,15 @@ use crate::store::policy::demand;
 const MAX_TEXT_LENGTH: usize = 2000;
 
 const AFTER_HELP: &str = "\
-Before anything is read, an event that says who exports what and why is written into the archive under its lock; without
-the right to write below events/ there is no export. Needs neither Veriff nor the ledger.
+Before anything is read, an event that records who exports what and why is written into the archive, locked as the policy
+requires. Without permission to write below events/ there is no export. Needs neither Veriff nor the ledger.
 
 Exit codes:
-    0  all that was asked for is in the bag
-    3  the bag is there; some sessions are not archived, or Veriff did not have them
-    4  the bag is there; something that a manifest names is missing, changed or covered
-    5  the store did not answer, or there is no space; there is no bag
-   77  the store refuses, also to take the event; there is no bag
+    0  the bag holds everything that was requested
+    3  the bag was written; some sessions are not archived, or Veriff did not have them
+    4  the bag was written; something that a manifest names is missing, changed or shadowed
+    5  no bag: the store does not answer, or there is no space
+   77  no bag: the store refuses access, or refuses the event
 
 Examples:
   veriff-archive export --session 0d2f4c1e-6b7a-4f3c-9d8e-1a2b3c4d5e6f --reason \"docket 12/2026\" --to docket-12.zip
@@ -43,31 +43,31 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("which").required(true).args(["session", "sessions"]))]
 pub(super) struct ExportArgs {
-    /// A session; may be given several times
+    /// Session to export; may be repeated
     #[arg(long, value_name = "ID")]
     session: Vec<String>,
     #[arg(
         long,
         value_name = "PATH",
-        help = "Session ids or records: a file, - for standard input, or s3://bucket/key; of a record only the id counts"
+        help = "Session ids or requests: a file, - for standard input, or s3://bucket/key; of a record only the id counts"
     )]
     sessions: Option<String>,
-    /// Form of the records [default: detected]
+    /// Format of the input [default: detected]
     #[arg(long, value_name = "FORMAT", requires = "sessions")]
     format: Option<FormatArg>,
-    /// Why; stands in the event and in the bag, and in no log
+    /// Why it is exported; written into the event and the bag, never logged
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who asked for it; stands beside the reason
+    /// Who requested it; written next to the reason
     #[arg(long, value_name = "TEXT")]
     requested_by: Option<String>,
-    /// What the bag names as its Source-Organization
+    /// The bag's Source-Organization
     #[arg(long, value_name = "TEXT")]
     organization: Option<String>,
-    /// The bag; nothing stands there yet. A name that ends in .zip makes a zip
+    /// Path of the new bag, which must not exist yet; a name ending in .zip makes a zip file
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
-    /// Make a zip, whatever the name ends in
+    /// Make a zip file, whatever the name
     #[arg(long)]
     zip: bool,
     #[command(flatten)]

@@ -27,15 +27,15 @@ const PUBLIC_MODE: u32 = 0o644;
 
 /// Make a key pair for signing runs
 ///
-/// Ed25519, as PEM: what `openssl genpkey -algorithm ed25519` makes will do as well. Nothing is ever overwritten. Keep the
-/// private key where the workers can read it, and the public key where nobody who can write into the archive can change it.
+/// Writes Ed25519 keys as PEM; a key from `openssl genpkey -algorithm ed25519` works as well. Never overwrites a file. Put
+/// the private key where the workers can read it, and the public key where nobody who can write to the archive can change it.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 made, 2 one of the files is there already or cannot be made.")]
+#[command(after_help = "Exit codes: 0 created, 2 one of the files exists already or cannot be created.")]
 pub(super) struct KeygenArgs {
-    /// Where the private key goes (PKCS #8, readable only by its owner)
+    /// File to write the private key to (PKCS #8, readable only by its owner)
     #[arg(long, value_name = "FILE")]
     private_key: PathBuf,
-    /// Where the public key goes
+    /// File to write the public key to
     #[arg(long, value_name = "FILE")]
     public_key: PathBuf,
 }

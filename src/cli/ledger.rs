@@ -29,27 +29,29 @@ const SCHEMA: &str = "veriff-archive/ledger-migrate/v1";
 /// The value of `schema` in the answer of `rebuild`.
 const REBUILD_SCHEMA: &str = "veriff-archive/ledger-rebuild/v1";
 
-/// Look after the ledger
+/// Create, upgrade or rebuild the ledger
 #[derive(Debug, Subcommand)]
 pub(super) enum LedgerCommand {
     /// Create the ledger, or upgrade its schema to this version
     ///
-    /// A file is also created and upgraded whenever it is opened; a PostgreSQL database only by this command. Run it before
-    /// the workers of a new version start. Several at once wait for one another.
-    #[command(after_help = "Exit codes: 0 done, 5 out of reach, 78 newer than this program.")]
+    /// A SQLite file is also created and upgraded whenever it is opened; a PostgreSQL database only by this command. Run it
+    /// before the workers of a new version start. Several at once wait for one another.
+    #[command(
+        after_help = "Exit codes: 0 done, 5 the ledger does not answer, 78 the schema is newer than this program."
+    )]
     Migrate,
-    /// Make the ledger again from the store alone
+    /// Rebuild the ledger from the store alone
     ///
-    /// Reads the manifests of every session and the records of all runs. Into an empty ledger it makes all of it; into one
-    /// that knows something it adds what is missing and never takes anything back. What only a ledger knows (the backlog,
-    /// references, acceptances) cannot be made again: docs/ledger.md, Rebuilding.
+    /// Reads the manifests of every session and the records of all runs. It fills an empty ledger, or adds what is missing to
+    /// an existing one, and never removes anything. What only the ledger holds (the backlog, references, acceptances) cannot
+    /// be rebuilt: docs/ledger.md, Rebuilding.
     #[command(after_help = REBUILD_HELP)]
     Rebuild(RebuildArgs),
 }
 
 const REBUILD_HELP: &str = "\
-Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 out of reach, 77 the store refuses everything or
-is another archive, 130, 143 told to stop; repeat it.";
+Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 the store or the ledger does not answer, 77 the
+store refuses access or is another archive, 130 or 143 stopped by a signal: repeat it.";
 
 /// From which store.
 #[derive(Debug, clap::Args)]

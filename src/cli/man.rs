@@ -8,13 +8,13 @@ use clap::Args;
 use super::output::print_with;
 use crate::error::Exit;
 
-/// Print the manual page, or write the pages of all commands into a directory
+/// Print the manual page, or write the manual pages of all commands to a directory
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  veriff-archive man | man -l -\n  veriff-archive man --out /usr/local/share/man/man1"
 )]
 pub(super) struct ManArgs {
-    /// Directory to write all pages into; it is made if need be
+    /// Directory to write all pages to; created if it does not exist
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

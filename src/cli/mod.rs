@@ -53,25 +53,26 @@ use crate::telemetry::{self, ListenError, LogFormat, LogLevel};
 use crate::veriff::{ClientError, VeriffError};
 
 const AFTER_HELP: &str = "\
-Zero configuration: export VERIFF_BASE_URL, VERIFF_API_KEY and VERIFF_SHARED_SECRET, then
+Without a configuration file: export VERIFF_BASE_URL, VERIFF_API_KEY and VERIFF_SHARED_SECRET, then type
   veriff-archive run --sessions ids.txt --store file:///var/lib/veriff-archive/store
 
 Exit codes:
     0  every session ended well, or there was nothing to do
     1  unexpected internal error
-    2  wrong usage
+    2  wrong usage, or an input that does not exist
     3  finished; some sessions failed for good or are absent upstream
     4  an audit found something wrong with the archive
-    5  finished; all that failed may work later
+    5  finished or cut short; all that failed may work later
     6  a pending session is past its horizon or within the alarm
-   10  stopped at one of its own limits, work is left
-   77  credentials refused, clock off, or the bucket is not what the policy demands
-   78  invalid configuration, ledger schema older or newer
-  130, 143  told to stop by SIGINT, SIGTERM; drained
+   10  stopped at one of its own limits; work is left
+   77  credentials refused, clock off, or the store is not what the policy demands
+   78  invalid configuration, or an older or newer ledger schema
+  130  stopped by SIGINT; drained
+  143  stopped by SIGTERM; drained
 
-Repeating the identical command is always safe and always the first repair.";
+Repeating the identical command is always safe, and always the first repair to try.";
 
-/// Bulk archival of Veriff verification sessions into customer-owned, write-once storage.
+/// Archives Veriff verification sessions in bulk into your own write-once storage.
 #[derive(Debug, Parser)]
 #[command(name = "veriff-archive", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 120)]
 pub struct Cli {
@@ -88,13 +89,13 @@ pub struct GlobalArgs {
     /// Configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", env = "VERIFF_ARCHIVE_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Form of the log lines on standard error
+    /// Format of the log lines on standard error
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormatArg,
-    /// Level of the log lines: off, error, warn, info, debug, trace, or filter directives for this program's modules
+    /// Log level: off, error, warn, info, debug, trace, or filter directives for this program's modules
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = LogLevel::parse)]
     pub log_level: LogLevel,
-    /// Form of the data on standard output [default: text on a terminal, else json]
+    /// Format of the data on standard output [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
 }
@@ -104,18 +105,18 @@ pub struct GlobalArgs {
 pub enum LogFormatArg {
     /// For people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// Where the archive is kept, for commands that may be told.
+/// The location of the archive, for commands that accept one.
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
-    /// The address, which wins over the configured one.
+    /// The address, which overrides the configured one.
     #[arg(
         long,
         value_name = "URL",
-        help = "Where the archive is kept: s3://bucket/prefix or file:///directory; wins over store.url"
+        help = "Location of the archive: s3://bucket/prefix or file:///directory; overrides store.url"
     )]
     pub store: Option<String>,
 }
@@ -150,7 +151,7 @@ impl GlobalArgs {
         self.output.unwrap_or_else(OutputFormat::of_stdout)
     }
 
-    /// Loads the configuration and says on standard error what in it is worth a second look.
+    /// Loads the configuration and warns on standard error about anything doubtful in it.
     ///
     /// # Errors
     /// Fatal (configuration): everything that is wrong with it.
@@ -185,13 +186,13 @@ impl GlobalArgs {
     }
 }
 
-/// Parses the command line of the process, does what it says and tells how the process ends.
+/// Parses the command line of the process, runs the command and returns how the process ends.
 #[must_use]
 pub fn main() -> Exit {
     main_with(&std::env::args_os().collect::<Vec<_>>())
 }
 
-/// Does what a command line says, its first word being the name of the program, and tells how the process ends.
+/// Runs the command of a command line, whose first word is the name of the program, and returns how the process ends.
 #[must_use]
 pub fn main_with(typed: &[OsString]) -> Exit {
     let cli = match Cli::try_parse_from(typed) {
@@ -257,7 +258,7 @@ async fn dispatch(cli: Cli, typed: &[OsString]) -> anyhow::Result<Exit> {
     }
 }
 
-/// Tells how the process ends when a command fails as a whole.
+/// Returns how the process ends when a command fails as a whole.
 fn exit_of(error: &anyhow::Error) -> Exit {
     error.chain().find_map(exit_of_cause).unwrap_or(Exit::Internal)
 }

@@ -31,29 +31,29 @@ const MAX_KEY_BYTES: u64 = 64 * 1024;
 
 /// Prove that a session or an item is in a signed run
 ///
-/// Makes one small JSON document. With --check it reads such a document and needs nothing else but the public key: no
+/// Prints one small JSON document, the proof. With --check it checks such a document, and needs only the public key: no
 /// archive, no ledger, no network.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 proven, 3 no signed run tells of it, 4 the proof or the archive is not what it says, \
-                  5 out of reach, 77 refused."
+    after_help = "Exit codes: 0 proven, 3 no signed run names it, 4 the proof is invalid or the archive contradicts it, \
+                  5 the store does not answer, 77 the store refuses access."
 )]
 pub(super) struct ProveArgs {
     /// Session to prove
     #[arg(required_unless_present = "check", value_parser = SessionId::parse)]
     session: Option<SessionId>,
-    /// One media item of it; without, the proof is of the session and shows all of its items
+    /// One media item of it; without one, the proof covers the session and all its items
     #[arg(value_parser = MediaId::parse)]
     media: Option<MediaId>,
     #[command(flatten)]
     store: StoreArgs,
-    /// Prove it by this run instead of the one that wrote its newest manifest, or else the newest that tells of it
+    /// Prove it by this run [default: the one that wrote its newest manifest, else the newest that names it]
     #[arg(long, value_name = "RUN_ID", value_parser = parse_run)]
     run: Option<RunId>,
-    /// Check a proof (- is standard input)
+    /// Check a proof (- for standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["session", "run", "store"], requires = "public_key")]
     check: Option<PathBuf>,
-    /// Public key (PEM) that may have signed; from outside the archive
+    /// Public key (PEM) of the signer, from outside the archive; may be repeated
     #[arg(long, value_name = "FILE", requires = "check")]
     public_key: Vec<PathBuf>,
     /// Also check that this file is the media item

@@ -19,10 +19,11 @@ use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
 use crate::store::{Store as _, StoreError, StoreReport};
 
 const AFTER_HELP: &str = "\
-Reads the ledger and the results of audits, writes nothing but the page, and makes no ledger. Names no session, no media
-item and no person. With --output json the document report/v1 is printed; the page shows the same numbers.
+Reads the ledger and the results of audits, writes only the page, and does not create a ledger. Contains no session ids,
+media ids, references or names. With --output json it prints the document report/v1, which has the same numbers.
 
-Exit codes: 0, whatever the report says; 2 a file of --audits that is not one; 5 the ledger or the page is out of reach.
+Exit codes: 0 whatever the report says, 2 a file given with --audits is not an audit's output, 5 the ledger cannot be read
+or the page cannot be written.
 
 Examples:
   veriff-archive report --html report.html
@@ -35,13 +36,13 @@ Examples:
 pub(super) struct ReportArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Write the page to this file: one HTML file that needs nothing else
+    /// Write the report to this file, as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Also take results of audits from what they printed as JSON, for auditors who may not write to the ledger; repeatable
+    /// Also read audit results from the JSON an audit printed, for auditors who cannot write to the ledger; may be repeated
     #[arg(long, value_name = "FILE")]
     audits: Vec<PathBuf>,
-    /// Ask the store whether it keeps versions and locks
+    /// Ask the store whether versioning and Object Lock are on
     #[arg(long)]
     check_store: bool,
 }

@@ -46,12 +46,13 @@ const AFTER_HELP: &str = "\
 Exit codes:
     0  every session ended well, or there was nothing to do
     3  finished; some sessions failed for good or are absent upstream
-    5  finished; all that failed may work later
+    5  finished or cut short; all that failed may work later
     6  a pending session is past its horizon or within the alarm
-   10  stopped at one of its own limits; the next run goes on
-   77  credentials refused, clock off, or the bucket is not what the policy demands
-   78  invalid configuration
-  130, 143  told to stop; drained
+   10  stopped at one of its own limits; work is left
+   77  credentials refused, clock off, or the store is not what the policy demands
+   78  invalid configuration, or an older or newer ledger schema
+  130  stopped by SIGINT; drained
+  143  stopped by SIGTERM; drained
 
 Examples:
   veriff-archive run --sessions ids.txt --store file:///var/lib/veriff-archive/store
@@ -60,7 +61,7 @@ Examples:
   veriff-archive run --backlog --max-duration 6h
   veriff-archive run --queue https://sqs.eu-central-1.amazonaws.com/123456789012/sessions --idle-exit 0s
 
-Repeating the identical command is always safe: what is archived is recognised and not fetched again.";
+Repeating the identical command is always safe: what is already archived is recognised and not fetched again.";
 
 /// Archive the sessions of one source and exit
 #[derive(Debug, Clone, Args)]
@@ -72,19 +73,19 @@ pub struct RunArgs {
     /// Where they go.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Write one line of NDJSON a session to this file; appended to and continued
+    /// Append one NDJSON line per session to this file; created if it does not exist
     #[arg(long, value_name = "PATH")]
     pub results: Option<PathBuf>,
-    /// Go on when the first sessions of an integration are all absent upstream
+    /// Continue even if the first sessions of an integration are all absent upstream
     #[arg(long)]
     pub expect_absent: bool,
-    /// Check everything and say what would be done, writing nothing; a queue cannot be looked into, see `plan --queue`
+    /// Check everything and report what would be done, writing nothing; not for a queue, see `plan --queue`
     #[arg(long, conflicts_with = "queue")]
     pub dry_run: bool,
     /// Stop after this many sessions
     #[arg(long, value_name = "N", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_sessions: Option<u64>,
-    /// Stop after this long, such as 4h
+    /// Stop after this time, such as 4h
     #[arg(long, value_name = "DURATION", help_heading = "Limits", value_parser = parse_duration)]
     pub max_duration: Option<Duration>,
     /// Stop after this many bytes of media, such as 500GiB
@@ -93,13 +94,13 @@ pub struct RunArgs {
     /// Stop after this many failed sessions
     #[arg(long, value_name = "N", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_failures: Option<u64>,
-    /// Exit code when stopped at one of these limits; 0 for orchestrators that know only success
+    /// Exit code when stopped at one of these limits; 0 for orchestrators that only know success
     #[arg(long, value_name = "CODE", default_value_t = Exit::LIMIT_CODE, help_heading = "Limits")]
     pub limit_exit_code: u8,
-    /// How long sessions in flight may take to finish after being told to stop
+    /// How long sessions in flight may take to finish after a signal
     #[arg(long, value_name = "DURATION", default_value = "25s", help_heading = "Limits", value_parser = parse_duration)]
     pub drain_timeout: Duration,
-    /// How progress is shown on standard error
+    /// How to show progress on standard error
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: ProgressArg,
 }

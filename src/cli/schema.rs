@@ -35,34 +35,34 @@ type Published = (&'static str, &'static str, fn() -> Schema);
 /// Every published schema. New documents are added here.
 const SCHEMAS: &[Published] = &[
     ("archive", "archive.json, which names the archive", || schema_for!(ArchiveDocument)),
-    ("sidecar", "the document beside each media object", || schema_for!(Sidecar)),
-    ("manifest", "the document that closes a session", || schema_for!(Manifest)),
-    ("run", "the record of a run, run.json", || schema_for!(RunRecord)),
-    ("run-line", "a line of a run record's chunks", || schema_for!(RunLine)),
-    ("chain", "an entry of a chain of run records", || schema_for!(ChainEntry)),
-    ("event", "what people did with the archive, such as an export", || schema_for!(Event)),
-    ("finding", "a line of an audit", || schema_for!(Finding)),
-    ("audit", "the last line of an audit", || schema_for!(AuditSummary)),
-    ("keygen", "the answer of keygen", || schema_for!(Keygen)),
-    ("prove", "the answer of prove, a proof", || schema_for!(Proof)),
-    ("prove-check", "the answer of prove --check", || schema_for!(ProveCheck)),
-    ("report", "the answer of report", || schema_for!(Report)),
+    ("sidecar", "the document next to each media object", || schema_for!(Sidecar)),
+    ("manifest", "the document that lists the objects of a session", || schema_for!(Manifest)),
+    ("run", "run.json, the record of a run", || schema_for!(RunRecord)),
+    ("run-line", "a line in the chunks of a run record", || schema_for!(RunLine)),
+    ("chain", "an entry in a chain of run records", || schema_for!(ChainEntry)),
+    ("event", "something a person did with the archive, such as an export", || schema_for!(Event)),
+    ("finding", "a finding, one line of an audit's output", || schema_for!(Finding)),
+    ("audit", "the summary, the last line of an audit's output", || schema_for!(AuditSummary)),
+    ("keygen", "the output of keygen", || schema_for!(Keygen)),
+    ("prove", "the output of prove, a proof", || schema_for!(Proof)),
+    ("prove-check", "the output of prove --check", || schema_for!(ProveCheck)),
+    ("report", "the output of report", || schema_for!(Report)),
     ("result", "a line of --results", || schema_for!(ResultLine)),
-    ("summary", "the answer of run", || schema_for!(Summary)),
-    ("plan", "the answer of plan", || schema_for!(Plan)),
-    ("status", "the answer of status", || schema_for!(Status)),
-    ("backlog-add", "the answer of backlog add", || schema_for!(BacklogAdd)),
-    ("backlog-list", "the answer of backlog list", || schema_for!(BacklogList)),
-    ("backlog-retry", "the answer of backlog retry", || schema_for!(BacklogRetry)),
-    ("backlog-accept", "the answer of backlog accept", || schema_for!(BacklogAccept)),
-    ("doctor", "the answer of doctor", || schema_for!(Doctor)),
-    ("ledger-migrate", "the answer of ledger migrate", || schema_for!(LedgerMigrate)),
-    ("ledger-rebuild", "the answer of ledger rebuild", || schema_for!(LedgerRebuild)),
-    ("export", "the answer of export", || schema_for!(Exported)),
+    ("summary", "the output of run", || schema_for!(Summary)),
+    ("plan", "the output of plan", || schema_for!(Plan)),
+    ("status", "the output of status", || schema_for!(Status)),
+    ("backlog-add", "the output of backlog add", || schema_for!(BacklogAdd)),
+    ("backlog-list", "the output of backlog list", || schema_for!(BacklogList)),
+    ("backlog-retry", "the output of backlog retry", || schema_for!(BacklogRetry)),
+    ("backlog-accept", "the output of backlog accept", || schema_for!(BacklogAccept)),
+    ("doctor", "the output of doctor", || schema_for!(Doctor)),
+    ("ledger-migrate", "the output of ledger migrate", || schema_for!(LedgerMigrate)),
+    ("ledger-rebuild", "the output of ledger rebuild", || schema_for!(LedgerRebuild)),
+    ("export", "the output of export", || schema_for!(Exported)),
     ("config", "the configuration file", config_schema),
-    ("config-check", "the answer of config check", || schema_for!(ConfigCheck)),
-    ("config-show", "the answer of config show", || schema_for!(ConfigShow)),
-    ("schemas", "the answer of schema without a name", || schema_for!(SchemaList)),
+    ("config-check", "the output of config check", || schema_for!(ConfigCheck)),
+    ("config-show", "the output of config show", || schema_for!(ConfigShow)),
+    ("schemas", "the output of schema without a name", || schema_for!(SchemaList)),
 ];
 
 /// The value of `schema` in the list of schemas.
@@ -71,7 +71,7 @@ const LIST_SCHEMA: &str = "veriff-archive/schemas/v1";
 /// Print the JSON Schema of a document, or list all of them
 #[derive(Debug, Args)]
 pub(super) struct SchemaArgs {
-    /// Name of the document; without one, the names are listed
+    /// Name of the document; without one, all names are listed
     #[arg(value_parser = SCHEMAS.iter().map(|(name, _, _)| *name).collect::<Vec<_>>())]
     name: Option<String>,
 }

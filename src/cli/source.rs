@@ -16,15 +16,11 @@ pub struct SourceArgs {
     #[arg(
         long,
         value_name = "PATH",
-        help = "Session ids or records: a file, - for standard input, or s3://bucket/key"
+        help = "Session ids or requests: a file, - for standard input, or s3://bucket/key"
     )]
     pub sessions: Option<String>,
     /// The address of a queue.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "The address of an SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
-    )]
+    #[arg(long, value_name = "URL", help = "URL of an SQS queue: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")]
     pub queue: Option<String>,
     /// The ledger's own queue, filled by `backlog add`
     #[arg(long)]
@@ -35,16 +31,16 @@ pub struct SourceArgs {
         value_name = "DURATION",
         value_parser = parse_duration,
         conflicts_with = "sessions",
-        help = "End after nothing came for this long; 0s: never [default: a queue: queue.idle_exit; the backlog: at once]"
+        help = "Exit after being idle for this long; 0s: never [default: queue.idle_exit for a queue; at once for the backlog]"
     )]
     pub idle_exit: Option<Duration>,
     /// How a file is read.
     #[command(flatten)]
     pub format: FormatArgs,
-    /// Do not look again at sessions that the ledger knows as settled
+    /// Skip sessions that the ledger records as settled (final)
     #[arg(long)]
     pub skip_settled: bool,
-    /// Integration of records that name none
+    /// Integration for lines that name none
     #[arg(long, value_name = "NAME")]
     pub integration: Option<String>,
 }
@@ -52,10 +48,10 @@ pub struct SourceArgs {
 /// How a file of sessions is read.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FormatArgs {
-    /// Form of the records [default: detected]
+    /// Format of the input [default: detected]
     #[arg(long, value_name = "FORMAT", requires = "sessions")]
     pub format: Option<FormatArg>,
-    /// Take only the lines of a results file that are not done
+    /// Of a results file, take only the sessions that are not done
     #[arg(long, value_name = "WHICH", requires = "sessions")]
     pub only: Option<OnlyArg>,
 }
@@ -100,11 +96,11 @@ fn quoted(word: &str) -> String {
 /// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormatArg {
-    /// One id a line
+    /// One id per line
     Plain,
     /// Comma-separated with a header
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
 }
 

@@ -20,17 +20,17 @@ const SCHEMA: &str = "veriff-archive/status/v1";
 const DAY_MS: i64 = 86_400_000;
 
 const AFTER_HELP: &str = "\
-Reads the ledger only; a ledger that does not exist is not made.
+Only reads the ledger; does not create one that does not exist.
 
 Exit codes: 0; with --check also
-    6  a session still to be done is past its horizon or within limits.horizon_alarm
-    3  some sessions failed for good or are absent upstream";
+    3  some sessions failed for good or are absent upstream
+    6  a pending session is past its horizon or within limits.horizon_alarm of it";
 
-/// Show what the ledger knows
+/// Show sessions by state, deadlines and the last runs, from the ledger
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct StatusArgs {
-    /// Exit 6 or 3 when someone should look, for monitors
+    /// Exit 3 or 6 if attention is needed, for monitoring
     #[arg(long)]
     check: bool,
 }

@@ -25,26 +25,29 @@ const MAX_HEAD_BYTES: u64 = 1024 * 1024;
 
 /// Check every run record, its chunks, signatures and chain
 ///
-/// Needs the store and the public key, which must come from outside the archive: no access to Veriff, and no ledger; where
-/// there is one, the newest entries that it knows must stand, too.
+/// Needs the store and the public key, which must come from outside the archive, but neither Veriff nor the ledger. If there
+/// is a ledger, the newest entries it knows must be in the chain too.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 nothing wrong, 4 findings of severity error, 5 out of reach, 77 refused.")]
+#[command(
+    after_help = "Exit codes: 0 nothing is wrong, 4 there is a finding of severity error, 5 the store does not answer, \
+                  77 the store refuses access."
+)]
 pub(in crate::cli) struct ChainArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Public key (PEM) that signed runs; once for each key that ever did
+    /// Public key (PEM) that signed runs; repeat it for every key ever used
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
-    /// Look only at this chain and its runs; may be given more than once
+    /// Check only this chain and its runs; may be repeated
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
-    /// Entry that was noted earlier: its digest, a file that holds the digest, or a copy of the entry
+    /// Entry noted earlier that must still exist: its digest, a file with the digest, or a copy of the entry
     #[arg(long, value_name = "SHA256|FILE")]
     expect_head: Vec<String>,
-    /// Also read each manifest that a run record names, so that the signatures reach every item
+    /// Also read each manifest that a run record names, so that the signatures cover every item
     #[arg(long)]
     manifests: bool,
-    /// Keep how far the audit came, and go on from there
+    /// Save progress in this file, and resume from it
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 }

@@ -20,43 +20,43 @@ use crate::veriff::VeriffClient;
 use crate::veriff::settings::IntegrationSettings;
 
 const AFTER_HELP: &str = "\
-Asks Veriff for its lists of each session, within the pace that is configured, and holds them against the newest manifest
-in the store. Downloads no media. With --without-veriff it only tells which sessions are not archived at all.
+Asks Veriff for the lists of each session, at the configured rate, and compares them with the newest manifest in the
+store. Downloads no media. With --without-veriff it only reports sessions that are not archived at all.
 
 Exit codes:
     0  nothing is missing
     4  there is a finding of severity error
-    5  nothing is missing, but some sessions could not be asked for; or Veriff or the store does not answer
-   77  the store or Veriff refuses
-  130, 143  told to stop; go on with --state
+    5  nothing is missing, but some sessions could not be checked; or Veriff or the store does not answer
+   77  the store or Veriff refuses access
+  130, 143  stopped by a signal; resume with --state
 
 Examples:
   veriff-archive audit coverage --sessions last-month.csv
   veriff-archive audit coverage --ledger --without-veriff";
 
-/// Compare what Veriff has, or what is expected, with what is archived
+/// Check that what Veriff has, or what you expect, is archived
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("expected").required(true).args(["sessions", "backlog", "ledger"]))]
 pub(in crate::cli) struct CoverageArgs {
-    /// The sessions of a list are expected.
+    /// Expect the sessions of a list.
     #[arg(
         long,
         value_name = "PATH",
-        help = "The sessions of a list are expected: a file, - for standard input, or s3://bucket/key"
+        help = "Expect the sessions of a list: a file, - for standard input, or s3://bucket/key"
     )]
     sessions: Option<String>,
     #[command(flatten)]
     format: FormatArgs,
-    /// The sessions of the backlog are expected
+    /// Expect the sessions of the backlog
     #[arg(long)]
     backlog: bool,
-    /// All sessions that the ledger knows are expected
+    /// Expect all sessions in the ledger
     #[arg(long)]
     ledger: bool,
     /// Do not ask Veriff
     #[arg(long)]
     without_veriff: bool,
-    /// Integration of records that name none
+    /// Integration for lines that name none
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
     #[command(flatten)]

@@ -11,41 +11,41 @@ use crate::error::Exit;
 use crate::session::budget::Budget;
 
 const AFTER_HELP: &str = "\
-Reads every manifest and every sidecar, and compares their digests, in both modes. Of the media themselves
-  head  compares what the store says of each: that it is there by its version, its size, the checksum that the store took
-        when it was written (of a long object, that of its parts), and its lock. A directory keeps no checksum: then sizes
-        are compared and nothing else
-  read  also downloads each and hashes it: the only way to find bytes that were changed behind the store's back
+Both modes read every manifest and every sidecar and compare their digests. For the media themselves:
+  head  compares what the store reports of each object: that the version exists, its size, its lock, and the checksum that
+        the store computed when it was written (of its parts, for a long object). A directory has no checksums, so only
+        sizes are compared
+  read  also downloads and hashes each object: the only way to find bytes that changed behind the store's back
 
 Exit codes:
     0  nothing is wrong
     4  there is a finding of severity error
-    5  the store does not answer; go on with --state
-   77  the store refuses
-  130, 143  told to stop; go on with --state
+    5  the store does not answer; resume with --state
+   77  the store refuses access
+  130, 143  stopped by a signal; resume with --state
 
 Examples:
   veriff-archive audit fixity
   veriff-archive audit fixity --mode read --share 3/30 --state fixity.json
   veriff-archive audit fixity --mode read --sample 1%";
 
-/// Compare every object with its digests
+/// Check every object against its digest
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct FixityArgs {
-    /// How media are looked at
+    /// How to check media
     #[arg(long, value_name = "MODE", default_value = "head")]
     mode: ModeArg,
     #[command(flatten)]
     sessions: SessionsArgs,
 }
 
-/// How media are looked at.
+/// How media are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum ModeArg {
-    /// By what the store says of them
+    /// By what the store reports of them
     Head,
-    /// By their bytes
+    /// By downloading and hashing their bytes
     Read,
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Resul
     desk.finish(&summary, stopped, global).await
 }
 
-/// What only this audit tells.
+/// What only this audit reports.
 fn details(tally: &FixityTally, sessions_seen: u64, seed: Option<&str>) -> serde_json::Value {
     serde_json::json!({
         "objects": tally.objects,

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, AuditRow};
 
-/// Check that the archive is complete, unchanged and kept as its policy says; reads only
+/// Check that the archive is complete, unchanged and locked as its policy requires; only reads
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
     Coverage(coverage::CoverageArgs),

@@ -25,27 +25,27 @@ use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
 
 const AFTER_HELP: &str = "\
-Both sides pass once, in one order, in constant memory. Reads the manifests of each session and the lines of all closed
-run records, and compares all that the ledger says of it; with --listing-only or --inventory it compares keys, versions and
-sizes alone. Bytes are for `audit fixity`, whether run records are those that were signed for `audit chain`.
+Reads the manifests of each session and the lines of all closed run records, and compares them with everything the ledger
+says. With --listing-only or --inventory it compares only keys, versions and sizes. It does not check bytes (`audit
+fixity`) or signatures of run records (`audit chain`). Ledger and store are each read once, in constant memory.
 
-An inventory report (CSV) is its manifest.json, from S3 or downloaded with its files beside it, or the files themselves. It
-is as old as its date: what was archived since is reported as missing.
+For --inventory, give the manifest.json of an S3 Inventory report (CSV), on S3 or downloaded with its files next to it, or
+the files themselves. A report is as old as its date: what was archived since is reported as missing.
 
 Exit codes:
     0  nothing is wrong
-    2  the report is none, of another bucket, or lists no versions where the ledger names them
+    2  the inventory report is invalid, is of another bucket, or lists no versions although the ledger names them
     4  there is a finding of severity error
-    5  store or ledger do not answer; go on with --state
-   77  the store refuses
-   78  there is no ledger to compare, or no configuration
-  130, 143  told to stop; go on with --state
+    5  the store or the ledger does not answer; resume with --state
+   77  the store refuses access
+   78  there is no ledger to compare with, or no configuration
+  130, 143  stopped by a signal; resume with --state
 
 Examples:
   veriff-archive audit reconcile --state reconcile.json
   veriff-archive audit reconcile --inventory s3://inventory/archive/weekly/2026-11-22T01-00Z/manifest.json";
 
-/// Compare ledger and store in both directions
+/// Compare the ledger with the store, in both directions
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct ReconcileArgs {
@@ -56,7 +56,7 @@ pub(in crate::cli) struct ReconcileArgs {
         long,
         value_name = "PATH",
         conflicts_with = "listing_only",
-        help = "Read an S3 Inventory report in place of listing the store: manifest.json or CSV files, local or s3://bucket/key"
+        help = "Read an S3 Inventory report instead of listing the store: manifest.json or CSV files, local or s3://bucket/key"
     )]
     inventory: Vec<String>,
     /// Do not read manifests
@@ -64,7 +64,7 @@ pub(in crate::cli) struct ReconcileArgs {
     listing_only: bool,
     #[command(flatten)]
     going_on: GoingOnArgs,
-    /// How many requests to the store are under way at once
+    /// Maximum concurrent requests to the store
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
 }
@@ -137,8 +137,8 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     desk.finish(&summary, stopped, global).await
 }
 
-/// Reads what run records say, unless told to stop before all of it is read. What is wrong with them is passed on when the
-/// audit begins, not when it is gone on with.
+/// Reads what run records say, unless stopped before all of it is read. What is wrong with them is reported when the audit
+/// begins, not when it is resumed.
 async fn told_by_runs(
     desk: &Desk,
     reach: &Reach<'_>,

@@ -13,21 +13,21 @@ use crate::config::StoreSettings;
 use crate::error::Exit;
 
 const AFTER_HELP: &str = "\
-Holds the lock of every object, by its version, against what its sidecar promised and against the retention policy in
-the configuration: missing, weaker, shorter, or longer than max_period. Reads one object for each encryption key.
+Compares the lock of every object version with what its sidecar promised and with the retention policy in the
+configuration: missing, weaker, shorter, or longer than max_period. Also reads one object for each encryption key.
 
 Exit codes:
     0  nothing is wrong
     4  there is a finding of severity error
-    5  the store does not answer; go on with --state
-   77  the store refuses
-  130, 143  told to stop; go on with --state
+    5  the store does not answer; resume with --state
+   77  the store refuses access
+  130, 143  stopped by a signal; resume with --state
 
 Examples:
   veriff-archive audit retention
   veriff-archive audit retention --share 1/7 --state retention.json";
 
-/// Compare every lock with the policy and with what was promised
+/// Check every lock against its sidecar and the policy
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct RetentionArgs {
@@ -75,7 +75,7 @@ pub(super) async fn run(args: &RetentionArgs, global: &GlobalArgs) -> anyhow::Re
     desk.finish(&summary, stopped, global).await
 }
 
-/// What only this audit tells.
+/// What only this audit reports.
 fn details(tally: &RetentionTally, seed: Option<&str>) -> serde_json::Value {
     serde_json::json!({
         "calendar": tally.calendar(),

@@ -40,31 +40,31 @@ const CONCURRENCY: u16 = 16;
 pub(super) struct SessionsArgs {
     #[command(flatten)]
     pub(super) store: StoreArgs,
-    /// Look at the n-th of m parts: m such runs look at every session once
+    /// Check the n-th of m parts: m such runs check every session once
     #[arg(long, value_name = "N/M", help_heading = "Which sessions")]
     pub(super) share: Option<Share>,
-    /// Look at a random part, such as 5%
+    /// Check a random sample, such as 5%
     #[arg(long, value_name = "P%", help_heading = "Which sessions")]
     pub(super) sample: Option<Percent>,
-    /// Draw the sample that an earlier audit drew, whose summary tells its seed [default: a new one]
+    /// Check the sample of an earlier audit again; its summary contains the seed [default: a new one]
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Which sessions")]
     pub(super) seed: Option<String>,
-    /// Look at the sessions of a list.
+    /// Check the sessions of a list.
     #[arg(
         long,
         value_name = "PATH",
         help_heading = "Which sessions",
-        help = "Look at the sessions of a list: a file, - for standard input, or s3://bucket/key"
+        help = "Check the sessions of a list: a file, - for standard input, or s3://bucket/key"
     )]
     pub(super) sessions: Option<String>,
     #[command(flatten)]
     pub(super) format: FormatArgs,
-    /// Look at this session; may be given several times
+    /// Check this session; may be repeated
     #[arg(long, value_name = "ID", value_parser = SessionId::parse, help_heading = "Which sessions")]
     pub(super) session: Vec<SessionId>,
     #[command(flatten)]
     pub(super) going_on: GoingOnArgs,
-    /// How many requests to the store are under way at once
+    /// Maximum concurrent requests to the store
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) concurrency: u16,
 }
@@ -72,7 +72,7 @@ pub(super) struct SessionsArgs {
 /// Where progress is kept.
 #[derive(Debug, Args)]
 pub(super) struct GoingOnArgs {
-    /// Keep the progress in this file, and go on from it when the audit was stopped
+    /// Save progress in this file, and resume from it if the audit was stopped
     #[arg(long, value_name = "FILE")]
     pub(super) state: Option<PathBuf>,
 }

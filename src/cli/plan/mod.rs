@@ -35,13 +35,13 @@ use crate::veriff::{VeriffClient, VeriffError};
 const BAD_LINES_TOLD: u64 = 20;
 
 const AFTER_HELP: &str = "\
-Changes nothing, and asks Veriff only with --sample. Numbers are estimates: from the sample, else from what the ledger
-knows of earlier sessions, else from 6 media items and 10 MiB a session. A session named twice is counted twice. The
-messages of a queue are only counted, each as a session that nothing is known of.
+Changes nothing, and asks Veriff only with --sample. The numbers are estimates, based on the sample, else on earlier
+sessions in the ledger, else on 6 media items and 10 MiB per session. A session named twice is counted twice. Messages of
+a queue are only counted, each as one unknown session.
 
 Exit codes:
     0  every session with a known deadline can be archived in time
-    6  some cannot be finished before their horizon at the configured rate
+    6  some sessions cannot be archived before their horizon at the configured rate
    77  credentials refused, with --sample or --queue
    78  invalid configuration
 
@@ -50,7 +50,7 @@ Examples:
   veriff-archive plan --sessions ids.txt --sample 50 --output json
   veriff-archive plan --queue https://sqs.eu-central-1.amazonaws.com/123456789012/sessions";
 
-/// Say what a run would have to do, changing nothing
+/// Estimate what a run would do, changing nothing
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct PlanArgs {
@@ -58,7 +58,7 @@ pub(super) struct PlanArgs {
     source: SourceArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// Ask Veriff for the lists of this many sessions, the first of a file or the backlog, to estimate the others by
+    /// Estimate from the lists of this many sessions, the first of the file or the backlog; asks Veriff for them
     #[arg(long, value_name = "N", conflicts_with = "queue", value_parser = clap::value_parser!(u16).range(1..=1000))]
     sample: Option<u16>,
     /// Price of 1,000 PUT requests in US dollars [default: 0.005, S3 Standard in us-east-1]
