@@ -218,8 +218,8 @@ async fn its_numbers_are_those_of_the_archive_and_page_and_document_agree() {
     let of_code = |code: &str| failures.iter().find(|failure| failure["code"] == code).unwrap();
     assert_eq!(of_code("media.missing")["retryable"], false);
     assert_eq!(of_code("veriff.unavailable")["retryable"], true);
-    assert!(of_code("media.missing")["repair"].as_str().unwrap().contains("Ask Veriff with the media id"));
-    assert!(page.contains("Ask Veriff with the media id"));
+    assert!(of_code("media.missing")["repair"].as_str().unwrap().contains("Ask Veriff, giving the media id"));
+    assert!(page.contains("Ask Veriff, giving the media id"));
 
     assert_eq!(document["horizon"]["open"], 3, "two in the backlog, one that may work later");
     assert_eq!(document["fixity"]["read_percent"], 50.0);
