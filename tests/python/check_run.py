@@ -1,4 +1,4 @@
-"""Holds one run record against its chunks: check_run.py STORE RUN_JSON. Its signature is checked with openssl."""
+"""Checks one run record against its chunks: check_run.py STORE RUN_JSON. Its signature is checked with openssl."""
 import gzip, hashlib, json, pathlib, sys
 
 
