@@ -26,7 +26,7 @@ impl Stop {
         self.token.cancel();
     }
 
-    /// Tells whether the run was told to stop.
+    /// Tells whether the run was stopped.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
@@ -61,8 +61,8 @@ impl Stopped {
     #[must_use]
     pub fn describe(self) -> String {
         match self {
-            Self::Interrupted => "told to stop by SIGINT".to_owned(),
-            Self::Terminated => "told to stop by SIGTERM".to_owned(),
+            Self::Interrupted => "stopped by SIGINT".to_owned(),
+            Self::Terminated => "stopped by SIGTERM".to_owned(),
             Self::Limit(limit) => format!("reached {limit}"),
             Self::Integrations => "no integration is left to ask".to_owned(),
             Self::NoProgress => "nothing succeeded for limits.no_progress".to_owned(),

@@ -54,7 +54,7 @@ pub async fn read(
     {
         reach.note_checksum_shown();
         if kept != document.sha256 {
-            let expected = format!("sha256 {kept}, which the store keeps");
+            let expected = format!("sha256 {kept}, according to the store");
             findings.push(begin(FindingCode::ObjectDigest, version_id).differs(expected, document.sha256));
         }
     }

@@ -182,8 +182,8 @@ impl Coverage<'_> {
         };
         let Some(client) = (self.integration_of)(expected).and_then(|name| clients.get(&name)) else {
             part.tally.unasked = 1;
-            let repair = "name its integration in the record or with --integration, and configure that";
-            part.findings.push(unasked("its integration is not known".to_owned(), repair));
+            let repair = "name its integration in the line or with --integration, and configure it";
+            part.findings.push(unasked("its integration is unknown".to_owned(), repair));
             return Ok(None);
         };
         let catalog = match catalog::read(client, session, &SessionMeter::default()).await {
@@ -207,7 +207,7 @@ impl Coverage<'_> {
             part.tally.unasked = 1;
             let codes: Vec<&str> = catalog.gaps.iter().map(|code| code.as_str()).collect();
             let reason = format!("some of them could not be read: {}", codes.join(", "));
-            part.findings.push(unasked(reason, "repeat the audit; docs/runbook.md, Codes, says what the code means"));
+            part.findings.push(unasked(reason, "repeat the audit; docs/runbook.md, Codes, explains the code"));
         }
         let began_at = catalog.created_at().into_iter().chain(expected.record.decided_at).max();
         let is_past = began_at.is_some_and(|at| at.plus(client.settings().horizon) < self.now);
@@ -225,7 +225,7 @@ impl Coverage<'_> {
             Ok(standing) => return Ok(Some(standing)),
             Err(InspectError::Store(error)) => return Err(error.into()),
             Err(InspectError::Damaged { key, reason }) => (key, reason),
-            Err(InspectError::Foreign { key }) => (key, "is another archive's"),
+            Err(InspectError::Foreign { key }) => (key, "belongs to another archive"),
         };
         let repair = "restore the version that the ledger or a run record names, from a copy";
         part.findings.push(
@@ -244,11 +244,14 @@ impl Coverage<'_> {
         if tally.absent_now > 0 {
             findings.push(
                 Finding::of(Severity::Info, FindingCode::CoverageAbsent, "nothing; the archive is now the only copy")
-                    .differs("sessions that Veriff has", format!("{} are archived, and gone there", tally.absent_now)),
+                    .differs(
+                        "sessions that Veriff has",
+                        format!("{} are archived, and gone at Veriff", tally.absent_now),
+                    ),
             );
         }
         if tally.past_horizon > 0 {
-            let repair = "nothing; an agreement with Veriff shows of these only that nothing more can be had there";
+            let repair = "nothing; for these, agreement with Veriff shows only that nothing more can be fetched there";
             let found = format!("{} are older than Veriff keeps media", tally.past_horizon);
             findings.push(
                 Finding::of(Severity::Info, FindingCode::CoverageHorizon, repair)

@@ -105,10 +105,10 @@ pub struct Part<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The store.
-    #[error("the store could not be looked at")]
+    #[error("the store could not be inspected")]
     Store(#[from] StoreError),
     /// The ledger.
-    #[error("the ledger could not be looked at")]
+    #[error("the ledger could not be read")]
     Ledger(#[from] LedgerError),
     /// The list of sessions.
     #[error("the list of sessions could not be read")]
@@ -120,10 +120,10 @@ pub enum AuditError {
     #[error("Veriff could not be asked")]
     Veriff(#[from] VeriffError),
     /// The state file.
-    #[error("the audit cannot be gone on with")]
+    #[error("the audit cannot be resumed")]
     State(#[from] StateError),
     /// The findings.
-    #[error("a finding could not be passed on")]
+    #[error("a finding could not be reported")]
     Output(#[from] io::Error),
 }
 
@@ -196,7 +196,7 @@ impl<T: Tally> Drive<T> {
             Progress { audit_id, started_at, seed, mark, seen: 0, tally, counts, codes: BTreeMap::new() }
         });
         if is_gone_on_with {
-            tracing::info!(audit.id = %progress.audit_id, "going on where this audit was stopped");
+            tracing::info!(audit.id = %progress.audit_id, "resuming the audit where it was stopped");
         }
         findings.counts = progress.counts;
         findings.codes.clone_from(&progress.codes);
@@ -322,10 +322,9 @@ impl<T: Tally> Drive<T> {
             codes: findings.codes.clone(),
             details: end.details,
             next: if !end.is_at_end {
-                "the same command goes on where this one stopped, if it has --state".to_owned()
+                "with --state, the same command resumes where this one stopped".to_owned()
             } else if findings.counts.error + findings.counts.warn > 0 {
-                "do what the findings name as their repair; docs/runbook.md, Findings, says what the codes mean"
-                    .to_owned()
+                "carry out the repairs that the findings name; docs/runbook.md, Findings, explains the codes".to_owned()
             } else {
                 "nothing".to_owned()
             },

@@ -22,7 +22,7 @@ use crate::store::{ListedVersion, StoreError};
 pub(super) const RESTORE: &str = "archive the session again while Veriff has it, else restore the object from a copy";
 
 /// What repairs an object that was changed.
-pub(super) const FIND_OUT: &str = "find out who changed it, and restore the version that is named from a copy";
+pub(super) const FIND_OUT: &str = "find out who changed it, and restore the named version from a copy";
 
 /// What the store has of one session.
 #[derive(Debug)]
@@ -176,10 +176,14 @@ impl Evidence {
             self.own.entry(version.key.clone()).or_insert(None);
             let code = if version.is_delete_marker { FindingCode::ObjectHidden } else { FindingCode::ObjectShadowed };
             let repair = format!(
-                "find out who wrote it; then remove that version alone (its id is {}), and nothing else of this key",
+                "find out who wrote it; then remove only that version (its id is {}), and nothing else of this key",
                 version.version_id.as_deref().unwrap_or("null")
             );
-            let what = if version.is_delete_marker { "a delete marker over it" } else { "a later version over it" };
+            let what = if version.is_delete_marker {
+                "a delete marker that shadows it"
+            } else {
+                "a later version that shadows it"
+            };
             let finding =
                 self.error(code, &version.key, version.version_id.as_deref(), &repair).differs("one version", what);
             self.findings.push(finding);
@@ -215,7 +219,7 @@ impl Evidence {
                 Told::Is(document) => document,
                 Told::Gone => {
                     let finding = self.error(FindingCode::ManifestInvalid, &key, version_id, RESTORE_MANIFEST);
-                    self.findings.push(finding.differs("a manifest", "it was listed and cannot be opened"));
+                    self.findings.push(finding.differs("a manifest", "it is listed but cannot be opened"));
                     continue;
                 }
                 Told::Refused(reason) => {
@@ -261,7 +265,7 @@ impl Evidence {
             Some(kept) if kept == sha256 => Ok(true),
             Some(kept) => {
                 let finding = self.error(FindingCode::ObjectDigest, &version.key, version_id, FIND_OUT);
-                self.findings.push(finding.differs(format!("sha256 {kept}, which the store keeps"), sha256));
+                self.findings.push(finding.differs(format!("sha256 {kept}, according to the store"), sha256));
                 Ok(false)
             }
             None => Ok(false),
@@ -297,7 +301,7 @@ impl Evidence {
                     let (key, id, sha256) =
                         (before.version.key.clone(), before.version.version_id.clone(), before.sha256);
                     let finding = self.error(FindingCode::ObjectDigest, &key, id.as_deref(), FIND_OUT);
-                    let expected = format!("sha256 {}, which the next manifest tells", link.sha256);
+                    let expected = format!("sha256 {}, according to the next manifest", link.sha256);
                     found.push(finding.differs(expected, sha256));
                 }
             }
@@ -319,7 +323,7 @@ impl Evidence {
             let is_told = self.findings.iter().any(|finding| finding.key.as_ref() == Some(&known.key));
             if self.own(&known.key).is_none() && !is_told {
                 let finding = self.error(FindingCode::ManifestInvalid, &known.key, version_id, RESTORE_MANIFEST);
-                let expected = format!("sha256 {}, which the ledger tells", known.sha256);
+                let expected = format!("sha256 {}, according to the ledger", known.sha256);
                 self.findings.push(finding.differs(expected, "nothing"));
             }
             return;
@@ -330,7 +334,7 @@ impl Evidence {
         } else {
             let found = facts.sha256;
             let finding = self.error(FindingCode::ObjectDigest, &known.key, version_id, FIND_OUT);
-            let expected = format!("sha256 {}, which the ledger tells", known.sha256);
+            let expected = format!("sha256 {}, according to the ledger", known.sha256);
             self.findings.push(finding.differs(expected, found));
         }
         if self.manifests[at].version.version_id != known.version_id {
@@ -364,7 +368,7 @@ impl Evidence {
         let repair = if is_finished {
             "find out who wrote it; the archive does not name it and will not use it"
         } else {
-            "run the session again: what a run that was cut short left is taken over; else find out who wrote it"
+            "run the session again: it uses what an interrupted run left; else find out who wrote it"
         };
         let is_document = |key: &ObjectKey| {
             matches!(key.read_as(&self.session_id), SessionObject::Manifest(_) | SessionObject::Expired(_))

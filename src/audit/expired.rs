@@ -11,7 +11,7 @@ use crate::store::ListedVersion;
 
 /// Tells of a session of which something was expired by plan; `document` is the newest one that says so.
 pub(crate) fn finding(severity: Severity, session: &SessionId, document: &ListedVersion) -> Finding {
-    let repair = "nothing: what was expired is gone for good, and the record of it stands";
+    let repair = "nothing: what was expired is gone for good, and the record of its expiry remains";
     Finding::of(severity, FindingCode::SessionExpired, repair)
         .session(session)
         .object(&document.key, document.version_id.as_deref())

@@ -104,7 +104,7 @@ finding_codes! {
     CoverageHorizon = "coverage.horizon";
     /// The ledger has no row of a session or run of which the store has the documents.
     LedgerMissing = "ledger.missing";
-    /// The ledger says something else than the manifest, or than the run's record.
+    /// The ledger says something else than the manifest, or than the run record.
     LedgerContradicts = "ledger.contradicts";
     /// The store has a later manifest, or a record, than the ledger knows.
     LedgerBehind = "ledger.behind";

@@ -178,7 +178,7 @@ impl Fixity<'_> {
             Told::Is(head) => head,
             Told::Gone => {
                 let finding = begin(Severity::Error, FindingCode::ObjectMissing, RESTORE);
-                part.findings.push(finding.differs("the object", "it was listed and is not there"));
+                part.findings.push(finding.differs("the object", "it is listed but does not exist"));
                 return Ok(part);
             }
             Told::Refused(reason) => {
@@ -241,7 +241,7 @@ impl Fixity<'_> {
                 if written != kept.value {
                     part.findings.push(differs(
                         format!("checksum {written} of its parts"),
-                        format!("{}, which the store keeps", kept.value),
+                        format!("{}, according to the store", kept.value),
                     ));
                 }
             }
@@ -250,7 +250,7 @@ impl Fixity<'_> {
                 // Of a store that keeps none at all it is said once; and who reads needs none.
                 if self.reach.shows_checksums() && self.mode == Mode::Head {
                     let finding = begin(Severity::Warn, FindingCode::ObjectUnchecked, "audit fixity --mode read");
-                    part.findings.push(finding.differs("a checksum that can be compared", "none"));
+                    part.findings.push(finding.differs("a comparable checksum", "none"));
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Fixity<'_> {
             Told::Is(hashed) => hashed,
             Told::Gone => {
                 let finding = begin(Severity::Error, FindingCode::ObjectMissing, RESTORE);
-                part.findings.push(finding.differs("the object", "it was there and cannot be opened"));
+                part.findings.push(finding.differs("the object", "it existed but cannot be opened"));
                 return Ok(());
             }
             Told::Refused(reason) => {
@@ -340,7 +340,7 @@ impl Fixity<'_> {
             Some(kept) => {
                 let finding =
                     evidence.finding(Severity::Error, FindingCode::ObjectDigest, &read.key, version_id, FIND_OUT);
-                let expected = format!("sha256 {kept}, which the store keeps");
+                let expected = format!("sha256 {kept}, according to the store");
                 part.findings.push(finding.differs(expected, read.sha256));
             }
             None => part.tally.unchecked += 1,

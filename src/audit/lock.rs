@@ -81,9 +81,9 @@ impl Weaker {
 
 /// Tells of locks that the store would not tell.
 pub(super) fn hidden_locks(count: u64, severity: Severity) -> Option<Finding> {
-    let repair = "give the auditor the right s3:GetObjectRetention on the objects, and repeat the audit";
+    let repair = "grant the auditor s3:GetObjectRetention on the objects, and repeat the audit";
     (count > 0).then(|| {
         Finding::of(severity, FindingCode::LockUnreadable, repair)
-            .differs("the lock of every object", format!("of {count} objects the store does not tell it"))
+            .differs("the lock of every object", format!("not visible for {count} objects"))
     })
 }

@@ -34,7 +34,7 @@ pub struct Reach<'a> {
 pub enum Told<T> {
     /// This.
     Is(T),
-    /// That it is not there.
+    /// That it does not exist.
     Gone,
     /// Nothing, and why.
     Refused(String),
@@ -206,12 +206,12 @@ pub(crate) fn refused(
     let (code, repair) = if lower.contains("kms") || lower.contains("key service") {
         (
             FindingCode::KeyUnusable,
-            "see that the key it is encrypted with exists, is enabled, and may be used by the auditor (kms:Decrypt)",
+            "check that its encryption key exists, is enabled, and may be used by the auditor (kms:Decrypt)",
         )
     } else {
         (
             FindingCode::ObjectUnreadable,
-            "check the auditor's rights (s3:GetObject, s3:GetObjectVersion), the storage class, and the disk",
+            "check the auditor's permissions (s3:GetObject, s3:GetObjectVersion), the storage class, and the disk",
         )
     };
     begin(Severity::Error, code, repair).differs(what, reason)

@@ -136,7 +136,7 @@ pub struct Retention<'a> {
 struct Due<'d> {
     /// What it was promised, and by whom.
     promised: Option<(Lock, &'static str)>,
-    /// What the policy in force demands at least.
+    /// What the current policy requires at least.
     least: Option<Lock>,
     /// What the policy in force allows at most.
     latest: Option<Timestamp>,
@@ -261,13 +261,13 @@ impl Retention<'_> {
             let retain_until = lock_date(ABSENT_LOCK_PERIOD, manifest.archived_at, manifest.archived_at);
             let lock = Lock { mode: Mode::Governance, retain_until };
             let latest = default.and_then(|class| class.latest(manifest.archived_at));
-            (self.policy.demands_locks().then_some((lock, "manifests without media are due")), latest)
+            (self.policy.demands_locks().then_some((lock, "manifests without media require")), latest)
         } else {
             let of_items = manifest.media.iter().filter_map(|key| items.promised.get(key)).copied();
             let latest = manifest.media.iter().filter_map(|key| items.latest.get(key)).max().copied();
             // Those that are gone by plan may have been allowed to stand longer than those that are left.
             let latest = latest.filter(|_| !manifest.media.iter().any(|key| evidence.is_expired_item(&key.sidecar())));
-            (of_items.reduce(Lock::strictest).map(|lock| (lock, "its items are promised")), latest)
+            (of_items.reduce(Lock::strictest).map(|lock| (lock, "its items were promised")), latest)
         };
         let due = Due { promised, least: None, latest, class: MANIFEST_CLASS };
         let begin = |severity, code, repair: &str| evidence.finding(severity, code, key, version_id, repair);
@@ -337,7 +337,7 @@ impl Retention<'_> {
             Told::Is(head) => head,
             Told::Gone => {
                 let finding = begin(Severity::Error, FindingCode::ObjectMissing, super::evidence::RESTORE);
-                part.findings.push(finding.differs("the object", "it was listed and is not there"));
+                part.findings.push(finding.differs("the object", "it is listed but does not exist"));
                 return Ok(None);
             }
             Told::Refused(reason) => {
@@ -352,7 +352,8 @@ impl Retention<'_> {
             // A key is usable if something that it encrypts can be read.
             let read = self.reach.with_body(key, version_id, async |mut body| body.chunk().await.map(|_| ())).await?;
             if let Told::Refused(reason) = read {
-                let repair = "see that the key exists, is enabled, and may be used by the auditor (kms:Decrypt) and the archiver";
+                let repair = "check that the key exists, is enabled, and may be used by the auditor (kms:Decrypt) and \
+                              the archiver";
                 let finding = begin(Severity::Error, FindingCode::KeyUnusable, repair);
                 part.findings.push(finding.differs(format!("key {kms_key_id}, usable"), reason));
             }
@@ -397,19 +398,19 @@ impl Retention<'_> {
         let weaker = due
             .promised
             .and_then(|(promised, by)| shown.weaker_than(promised, by))
-            .or_else(|| due.least.and_then(|least| shown.weaker_than(least, "the policy in force demands")));
+            .or_else(|| due.least.and_then(|least| shown.weaker_than(least, "the current policy requires")));
         part.findings.extend(weaker.map(|weaker| weaker.finding(&begin)));
         if let (Some(lock), Some(latest)) = (lock, due.latest)
             && lock.retain_until > latest
         {
             let repair = match lock.mode {
                 Mode::Compliance => {
-                    "nobody can shorten it; find out who set it, and note it as kept longer than lawful"
+                    "nobody can shorten it; find out who set it, and note it as retained longer than lawful"
                 }
                 _ => "find out who set it; a person with s3:BypassGovernanceRetention can shorten it",
             };
             let finding = begin(Severity::Error, FindingCode::LockLong, repair);
-            let expected = format!("until {latest} at the most, as the policy in force allows");
+            let expected = format!("until {latest} at most, as the current policy allows");
             part.findings.push(finding.differs(expected, format!("{} until {}", lock.mode, lock.retain_until)));
         }
     }
@@ -419,16 +420,15 @@ impl Retention<'_> {
     pub fn closing_findings(&self, tally: &RetentionTally) -> Vec<Finding> {
         let mut findings = Vec::new();
         if !self.reach.keeps_locks() && tally.objects > 0 {
-            let repair = "keep the archive in a bucket with Object Lock, if the law asks for more than care";
+            let repair = "use a bucket with Object Lock, if the law requires locks";
             findings.push(
                 Finding::of(Severity::Info, FindingCode::LockUnsupported, repair)
-                    .differs("a store that can lock", "a directory: anyone who may write there can delete"),
+                    .differs("a store that can lock", "a directory: anyone who can write there can delete"),
             );
         }
         findings.extend(hidden_locks(tally.hidden_locks, Severity::Error));
         if tally.expired > 0 {
-            let repair =
-                "decide what is to be deleted; until then it is kept, and can be deleted by whoever has the right";
+            let repair = "decide what to delete; until then anyone with the permission can delete it";
             findings.push(
                 Finding::of(Severity::Info, FindingCode::LockExpired, repair)
                     .differs("locks that last", format!("the locks of {} objects have ended", tally.expired)),
@@ -436,7 +436,7 @@ impl Retention<'_> {
         }
         for (class, objects) in &tally.unknown_classes {
             let repair =
-                format!("write retention.classes.{class} into the configuration, as it was when they were archived");
+                format!("add retention.classes.{class} to the configuration, as it was when they were archived");
             findings.push(
                 Finding::of(Severity::Warn, FindingCode::ClassUnknown, repair)
                     .differs("a configured class", format!("{objects} objects of class {class}")),
@@ -444,8 +444,8 @@ impl Retention<'_> {
         }
         if let Some(asked) = self.kms_key_id.filter(|asked| !asked.contains("alias/")) {
             for (key, objects) in tally.keys.iter().filter(|(key, _)| !key.ends_with(asked)) {
-                let repair = "nothing, if the key was changed on purpose: then keep the former one enabled";
-                let key = if key.is_empty() { "no key of the key service" } else { key };
+                let repair = "nothing, if the key was changed on purpose: then leave the old one enabled";
+                let key = if key.is_empty() { "no KMS key" } else { key };
                 findings.push(
                     Finding::of(Severity::Warn, FindingCode::KeyDiffers, repair)
                         .differs(format!("key {asked}, as configured"), format!("{objects} objects with {key}")),

@@ -88,7 +88,7 @@ pub(super) async fn read(
         Told::Is(document) => document,
         Told::Gone => {
             let finding = begin(FindingCode::SidecarInvalid, RESTORE);
-            return Ok((Err(Box::new(finding.differs("a sidecar", "it was listed and cannot be opened"))), false));
+            return Ok((Err(Box::new(finding.differs("a sidecar", "it is listed but cannot be opened"))), false));
         }
         Told::Refused(reason) => {
             let finding = refused("a sidecar", reason, |_, code, repair: &str| begin(code, repair));

@@ -47,7 +47,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// It is something else, or of another audit or question.
-    #[error("the state file {path} is not of this audit: {reason}; give another file, or remove it to begin anew")]
+    #[error("the state file {path} belongs to another audit: {reason}; use another file, or remove it to start anew")]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -82,12 +82,12 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
         };
         let foreign = |reason: String| StateError::Foreign { path: path.clone(), reason };
         let document: Document<P> =
-            serde_json::from_str(&text).map_err(|_| foreign("it is no state file".to_owned()))?;
+            serde_json::from_str(&text).map_err(|_| foreign("it is not a state file".to_owned()))?;
         if document.schema != STATE_SCHEMA || document.audit != self.kind {
             return Err(foreign(format!("it is of audit {}", document.audit.as_str())));
         }
         if document.question != self.question {
-            return Err(foreign(format!("it was asked {}, now {}", document.question, self.question)));
+            return Err(foreign(format!("it was started with {}, now {}", document.question, self.question)));
         }
         Ok((!document.finished).then_some(document.progress))
     }

@@ -308,9 +308,9 @@ async fn add(
         }
     }
     answer.next = if answer.bad > 0 {
-        "correct the lines that cannot be read and repeat".to_owned()
+        "correct the invalid lines and repeat".to_owned()
     } else if answer.added.ended > 0 && answer.added.added + answer.added.waiting == 0 {
-        "veriff-archive backlog retry --state failed, to open failed ones again".to_owned()
+        "veriff-archive backlog retry --state failed, to make failed sessions pending again".to_owned()
     } else {
         "veriff-archive run --backlog".to_owned()
     };
@@ -322,7 +322,7 @@ async fn add(
 fn entry_of(record: SessionRequest, default: Option<&str>, config: &Config) -> Result<BacklogEntry, String> {
     let settings = config
         .integration_of(record.integration.as_deref(), default)
-        .map_err(|_| "the record names no integration and several are configured; use --integration".to_owned())?;
+        .map_err(|_| "it names no integration and several are configured; use --integration".to_owned())?;
     Ok(BacklogEntry {
         integration: settings.name.clone(),
         deadline_at: record.decided_at.map(|decided_at| decided_at.plus(settings.horizon)),
@@ -434,7 +434,7 @@ impl Chunks {
             };
             match delivery.record {
                 Ok(record) => sessions.push(record.session_id),
-                Err(bad) => anyhow::bail!("{}: {}; nothing behind it was looked at", delivery.place, bad.reason),
+                Err(bad) => anyhow::bail!("{}: {}; nothing after it was read", delivery.place, bad.reason),
             }
         }
         if let Some(named) = &self.filter.sessions {
@@ -474,7 +474,7 @@ impl Answer for BacklogAdd {
         let Added { added, waiting, ended } = self.added;
         writeln!(
             out,
-            "{} records: {added} added, {waiting} were waiting already, {ended} ended before, {} finished, {} cannot be read",
+            "{} lines: {added} added, {waiting} already in the backlog, {ended} already ended, {} finished, {} invalid",
             self.records, self.finished, self.bad
         )?;
         writeln!(out, "next: {}", self.next)
@@ -484,7 +484,7 @@ impl Answer for BacklogAdd {
 impl Answer for BacklogList {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let BacklogCounts { ready, waiting, leased } = self.backlog;
-        writeln!(out, "backlog    {ready} ready, {waiting} waiting, {leased} worked on")?;
+        writeln!(out, "backlog    {ready} ready, {waiting} waiting, {leased} leased")?;
         for entry in &self.sessions {
             let days = entry.days_left.map_or_else(|| "?".to_owned(), |days| days.to_string());
             let turn = entry.turn.map_or("-", Turn::as_str);

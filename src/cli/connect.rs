@@ -58,7 +58,7 @@ pub(super) async fn open_leased(
 /// Opens a file, standard input or an object.
 ///
 /// # Errors
-/// Retryable: it cannot be read. Permanent: it is not there. Fatal: the store refuses the list.
+/// Retryable: it cannot be read. Permanent: it does not exist. Fatal: the store refuses the list.
 pub(super) async fn open_file(
     sessions: &str,
     args: &FormatArgs,

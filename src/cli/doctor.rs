@@ -166,7 +166,7 @@ pub(super) async fn run(args: &DoctorArgs, global: &GlobalArgs) -> anyhow::Resul
 
 impl Doctor {
     fn note_bad_config(&mut self, error: &ConfigError) {
-        const REPAIR: &str = "correct it; `veriff-archive config check` tells the same without connecting";
+        const REPAIR: &str = "correct it; `veriff-archive config check` reports the same without connecting";
         match error {
             ConfigError::Invalid(problems) => {
                 for problem in problems {
@@ -180,7 +180,7 @@ impl Doctor {
     fn look_at_config(&mut self, config: &Config) {
         self.ok("configuration", "valid");
         for warning in &config.warnings {
-            self.warn("configuration", warning, "make sure that it is meant so");
+            self.warn("configuration", warning, "make sure that this is intended");
         }
         // Of configured integrations each secret is looked at by itself.
         let none = config.integrations.is_empty().then(|| config.missing_credentials());
@@ -215,7 +215,7 @@ impl Doctor {
                     Some(offset) if offset.abs() > MAX_CLOCK_OFFSET_MS => self.warn(
                         format!("clock.{}", integration.name),
                         format!("Veriff's clock and ours differ by {offset} ms"),
-                        "set this machine's clock, and let it be kept by NTP",
+                        "set this machine's clock, and keep it synchronised with NTP",
                     ),
                     _ => {}
                 }
@@ -231,7 +231,7 @@ impl Doctor {
             None => {}
             Some(StoreSettings::Dir(directory)) => {
                 if !directory.is_dir() {
-                    self.ok("store", "the directory does not exist yet; the first run makes it");
+                    self.ok("store", "the directory does not exist yet; the first run creates it");
                 } else if let Err(error) = look_into(directory, clock).await {
                     self.note_store_error("store", &error);
                 } else {
@@ -241,7 +241,7 @@ impl Doctor {
                     self.warn(
                         "store.object_lock",
                         "a directory cannot lock: the mode is recorded as none",
-                        "use an s3:// store with Object Lock for evidence that must be kept",
+                        "use an s3:// store with Object Lock for evidence that must be retained",
                     );
                 }
             }
@@ -282,8 +282,8 @@ impl Doctor {
             Ok(()) if needs_locks => self.ok("store.object_lock", "versioning and Object Lock are on"),
             Ok(()) => self.warn(
                 "store.object_lock",
-                "the policy locks nothing: whoever may write may also destroy",
-                "write a [retention] policy, and use a bucket with Object Lock",
+                "the policy locks nothing: anyone who can write can also destroy",
+                "configure a [retention] policy, and use a bucket with Object Lock",
             ),
         }
         if let Some(default_lock) = &report.default_lock {
@@ -300,7 +300,7 @@ impl Doctor {
                 "not blocked on the bucket",
                 "turn on all four switches of its public access block (the account may have them on already)",
             ),
-            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "check it yourself, or allow this identity to read it"),
         }
     }
 
@@ -310,30 +310,30 @@ impl Doctor {
             Seen::Found(days) => self.ok(NAME, format!("removed after {days} days")),
             Seen::Absent => self.warn(
                 NAME,
-                "never removed: the parts of uploads that a crash cut off cost money for ever",
+                "never removed: parts of uploads that a crash cut off cost money for ever",
                 "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
             ),
-            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "check it yourself, or allow this identity to read it"),
         }
     }
 
     fn note_encryption(&mut self, seen: &Seen<String>, settings: &S3Settings) {
         const NAME: &str = "store.encryption";
-        let asked = settings.kms_key_id.as_deref().unwrap_or("as store.sse says");
+        let asked = settings.kms_key_id.as_deref().unwrap_or("as configured in store.sse");
         match seen {
             Seen::Found(default) => {
-                self.ok(NAME, format!("the bucket's default is {default}; this program asks {asked}"));
+                self.ok(NAME, format!("the bucket's default is {default}; this program requests {asked}"));
             }
             Seen::Absent => self.warn(NAME, "the bucket has no default encryption", "give it one, or set store.sse"),
-            Seen::Unknown(reason) => self.warn(NAME, reason, "look yourself, or allow this identity to look"),
+            Seen::Unknown(reason) => self.warn(NAME, reason, "check it yourself, or allow this identity to read it"),
         }
     }
 
     fn note_store_error(&mut self, name: &str, error: &StoreError) {
         let exit = Exit::of_fatal(error.code());
         let repair = match error {
-            StoreError::Denied { .. } => "give this identity the right that is named",
-            StoreError::ClockSkew { .. } => "set this machine's clock, and let it be kept by NTP",
+            StoreError::Denied { .. } => "grant this identity the permission that is named",
+            StoreError::ClockSkew { .. } => "set this machine's clock, and keep it synchronised with NTP",
             StoreError::Unavailable { .. } => "check store.endpoint_url, store.region, DNS, proxy and firewall",
             _ => "see docs/runbook.md under store.policy",
         };
@@ -347,13 +347,13 @@ impl Doctor {
             Ok(Some(exposure)) => self.warn(
                 "ledger.tls",
                 exposure,
-                "write sslmode=verify-full, and sslrootcert=FILE with the CA of the server, into ledger.url",
+                "add sslmode=verify-full, and sslrootcert=FILE with the CA of the server, to ledger.url",
             ),
             Ok(None) => {}
             Err(error) => return self.note_ledger_error(error),
         }
         match (ledger::exists(url).await, ledger::is_made_unasked(url)) {
-            (Ok(false), Ok(true)) => return self.ok(NAME, "does not exist yet; the first run makes it"),
+            (Ok(false), Ok(true)) => return self.ok(NAME, "does not exist yet; the first run creates it"),
             (Ok(false), Ok(false)) => {
                 return self.fail(
                     NAME,
@@ -390,19 +390,17 @@ impl Doctor {
             }
         };
         let kind = if seen.is_fifo { "a FIFO queue" } else { "a standard queue" };
-        self.ok(
-            NAME,
-            format!("{kind}; {} messages, of which {} are in some worker's hands", seen.messages(), seen.in_flight),
-        );
+        self.ok(NAME, format!("{kind}; {} messages, of which {} are in flight", seen.messages(), seen.in_flight));
         self.note_redrive(seen.redrive.as_ref());
         let own = seen.visibility_timeout.map_or_else(|| "unknown".to_owned(), format_duration);
         let lease = format_duration(config.limits.lease);
-        self.ok("queue.visibility", format!("this program asks for {lease} and renews it; the queue's own is {own}"));
+        self.ok("queue.visibility", format!("this program sets {lease} and renews it; the queue's own is {own}"));
         if config.ledger_url.starts_with("sqlite") {
             self.warn(
                 "queue.ledger",
-                "a SQLite ledger is one file on one machine: workers elsewhere would each keep a ledger of their own",
-                "use a postgres:// ledger where more than one worker takes from this queue",
+                "a SQLite ledger is one file on one machine: workers on other machines would each have their own \
+                 ledger",
+                "use a postgres:// ledger if several workers read this queue",
             );
         }
     }
@@ -412,12 +410,13 @@ impl Doctor {
         match redrive {
             None => self.warn(
                 NAME,
-                "none: messages that cannot be read, or fail every time, come again until they are too old and lost",
+                "none: messages that cannot be read, or fail every time, are delivered again until they expire and \
+                 are lost",
                 "give the queue a redrive policy with a dead-letter queue",
             ),
             Some(redrive) if redrive.max_receives < FEWEST_RECEIVES => self.warn(
                 NAME,
-                format!("after {} receives; a worker that stops gives back, and that counts", redrive.max_receives),
+                format!("after {} receives; receives by workers that are stopped count too", redrive.max_receives),
                 format!("set maxReceiveCount to {FEWEST_RECEIVES} or more"),
             ),
             Some(redrive) => {

@@ -25,7 +25,8 @@ use crate::store::policy::demand;
 const MAX_TEXT_LENGTH: usize = 2000;
 
 const AFTER_HELP: &str = "\
-Before anything is read, an event that records who exports what and why is written into the archive, locked as the policy
+Before anything is read, an event that records who exports what and why is written into the archive, locked as the \
+policy
 requires. Without permission to write below events/ there is no export. Needs neither Veriff nor the ledger.
 
 Exit codes:
@@ -49,7 +50,7 @@ pub(super) struct ExportArgs {
     #[arg(
         long,
         value_name = "PATH",
-        help = "Session ids or requests: a file, - for standard input, or s3://bucket/key; of a record only the id counts"
+        help = "Session ids or requests: a file, - for standard input, or s3://bucket/key; of a request only the id counts"
     )]
     sessions: Option<String>,
     /// Format of the input [default: detected]
@@ -81,11 +82,11 @@ impl Answer for Exported {
         writeln!(out, "event      {}", self.event_key)?;
         writeln!(
             out,
-            "sessions   {} asked for: {} whole, {} damaged, {} expired, {} absent upstream, {} not archived",
+            "sessions   {} requested: {} complete, {} damaged, {} expired, {} absent upstream, {} not archived",
             counts.asked, counts.whole, counts.damaged, counts.expired, counts.absent, counts.unarchived
         )?;
         if counts.invalid + counts.repeated > 0 {
-            writeln!(out, "input      {} records name no session, {} one again", counts.invalid, counts.repeated)?;
+            writeln!(out, "input      {} lines name no session, {} name one again", counts.invalid, counts.repeated)?;
         }
         writeln!(out, "evidence   {} objects, {} bytes, {} proofs", self.objects, self.bytes, self.proofs)?;
         writeln!(out, "problems   {} errors, {} warnings", self.problems.error, self.problems.warn)?;

@@ -74,8 +74,8 @@ pub(super) fn run(args: &KeygenArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     for (path, pem, mode) in &pair {
         if let Err(error) = make(path, pem, *mode) {
             // Half a pair would only be in the way of the next try.
-            made.iter().try_for_each(fs::remove_file).context("the private key cannot be taken back")?;
-            eprintln!("error: {} cannot be made: {error}", path.display());
+            made.iter().try_for_each(fs::remove_file).context("the private key cannot be removed again")?;
+            eprintln!("error: {} cannot be created: {error}", path.display());
             return Ok(Exit::Usage);
         }
         made.push(path);

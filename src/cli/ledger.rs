@@ -50,7 +50,8 @@ pub(super) enum LedgerCommand {
 }
 
 const REBUILD_HELP: &str = "\
-Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 the store or the ledger does not answer, 77 the
+Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 the store or the ledger does not answer, 77 \
+the
 store refuses access or is another archive, 130 or 143 stopped by a signal: repeat it.";
 
 /// From which store.
@@ -81,12 +82,12 @@ pub(super) struct LedgerRebuild {
 impl Answer for LedgerRebuild {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Rebuilt { new, updated, unchanged, manifests, items, runs, runs_closed, expired } = self.rebuilt;
-        writeln!(out, "{}", if self.complete { "the ledger is rebuilt" } else { "stopped before its end" })?;
+        writeln!(out, "{}", if self.complete { "the ledger is rebuilt" } else { "stopped before the end" })?;
         writeln!(out, "  sessions   {new} new, {updated} updated, {unchanged} unchanged")?;
         writeln!(out, "  manifests  {manifests}, with {items} items in the newest")?;
-        writeln!(out, "  runs       {runs} new, {runs_closed} closed that were held as open")?;
+        writeln!(out, "  runs       {runs} new, {runs_closed} closed that were open in the ledger")?;
         if expired > 0 {
-            writeln!(out, "  expired    {expired} sessions of which something was expired by plan")?;
+            writeln!(out, "  expired    {expired} sessions with something expired by plan")?;
         }
         writeln!(out, "  problems   {}", self.problems)?;
         writeln!(out, "  next       {}", self.next)
@@ -112,11 +113,11 @@ impl Answer for LedgerMigrate {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { engine, to, .. } = self;
         match self.from {
-            None => writeln!(out, "the ledger is made ({engine}), with the schema of this version, {to}"),
+            None => writeln!(out, "the ledger was created ({engine}), with the schema of this version, {to}"),
             Some(from) if from == *to => {
-                writeln!(out, "the ledger is there ({engine}), with the schema of this version, {to}")
+                writeln!(out, "the ledger exists ({engine}), with the schema of this version, {to}")
             }
-            Some(from) => writeln!(out, "the ledger is upgraded ({engine}), from schema {from} to {to}"),
+            Some(from) => writeln!(out, "the ledger was upgraded ({engine}), from schema {from} to {to}"),
         }
     }
 }
@@ -151,7 +152,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let ledger = ledger::open(&config.ledger_url).await?;
     let identity = Identity::find(&store, Arc::clone(&ledger)).await?;
     let Some(archive) = identity.known().cloned() else {
-        return Err(StoreError::Unfit(format!("{} has no archive.json; is store.url right?", settings.url())).into());
+        return Err(StoreError::Unfit(format!("{} has no archive.json; check store.url", settings.url())).into());
     };
     ledger.adopt_archive(&archive).await?;
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
@@ -166,7 +167,7 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     };
     let mut problems = Findings::to(Box::new(|finding| {
         let key = finding.key.as_ref().map(tracing::field::display);
-        tracing::error!(object.key = key, error.code = %finding.code, "cannot be taken; {}", finding.repair);
+        tracing::error!(object.key = key, error.code = %finding.code, "cannot be used; {}", finding.repair);
         Ok(())
     }));
     let (rebuilt, stopped) = task.run(&mut problems).await?;

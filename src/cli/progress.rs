@@ -91,7 +91,7 @@ impl Progress {
         if let Some(task) = self.task
             && let Err(error) = task.await
         {
-            tracing::debug!("progress ended badly: {error}");
+            tracing::debug!("the progress display failed: {error}");
         }
     }
 }

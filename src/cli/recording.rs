@@ -19,7 +19,7 @@ use crate::stop::Stopped;
 /// How long closing may take at the end of a run; what is left then is done by a later one.
 const CLOSING_PATIENCE: Duration = Duration::from_mins(2);
 
-/// The same once the run was told to stop: with what giving up and giving back may take, less than the ten seconds of grace
+/// The same once the run was stopped: with what giving up and giving back may take, less than the ten seconds of grace
 /// that the chart adds to the drain.
 const STOPPED_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -66,7 +66,7 @@ async fn close_lapsed(recorder: &Recorder, stop: &Stop) {
         _ = stop.requested() => return,
     };
     if let Err(error) = closed {
-        tracing::warn!(error.code = %error.code(), "runs that died could not be looked for: {error}");
+        tracing::warn!(error.code = %error.code(), "could not search for runs that died: {error}");
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn end(worker: &mut Worker, source: &SourceTally, exit: Exit) -
             return None;
         }
         Err(_) => {
-            tracing::warn!("the run record could not be closed in time; a later run closes it");
+            tracing::warn!("the run record could not be closed in time; a later run will close it");
             return None;
         }
     };
@@ -110,5 +110,5 @@ pub(super) async fn end(worker: &mut Worker, source: &SourceTally, exit: Exit) -
 }
 
 fn tell_of(error: &RecordError) {
-    tracing::warn!(error.code = %error.code(), "the run record is not closed yet, a later run closes it: {error}");
+    tracing::warn!(error.code = %error.code(), "the run record is not closed yet; a later run will close it: {error}");
 }

@@ -74,8 +74,8 @@ impl Answer for Printed<'_> {
         writeln!(out, "  still to be done {}, past the horizon {}", horizon.open, horizon.past)?;
         writeln!(out, "media      {} ({} bytes)", volume.items, volume.bytes)?;
         match fixity.read_percent {
-            Some(percent) => writeln!(out, "fixity     at least {percent} % re-read in the last twelve months")?,
-            None => writeln!(out, "fixity     nothing re-read in the last twelve months")?,
+            Some(percent) => writeln!(out, "fixity     at least {percent} % read again in the last twelve months")?,
+            None => writeln!(out, "fixity     nothing read again in the last twelve months")?,
         }
         for item in attention {
             let level = match item.level {
@@ -145,7 +145,7 @@ async fn look_at_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Resul
         Err(error) => Err(error.downcast::<StoreError>()?),
     };
     if let Err(error) = &look {
-        tracing::warn!("the store could not be looked at, and the report says so: {error}");
+        tracing::warn!("the store could not be inspected, and the report says so: {error}");
     }
     Ok(look)
 }

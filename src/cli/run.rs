@@ -269,7 +269,7 @@ async fn write_end(worker: &Worker, summary: &Summary) {
         counts: summary.counts,
     };
     if let Err(error) = worker.ledger.finish_run(&finish).await {
-        tracing::warn!(error.code = %error.code(), "the end of the run could not be written down: {error}");
+        tracing::warn!(error.code = %error.code(), "the end of the run could not be recorded: {error}");
     }
 }
 
@@ -335,7 +335,7 @@ const fn limits(args: &RunArgs, config: &Config) -> Limits {
 /// Asks the ledger for its sums. A ledger that does not answer has already decided how the run ends.
 async fn overview(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> Option<Overview> {
     let overview = ledger.overview(clock.now(), config.limits.horizon_alarm).await;
-    overview.map_err(|error| tracing::warn!(error.code = %error.code(), "deadlines are not known: {error}")).ok()
+    overview.map_err(|error| tracing::warn!(error.code = %error.code(), "deadlines are unknown: {error}")).ok()
 }
 
 fn horizon(overview: Option<&Overview>, now: Timestamp) -> HorizonSummary {

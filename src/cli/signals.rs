@@ -26,7 +26,7 @@ pub(super) fn listen(stop: Stop) -> io::Result<()> {
                 std::process::exit(exit.code().into());
             }
             was_told = true;
-            tracing::warn!("told to stop: finishing what is in flight; once more to stop at once");
+            tracing::warn!("stopping: finishing sessions in flight; send the signal again to stop at once");
             if exit == Exit::Interrupted {
                 stop.interrupt();
             } else {

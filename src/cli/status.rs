@@ -122,7 +122,7 @@ impl Answer for Status {
             writeln!(out, "  {:<9}{:<26}{}", count.state, count.code, count.sessions)?;
         }
         let BacklogCounts { ready, waiting, leased } = self.overview.backlog;
-        writeln!(out, "backlog    {ready} ready, {waiting} waiting, {leased} worked on")?;
+        writeln!(out, "backlog    {ready} ready, {waiting} waiting, {leased} leased")?;
         if let Some(at) = self.overview.oldest_pending_at {
             writeln!(out, "oldest pending since {at}")?;
         }

@@ -93,7 +93,7 @@ impl Answer for Summary {
         writeln!(out, "run {}{dry}", self.run_id)?;
         writeln!(
             out,
-            "  {} records: {} archived, {} unchanged, {} absent, {} failed, {} pending, {} repeated",
+            "  {} requests: {} archived, {} unchanged, {} absent, {} failed, {} pending, {} repeated",
             self.source.records,
             counts.archived,
             counts.unchanged,
@@ -105,7 +105,7 @@ impl Answer for Summary {
         writeln!(out, "  {} new media items, {}", counts.media, BinaryBytes(counts.bytes))?;
         writeln!(
             out,
-            "  {} requests, {} answered 429, {} tried again, {} received",
+            "  {} requests to Veriff, {} answered 429, {} tried again, {} received",
             self.requests.sent,
             self.requests.throttled,
             self.requests.retries,

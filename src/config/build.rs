@@ -148,8 +148,8 @@ impl Builder<'_> {
         let Some(text) = text else {
             if self.layers.origin(&key) == Origin::Default {
                 let advice = match name {
-                    DEFAULT_INTEGRATION => format!("missing; write it or set {BASE_URL_VARIABLE}"),
-                    _ => "missing; the address of this integration, as Veriff gave it".to_owned(),
+                    DEFAULT_INTEGRATION => format!("missing; set it or {BASE_URL_VARIABLE}"),
+                    _ => "missing; the URL of this integration, as Veriff shows it".to_owned(),
                 };
                 self.report(&key, advice);
             }
@@ -190,7 +190,7 @@ impl Builder<'_> {
                 (SecretText::Env(default_variable.to_owned()), Origin::Environment(default_variable.to_owned()))
             }
             None => {
-                self.report(&key, r#"missing; write where it is kept, such as { env = "VARIABLE" }"#);
+                self.report(&key, r#"missing; say where to read it, such as { env = "VARIABLE" }"#);
                 return None;
             }
         };
@@ -322,7 +322,7 @@ impl Builder<'_> {
         let rules: Vec<Rule> = rules
             .map(|(index, raw)| {
                 if raw.class.is_none() {
-                    self.report(&format!("retention.rules[{index}].class"), "missing; the class the rule gives");
+                    self.report(&format!("retention.rules[{index}].class"), "missing; the class that the rule sets");
                 }
                 let rule = Rule {
                     when: when_of(raw.when.unwrap_or_default()),
@@ -379,8 +379,8 @@ impl Builder<'_> {
                 let locked = locked.filter(|name| policy.class(name).is_some_and(|it| it.mode == Mode::Compliance));
                 for name in locked.collect::<Vec<_>>() {
                     let text = format!(
-                        "a test integration may not get the class `{name}`, which is COMPLIANCE: nobody could remove \
-                         test data; give it a class of its own"
+                        "a test integration may not use the class `{name}`, which is COMPLIANCE: nobody could remove \
+                         test data; give it its own class"
                     );
                     self.report(&key("kind"), text);
                 }
@@ -409,7 +409,7 @@ impl Builder<'_> {
     fn lease(&mut self, stated: Option<DurationText>, default: Duration) -> Duration {
         let lease = self.duration("limits.lease", stated, default);
         if !lease.is_zero() && !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
-            self.report("limits.lease", "must be between 3s and 11h, the longest that a queue can be asked for");
+            self.report("limits.lease", "must be between 3s and 11h, the longest that a queue allows");
         }
         lease
     }
@@ -457,7 +457,7 @@ impl Builder<'_> {
         let default = TelemetrySettings::default();
         let otlp_endpoint = self.address(ENDPOINT, raw.otlp_endpoint, "the metrics").map(|(_, url)| url);
         if otlp_endpoint.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
-            self.report(ENDPOINT, "must not hold a query or a fragment");
+            self.report(ENDPOINT, "must not contain a query or a fragment");
         }
         TelemetrySettings {
             otlp_endpoint,
@@ -501,13 +501,13 @@ fn parse_base_url(text: &str, allow_http: bool) -> Result<Url, String> {
         return Err("not an address: it begins with https:// and a host".to_owned());
     }
     if url.scheme() == "http" && !allow_http {
-        return Err("must begin with https://; for a simulator write allow_http = true".to_owned());
+        return Err("must begin with https://; for a simulator set allow_http = true".to_owned());
     }
     if has_userinfo(&url) {
-        return Err("must not hold a user or a password".to_owned());
+        return Err("must not contain a user or a password".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not hold a query or a fragment".to_owned());
+        return Err("must not contain a query or a fragment".to_owned());
     }
     let path = url.path().trim_end_matches('/');
     let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/').to_owned();

@@ -328,7 +328,10 @@ const SECRET_FORMS: &str =
 impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Value::Table(table) = Value::deserialize(deserializer)? else {
-            return Err(D::Error::custom(format!("a secret never stands in the configuration itself; {SECRET_FORMS}")));
+            return Err(D::Error::custom(format!(
+                "a secret is never written into the configuration itself; \
+                                                 {SECRET_FORMS}"
+            )));
         };
         let mut entries = table.into_iter();
         let (Some((form, value)), None) = (entries.next(), entries.next()) else {
@@ -369,7 +372,7 @@ impl schemars::JsonSchema for SecretText {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "description": "where a secret is kept; never the secret itself",
+            "description": "where to read a secret; never the secret itself",
             "oneOf": [
                 { "type": "object", "properties": { "env": { "type": "string", "minLength": 1 } }, "required": ["env"], "additionalProperties": false },
                 { "type": "object", "properties": { "file": { "type": "string", "minLength": 1 } }, "required": ["file"], "additionalProperties": false },

@@ -261,7 +261,7 @@ impl Config {
         self.store.as_ref().ok_or_else(|| {
             ConfigError::missing(
                 "store.url",
-                "missing; give --store URL or write it, as s3://bucket/prefix or file:///directory",
+                "missing; give --store URL or set it, as s3://bucket/prefix or file:///directory",
             )
         })
     }
@@ -290,7 +290,7 @@ impl Config {
                 let known: Vec<_> = self.integrations.keys().map(String::as_str).collect();
                 ConfigError::missing(
                     "integrations",
-                    format!("none has the name asked for; known: {}", known.join(", ")),
+                    format!("none has the requested name; known: {}", known.join(", ")),
                 )
             });
         }
@@ -301,7 +301,7 @@ impl Config {
             _ => self.integrations.get(DEFAULT_INTEGRATION).ok_or_else(|| {
                 ConfigError::missing(
                     "integrations",
-                    "more than one, and none is `default`: say which with --integration or in each record",
+                    "more than one, and none is `default`: say which with --integration or in each line",
                 )
             }),
         }

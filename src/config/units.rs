@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     count
         .checked_mul(*millis)
         .map(Duration::from_millis)
-        .ok_or_else(|| "a duration this long cannot be counted".to_owned())
+        .ok_or_else(|| "a duration this long is not supported".to_owned())
 }
 
 /// Reads a size in bytes: a whole number and `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB`, `TB` or nothing.
@@ -42,7 +42,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (count, unit) = split(text).ok_or_else(refusal)?;
     let unit = unit.to_ascii_lowercase();
     let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refusal)?;
-    count.checked_mul(*bytes).ok_or_else(|| "a size this large cannot be counted".to_owned())
+    count.checked_mul(*bytes).ok_or_else(|| "a size this large is not supported".to_owned())
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {

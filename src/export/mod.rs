@@ -81,7 +81,7 @@ pub enum ExportError {
     #[error("the input names no session")]
     Nothing,
     /// Something stands where the bag should go.
-    #[error("{place} exists already; an export writes over nothing")]
+    #[error("{place} exists already; an export never overwrites")]
     Taken {
         /// The place.
         place: PathBuf,
@@ -119,7 +119,7 @@ pub enum ExportError {
         source: io::Error,
     },
     /// A page cannot be made: a defect of this program.
-    #[error("cannot make a page of the bag")]
+    #[error("cannot write a page of the bag")]
     Page(#[from] minijinja::Error),
 }
 
@@ -221,7 +221,7 @@ impl Exported {
         } else if self.sessions.unarchived > 0 {
             "archive the sessions that data/problems.txt in the bag names with veriff-archive run, if Veriff still has them"
         } else if self.sessions.invalid > 0 {
-            "correct the input: some of its records name no session"
+            "correct the input: some of its lines name no session"
         } else {
             "nothing"
         }
@@ -285,7 +285,8 @@ async fn prepare(writer: &ArchiveWriter, asked: &Asked, request: &Request) -> Re
     for leftover in leftovers(&request.place).map_err(unwritable(&request.place))? {
         let path = leftover.display();
         tracing::warn!(
-            "{path} is of an export that was killed, or is still under way; if none is, remove it: it holds evidence"
+            "{path} is from an export that was killed or is still running; if none is running, remove it: it contains \
+             evidence"
         );
     }
     let archive_id = archive_of(writer.store()).await?.ok_or(ExportError::NoArchive)?;
@@ -317,7 +318,7 @@ async fn write_event(writer: &ArchiveWriter, event: &Event) -> Result<(), WriteE
     match writer.place(&event.key(), &event.to_payload(), &terms, "event").await? {
         // The same: an answer was lost and the write tried again.
         Placed::Created(_) | Placed::Same(_) => Ok(()),
-        Placed::Other(_) => Err(WriteError::Damaged { key: event.key(), reason: "holds another event" }),
+        Placed::Other(_) => Err(WriteError::Damaged { key: event.key(), reason: "contains another event" }),
     }
 }
 

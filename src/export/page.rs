@@ -132,10 +132,10 @@ impl<'a> RowView<'a> {
         let is_complete = view.facts.as_ref().is_some_and(|facts| facts.complete);
         let (state, is_good) = match view.outcome() {
             Outcome::Unarchived => ("not in the archive", false),
-            Outcome::Damaged => ("problems, see there", false),
+            Outcome::Damaged => ("problems, see below", false),
             Outcome::Expired => ("expired in part", false),
             Outcome::Absent => ("Veriff did not have it", false),
-            Outcome::Whole if !is_complete => ("whole; archived incomplete", false),
+            Outcome::Whole if !is_complete => ("complete bag; archived incomplete", false),
             Outcome::Whole => ("whole", true),
         };
         Self {

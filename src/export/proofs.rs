@@ -57,7 +57,7 @@ impl Export<'_> {
                     .session(&proof.session_id)
                     .run(&proof.run_id)
                     .object(&named.key, named.version_id.as_deref())
-                    .differs(format!("{}, as the record of the run says", named.sha256), sha256);
+                    .differs(format!("{}, as the run record says", named.sha256), sha256);
                 return self.tell(view, &finding);
             }
             // A manifest that is not in the bag was told of already.
@@ -90,6 +90,6 @@ impl Export<'_> {
             return Ok(());
         }
         let finding = Finding::of(Severity::Error, FindingCode::RecordInvalid, "veriff-archive audit chain");
-        self.problem(&finding.run(run).object(key, None).differs("a record that proves its lines", reason))
+        self.problem(&finding.run(run).object(key, None).differs("a run record that matches its lines", reason))
     }
 }

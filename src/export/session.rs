@@ -21,7 +21,7 @@ use crate::store::StoreError;
 const BODY_TRIES: u32 = 4;
 
 const RESTORE: &str =
-    "find out who changed it and restore the version that is named; while Veriff has the session, archive it again";
+    "find out who changed it and restore the named version; while Veriff has the session, archive it again";
 
 /// An object as a manifest names it.
 struct Wanted<'a> {
@@ -65,7 +65,8 @@ impl Export<'_> {
             let repair = "find out who wrote it; remove the delete marker or the later version by its version id";
             let finding = Finding::of(Severity::Error, FindingCode::ObjectShadowed, repair).session(id);
             let own = standing.object(key).and_then(|object| object.version_id.as_deref());
-            let finding = finding.object(key, own).differs("one version", "a delete marker or a later version over it");
+            let finding =
+                finding.object(key, own).differs("one version", "a delete marker or a later version that shadows it");
             self.tell(&mut view, &finding)?;
         }
         if let Some(document) = &standing.expired {
@@ -75,8 +76,7 @@ impl Export<'_> {
             Some(manifest) => self.evidence(id, &standing, manifest, &mut view).await?,
             None if view.problems.iter().any(|problem| problem.is_error) => {}
             None => {
-                let repair =
-                    "archive it with veriff-archive run, if Veriff still has it; is the id right, and the store?";
+                let repair = "check the id and the store; archive it with veriff-archive run, if Veriff still has it";
                 let finding = Finding::of(Severity::Warn, FindingCode::SessionUnarchived, repair).session(id);
                 self.tell(&mut view, &finding)?;
             }
@@ -385,7 +385,7 @@ impl Export<'_> {
             let lock = body.lock;
             match body.read_to_end(MAX_DOCUMENT_BYTES).await {
                 Ok(bytes) => return Ok(Ok(Document { sha256: Sha256Digest::of(&bytes), bytes, lock })),
-                Err(StoreError::TooLarge { .. }) => return Ok(Err("more bytes than any document has")),
+                Err(StoreError::TooLarge { .. }) => return Ok(Err("longer than any document")),
                 Err(error) if error.code() == Code::StoreUnavailable && tries < BODY_TRIES => tries += 1,
                 Err(error) => return Err(error.into()),
             }

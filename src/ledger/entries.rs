@@ -45,7 +45,7 @@ pub struct SessionEntry {
     pub look_again_at: Option<Timestamp>,
     /// Who holds its lease, if that is not this run but the one its process began as.
     pub holder: Option<RunId>,
-    /// What the run's record says of it; nothing if the run keeps no record.
+    /// What the run record says of it; nothing if the run keeps no record.
     pub line: Option<LineEntry>,
 }
 

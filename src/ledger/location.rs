@@ -65,15 +65,15 @@ impl ServerUrl {
     fn parse(text: &str) -> Result<Self, LedgerError> {
         let Ok(url) = Url::parse(text) else {
             return refused(
-                "is not a URL of PostgreSQL, such as postgres://USER@HOST/DATABASE; in a password, write characters \
+                "is not a PostgreSQL URL, such as postgres://USER@HOST/DATABASE; in a password, write characters \
                  other than letters and digits as %XX",
             );
         };
         if url.cannot_be_a_base() || !text.contains("://") {
-            return refused("has no // behind postgres:; use postgres://USER@HOST/DATABASE");
+            return refused("has no // after postgres:; use postgres://USER@HOST/DATABASE");
         }
         if url.fragment().is_some() {
-            return refused("holds a #; in a password, write it as %23");
+            return refused("contains a #; in a password, write it as %23");
         }
         let mut has_root_cert = false;
         let mut ssl_mode = None;
@@ -81,19 +81,19 @@ impl ServerUrl {
             let is_known = OPTIONS.contains(&&*name) || name.starts_with("options[") && name.ends_with(']');
             match &*name {
                 "password" => {
-                    return refused("has its password behind the ?; it stands before the @, or in PGPASSWORD");
+                    return refused("has its password after the ?; put it before the @, or into PGPASSWORD");
                 }
                 _ if !is_known => {
-                    return refused(&format!("has an option that is not known; known: {}", OPTIONS.join(", ")));
+                    return refused(&format!("has an unknown option; known: {}", OPTIONS.join(", ")));
                 }
                 "sslmode" if !SSL_MODES.contains(&&*value) => {
-                    return refused(&format!("has an sslmode that is none of {}", SSL_MODES.join(", ")));
+                    return refused(&format!("has an unknown sslmode; known: {}", SSL_MODES.join(", ")));
                 }
                 "sslmode" => ssl_mode = Some(value.into_owned()),
                 "sslrootcert" => has_root_cert = true,
-                "port" if value.parse::<u16>().is_err() => return refused("has a port that is not one"),
+                "port" if value.parse::<u16>().is_err() => return refused("has an invalid port"),
                 "hostaddr" if value.parse::<std::net::IpAddr>().is_err() => {
-                    return refused("has a hostaddr that is not an address");
+                    return refused("has a hostaddr that is not an IP address");
                 }
                 _ => {}
             }
@@ -120,7 +120,7 @@ fn parse_file(rest: &str) -> Result<Location, LedgerError> {
         return Ok(Location::Memory);
     }
     if rest.contains('?') {
-        return refused("takes no options behind the file");
+        return refused("takes no options after the file");
     }
     let path = match rest.strip_prefix("//") {
         Some(path) if !path.starts_with('/') => {

@@ -87,7 +87,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`Ledger::adopt_archive`]; then nothing of the entry was taken, or all of it. [`LedgerError::RunClosed`]: the
-    /// entry has a line and the run's record is no longer open; nothing was taken, and it may be committed under another.
+    /// entry has a line and the run record is no longer open; nothing was taken, and it may be committed under another.
     async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError>;
 
     /// Takes the ends of many visits in one transaction, as if they were committed one after another.
@@ -422,13 +422,13 @@ pub enum LedgerError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The ledger holds something that this program never writes.
-    #[error("the ledger holds a {0} that is not one; it was changed by something else or is damaged")]
+    #[error("the ledger has an invalid {0}; it was changed by something else or is damaged")]
     Damaged(&'static str),
     /// The schema is older or newer than this program.
     #[error("{0}")]
     Schema(String),
     /// Somebody took this run for dead and closed its record.
-    #[error("the record of run {0} was closed by another run, which took this one for dead")]
+    #[error("the record of run {0} was closed by another run, which assumed this one was dead")]
     RunClosed(RunId),
 }
 

@@ -66,22 +66,22 @@ metrics! {
         "Sessions that ended, by outcome: archived, unchanged, absent, failed, pending";
     SESSION_CODES = Counter "veriff_archive_session_codes_total", "veriff_archive.session_codes" in "{session}",
         ["integration", "code"],
-        "Sessions that ended failed, pending or absent, by the code of the runbook";
+        "Sessions that ended failed, pending or absent, by code of the runbook";
     MEDIA_ARCHIVED = Counter "veriff_archive_media_archived_total", "veriff_archive.media_archived" in "{item}",
         [],
         "Media items that are new in the archive";
     MEDIA_RECEIVED = Counter "veriff_archive_media_received_bytes_total", "veriff_archive.media_received" in "By",
         [],
-        "Bytes of media that came from Veriff, repeated tries included";
+        "Bytes of media received from Veriff, including repeated tries";
     MEDIA_STORED = Counter "veriff_archive_media_stored_bytes_total", "veriff_archive.media_stored" in "By",
         [],
-        "Bytes of media that the store took";
+        "Bytes of media that the store accepted";
     VERIFF_REQUESTS = Counter "veriff_archive_veriff_requests_total", "veriff_archive.veriff_requests" in "{request}",
         ["integration"],
-        "Requests sent to Veriff, repeated tries included";
+        "Requests sent to Veriff, including repeated tries";
     VERIFF_THROTTLED = Counter "veriff_archive_veriff_throttled_total", "veriff_archive.veriff_throttled" in "{answer}",
         ["integration"],
-        "Answers 429 of Veriff";
+        "Answers 429 from Veriff";
     VERIFF_RETRIES = Counter "veriff_archive_veriff_retries_total", "veriff_archive.veriff_retries" in "{request}",
         ["integration"],
         "Requests to Veriff that were tried again";
@@ -90,13 +90,13 @@ metrics! {
         "Requests to the store that were tried again";
     LEASES_LOST = Counter "veriff_archive_leases_lost_total", "veriff_archive.leases_lost" in "{lease}",
         [],
-        "Leases that ended, or went to another worker, while their session was being worked on";
+        "Leases that lapsed, or went to another worker, while their session was in progress";
     SESSIONS_IN_FLIGHT = Gauge "veriff_archive_sessions_in_flight", "veriff_archive.sessions_in_flight" in "{session}",
         [],
-        "Sessions being worked on";
+        "Sessions in progress";
     INTEGRATION_STOPPED = Gauge "veriff_archive_integration_stopped", "veriff_archive.integration_stopped" in "",
         ["integration"],
-        "1 when the run no longer works for the integration, because its credentials are refused or all is absent; else 0";
+        "1 when the run has stopped the integration, because its credentials are refused or all its sessions are absent; else 0";
     HORIZON_NEAREST = Gauge "veriff_archive_horizon_nearest_seconds", "veriff_archive.horizon_nearest" in "s",
         [],
         "Time until the nearest deadline of a session still to be done, negative once past; absent if there is none";
@@ -114,10 +114,10 @@ metrics! {
         "When the run began, in seconds since 1970";
     RUN_FINISHED = Gauge "veriff_archive_run_finished_timestamp_seconds", "veriff_archive.run_finished_timestamp" in "s",
         [],
-        "When the run ended, in seconds since 1970; 0 while it goes on";
+        "When the run ended, in seconds since 1970; 0 while it is running";
     RUN_EXIT_CODE = Gauge "veriff_archive_run_exit_code", "veriff_archive.run_exit_code" in "",
         [],
-        "How the run exits; absent while it goes on, so that only the last push has it";
+        "Exit code of the run; absent while it is running, so that only the last push has it";
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Meter {
     pub bytes_stored: Count,
     /// Requests to the store that were tried again.
     pub store_retries: Count,
-    /// Leases that ended, or went to another worker, while their session was being worked on.
+    /// Leases that lapsed, or went to another worker, while their session was in progress.
     pub leases_lost: Count,
     /// Whether Veriff answers.
     pub upstream: Health,
@@ -340,7 +340,7 @@ pub struct Board {
     pub deferred: Count,
     /// New media items archived.
     pub media: Count,
-    /// Sessions being worked on.
+    /// Sessions in progress.
     pub in_flight: AtomicU32,
     nearest_deadline_s: AtomicU64,
 }

@@ -149,7 +149,7 @@ impl Proof {
             self.wrong(shown, &format!("a path to the signed root {}", self.merkle_root), &found);
         }
         match RunLine::parse(self.line.as_bytes()) {
-            None => self.wrong(shown, "a line of a run record", "something else"),
+            None => self.wrong(shown, "a run line", "something else"),
             Some(line) if line.session_id != self.session_id => {
                 self.wrong(shown, &format!("a line of session {}", self.session_id), line.session_id.as_str());
             }
@@ -160,7 +160,7 @@ impl Proof {
     /// Is the record in the chain?
     fn check_chain(&self, keys: &[PublicKey], shown: &mut Shown) {
         let Some(chain) = &self.chain else {
-            let repair = "make the proof again once the run is entered in its chain";
+            let repair = "create the proof again once the run is entered in its chain";
             let finding = self.finding(Severity::Warn, repair);
             return shown.findings.push(finding.differs("an entry of a chain", "none: the run was not entered"));
         };
@@ -209,7 +209,7 @@ impl Proof {
     }
 
     fn wrong(&self, shown: &mut Shown, expected: &str, found: &str) {
-        let repair = "make the proof again with prove; find out who changed it";
+        let repair = "create the proof again with prove; find out who changed it";
         shown.findings.push(self.finding(Severity::Error, repair).differs(expected, found));
     }
 

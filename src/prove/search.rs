@@ -40,7 +40,7 @@ pub enum ProveError {
     #[error("{0}")]
     NotFound(String),
     /// The archive is not what it must be.
-    #[error("{key} {reason}; see what `veriff-archive audit chain` finds")]
+    #[error("{key} {reason}; run `veriff-archive audit chain`")]
     Damaged {
         /// The object.
         key: ObjectKey,
@@ -228,8 +228,8 @@ pub(super) async fn open(store: &dyn Store, key: ObjectKey) -> Result<Option<Sig
     let listed = KeyWalk::of(store, folder).collect().await?;
     let Some(bytes) = own(store, &listed, &key).await? else { return Ok(None) };
     let damaged = |reason: &str| ProveError::Damaged { key: key.clone(), reason: reason.to_owned() };
-    let record = RunRecord::parse(&bytes).ok_or_else(|| damaged("is no run record"))?;
-    let Ok(text) = String::from_utf8(bytes) else { return Err(damaged("is no text")) };
+    let record = RunRecord::parse(&bytes).ok_or_else(|| damaged("is not a run record"))?;
+    let Ok(text) = String::from_utf8(bytes) else { return Err(damaged("is not text")) };
     let signature = own(store, &listed, &key.signature()).await?;
     let signature = signature.as_deref().and_then(text_of).map(str::to_owned);
     Ok(match signature {
@@ -257,7 +257,7 @@ pub(super) async fn for_each_line(
         let damaged = |reason: String| ProveError::Damaged { key: chunk.key.clone(), reason };
         let bytes = own(store, &signed.listed, &chunk.key).await?.ok_or_else(|| damaged("is missing".to_owned()))?;
         if Sha256Digest::of(&bytes) != chunk.sha256 {
-            return Err(damaged("has other bytes than its run record says".to_owned()));
+            return Err(damaged("differs from what its run record says".to_owned()));
         }
         let mut lines = Lines::of(&bytes);
         while let Some(line) = lines.next().map_err(|error| damaged(format!("cannot be unpacked: {error}")))? {

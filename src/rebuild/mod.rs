@@ -104,7 +104,7 @@ pub enum RebuildError {
     #[error("the ledger could not be filled")]
     Ledger(#[from] LedgerError),
     /// A problem could not be told.
-    #[error("a problem could not be told")]
+    #[error("a problem could not be reported")]
     Output(#[from] std::io::Error),
 }
 
@@ -319,7 +319,7 @@ impl Rebuild<'_> {
                     Finding::of(
                         Severity::Error,
                         FindingCode::ManifestInvalid,
-                        "restore it from a copy, then rebuild again; audit fixity tells more",
+                        "restore it from a copy, then rebuild again; audit fixity shows more",
                     )
                     .differs("a manifest of this session and archive", "something else, or nothing"),
                 )),
@@ -418,7 +418,7 @@ impl Rebuild<'_> {
                 Finding::of(
                     Severity::Error,
                     FindingCode::RecordInvalid,
-                    "audit chain tells what is wrong; restore it from a copy, then rebuild again",
+                    "audit chain shows what is wrong; restore it from a copy, then rebuild again",
                 )
                 .differs("an entry and the record that it names", "something else, or nothing"),
             )

@@ -34,14 +34,14 @@ const RETENTION_COMMAND: &str = "veriff-archive audit retention";
 const CHAIN_COMMAND: &str = "veriff-archive audit chain --public-key FILE";
 
 const SHOWS: &[&str] = &[
-    "A change to a run record, to what it names or to their order, made by anyone who does not hold the signing key.",
+    "A change to a run record, to what it names or to their order, made by anyone who does not have the signing key.",
     "A gap: a record or an entry removed from the middle of a chain.",
 ];
 
 const DOES_NOT_SHOW: &[&str] = &[
-    "The removal of the newest entries, unless the digest of the head is also kept elsewhere, such as in this report, and \
-     given to the audit with --expect-head.",
-    "Anything that whoever holds the signing key writes anew and signs. That is what Object Lock is for, and a key that \
+    "The removal of the newest entries, unless the digest of the head is also stored elsewhere, such as in this \
+     report, and given to the audit with --expect-head.",
+    "Anything that whoever has the signing key rewrites and signs. Object Lock protects against that, and a key that \
      operators of the store cannot read.",
 ];
 
@@ -57,7 +57,7 @@ pub enum AuditFileError {
         source: io::Error,
     },
     /// Nothing in it is the summary of an audit.
-    #[error("no line of {} is the summary of an audit; it is the last line of what an audit prints", path.display())]
+    #[error("no line of {} is the summary of an audit, which is the last line of an audit's output", path.display())]
     NoSummary {
         /// The file.
         path: PathBuf,

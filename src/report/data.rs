@@ -217,7 +217,7 @@ pub struct StoreFacts {
     pub statement: String,
     /// What a look at the store found; nothing if the report was not told to look, or could not.
     pub check: Option<StoreCheck>,
-    /// Why the store could not be looked at.
+    /// Why the store could not be inspected.
     pub check_failed: Option<String>,
 }
 

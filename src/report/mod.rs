@@ -256,16 +256,16 @@ fn store_of(url: Option<&StoreUrl>, look: Option<Result<StoreReport, StoreError>
     let statement = match (can_lock, demands_locks) {
         (None, _) => "No store is configured where this report was made.",
         (Some(false), _) => {
-            "The archive is kept in a directory, which cannot lock: whoever may write there may also change or delete. \
-             Fixity audits and signed run records show a change; nothing prevents it."
+            "The archive is in a directory, which cannot lock: anyone who can write there can also change or delete. \
+             Fixity audits and signed run records reveal a change; nothing prevents it."
         }
         (Some(true), false) => {
-            "The archive is kept in a bucket, and the policy in force locks nothing: whoever may write there may also \
+            "The archive is in a bucket, and the policy in force locks nothing: anyone who can write there can also \
              delete."
         }
         (Some(true), true) => {
-            "The archive is kept in a bucket, and the policy in force has every object locked until its date. What the \
-             store really holds is what the retention audit found."
+            "The archive is in a bucket, and the policy in force locks every object until its date. The retention \
+             audit shows which locks the store really has."
         }
     };
     StoreFacts { url: url.map(ToString::to_string), can_lock, statement: statement.to_owned(), check, check_failed }
@@ -314,7 +314,7 @@ fn ended(exit_code: Option<u8>) -> &'static str {
         _ if is(Exit::Limit(Exit::LIMIT_CODE)) => "stopped at a limit",
         _ if is(Exit::Refused) => "refused: credentials, clock or store",
         _ if is(Exit::Config) => "refused: configuration or ledger",
-        _ if is(Exit::Interrupted) || is(Exit::Terminated) => "told to stop",
+        _ if is(Exit::Interrupted) || is(Exit::Terminated) => "stopped by a signal",
         _ if is(Exit::Internal) => "defect of the program",
         _ => "see the exit code",
     }
@@ -356,7 +356,7 @@ fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
                 let errors =
                     format!("The last {name} audit found errors: {}. Each finding names its repair.", line.errors);
                 add(line.errors > 0, Level::Act, errors, command);
-                let stopped = format!("The last {name} audit was stopped before its end.");
+                let stopped = format!("The last {name} audit was stopped before the end.");
                 add(!line.complete, Level::Look, stopped, command);
             }
         }
@@ -372,9 +372,9 @@ fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
     let has_no_locks = store.check.as_ref().is_some_and(|check| !check.locks);
     let unfit = "The policy locks, and the bucket has no Object Lock.".to_owned();
     add(has_no_locks && store.can_lock == Some(true) && demands_locks, Level::Act, unfit, doctor);
-    add(store.check_failed.is_some(), Level::Look, "The store could not be looked at.".to_owned(), doctor);
+    add(store.check_failed.is_some(), Level::Look, "The store could not be inspected.".to_owned(), doctor);
     let without_lock = report.retention.unlocked_objects;
-    let loose = format!("Objects without a lock, as the last retention audit found: {without_lock}.");
+    let loose = format!("Objects without a lock, according to the last retention audit: {without_lock}.");
     add(
         without_lock > 0 && demands_locks && store.can_lock != Some(false),
         Level::Act,

@@ -25,7 +25,7 @@ const SHOWN_MONTHS: usize = 36;
 
 /// Why there is no page. A defect of this program, always.
 #[derive(Debug, thiserror::Error)]
-#[error("the page of the report cannot be made")]
+#[error("the page of the report cannot be written")]
 pub struct PageError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl PageError {
@@ -151,7 +151,7 @@ fn sessions_chart(report: &Report) -> String {
     let words = Words {
         id: "chart-sessions",
         title: "Sessions by month and state",
-        description: "One column a month, in parts by where its sessions stand now. The table \"Coverage by month, in \
+        description: "One column per month, divided by the current state of its sessions. The table \"Coverage by month, in \
                       numbers\" below has every number.",
     };
     chart::columns(words, &columns, Unit::Count, false)
@@ -175,7 +175,7 @@ fn horizon_chart(report: &Report) -> String {
     let words = Words {
         id: "chart-horizon",
         title: "Sessions still to be done by whole days left",
-        description: "From those past their deadline, on the left, to those whose deadline is not known, on the right. The \
+        description: "From those past their deadline, on the left, to those with an unknown deadline, on the right. The \
                       table \"Deadlines, in numbers\" below has every number.",
     };
     chart::columns(words, &columns, Unit::Count, true)
@@ -201,7 +201,7 @@ fn volume_chart(report: &Report) -> String {
     let words = Words {
         id: "chart-volume",
         title: "Bytes of archived media by month and kind",
-        description: "One column a month, in parts by kind of media. The table \"Volume by month, in numbers\" below has \
+        description: "One column per month, divided by kind of media. The table \"Volume by month, in numbers\" below has \
                       every number.",
     };
     chart::columns(words, &columns, Unit::Bytes, false)
@@ -225,7 +225,7 @@ fn calendar_chart(report: &Report) -> String {
     let words = Words {
         id: "chart-calendar",
         title: "Objects by the month in which their lock ends",
-        description: "One row a year, one cell a month; the darker, the more objects. The table \"The calendar, in numbers\" \
+        description: "One row per year, one cell per month; the darker, the more objects. The table \"The calendar, in numbers\" \
                       below has every number.",
     };
     chart::calendar(words, &rows)

@@ -118,7 +118,7 @@ impl BacklogSource {
     async fn end_lease(&mut self, session: &SessionId, comes_again: Option<Comeback>) -> Result<(), SourceError> {
         let ended = self.ledger.end_lease(&self.claim.holder, session, comes_again).await;
         if !ended.map_err(|error| unanswered("end a lease", error))? {
-            tracing::debug!(session.id = %session, "another worker has the session by now");
+            tracing::debug!(session.id = %session, "another worker has taken the session over");
         }
         Ok(())
     }

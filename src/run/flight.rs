@@ -31,7 +31,7 @@ pub(super) enum Landing {
     Ended(Done),
     /// The task panicked: a defect of this program; the session was not done.
     Panicked(Done),
-    /// It was given up because another worker has the session by now.
+    /// It was given up because another worker has taken the session over.
     Lost(Done),
 }
 
@@ -99,8 +99,7 @@ impl Flight {
         while self.tasks.join_next().await.is_some() {}
         self.handles.clear();
         self.busy.clear();
-        let given_up =
-            self.taken.drain().map(|(_, taken)| not_done(taken, Code::RunStopped, "the run was told to stop"));
+        let given_up = self.taken.drain().map(|(_, taken)| not_done(taken, Code::RunStopped, "the run was stopped"));
         given_up.collect()
     }
 }

@@ -45,7 +45,8 @@ impl StopReason {
         match self {
             Self::Refused => "veriff refuses the credentials of this integration",
             Self::AllAbsent => {
-                "veriff has none of the first sessions: is this the right integration? If so, use --expect-absent"
+                "veriff has none of the first sessions: check that this is the right integration; if it is, use \
+                 --expect-absent"
             }
         }
     }

@@ -75,7 +75,7 @@ pub struct Worker {
     pub default_integration: Option<String>,
     /// What was archived is written down here.
     pub ledger: Arc<dyn Ledger>,
-    /// What the run's record is made of; nothing if it keeps none.
+    /// What the run record is made of; nothing if it keeps none.
     pub recording: Option<Recording>,
     /// And told here.
     pub results: Option<ResultsFile>,
@@ -175,9 +175,11 @@ impl Worker {
         match tokio::time::timeout(CLOSE_PATIENCE, source.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error.code = %error.code(), "sessions that were taken and not begun come again when their lease lapses: {error}");
+                tracing::warn!(error.code = %error.code(), "sessions that were taken and not started are delivered again when their leases lapse: {error}");
             }
-            Err(_) => tracing::warn!("sessions that were taken and not begun come again when their lease lapses"),
+            Err(_) => {
+                tracing::warn!("sessions that were taken and not started are delivered again when their leases lapse")
+            }
         }
         if let Some(results) = self.results.take()
             && let Err(error) = results.finish().await
@@ -238,7 +240,7 @@ impl Worker {
         // A run that was told to stop leaves the loop from its drain.
         self.board.in_flight.store(0, Ordering::Relaxed);
         if let Some(delivery) = waiting {
-            self.give_back(delivery, source, Code::RunStopped, "the run was told to stop").await;
+            self.give_back(delivery, source, Code::RunStopped, "the run was stopped").await;
         }
     }
 
@@ -350,7 +352,7 @@ impl Worker {
             && let Err(error) = recording.begin_another(&self.archiver.run, &*self.ledger, &*self.clock).await
         {
             // The next commit meets it again.
-            tracing::warn!(error.code = %error.code(), "the run was taken for dead and could not begin anew yet: {error}");
+            tracing::warn!(error.code = %error.code(), "another run assumed this one was dead, and it could not start anew yet: {error}");
         }
     }
 
@@ -410,7 +412,7 @@ impl Worker {
             Err(_) => None,
         };
         let code = row.as_ref().and_then(|row| row.code.as_deref()).and_then(Code::parse).unwrap_or(Code::RunStopped);
-        let message = row.and_then(|row| row.message).unwrap_or_else(|| "the run was told to stop".to_owned());
+        let message = row.and_then(|row| row.message).unwrap_or_else(|| "the run was stopped".to_owned());
         self.give_back(delivery, source, code, &message).await;
     }
 
@@ -423,7 +425,7 @@ impl Worker {
         if flight.is_empty() {
             return;
         }
-        tracing::warn!(sessions = flight.len(), "giving up sessions in flight");
+        tracing::warn!(sessions = flight.len(), "abandoning sessions in flight");
         self.archiver.abandon.cancel();
         Box::pin(self.settle_until(abandon_at + ABANDON_GRACE, source, flight)).await;
         for done in flight.give_up().await {
@@ -460,7 +462,7 @@ impl Worker {
         let kind = self.desks.get(desk).map(|desk| desk.integration.client.settings().kind);
         let class = record.retention_class.as_deref().and_then(|name| self.archiver.writer.policy().class(name));
         if kind == Some(IntegrationKind::Test) && class.is_some_and(|class| class.mode == Mode::Compliance) {
-            return Err("a test integration takes no retention_class of mode COMPLIANCE");
+            return Err("a test integration may not use a retention_class with mode COMPLIANCE");
         }
         Ok(())
     }
@@ -480,7 +482,7 @@ impl Worker {
             Some(name) if self.desks.contains_key(name) => Ok(name.clone()),
             Some(_) => Err("the integration is not a configured one"),
             None if self.desks.len() == 1 => self.desks.keys().next().cloned().ok_or("no integration is configured"),
-            None => Err("the record names no integration and several are configured; use --integration"),
+            None => Err("the request names no integration and several are configured; use --integration"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Recording: the lines of the run's record, and the task that moves them into the store.
+//! Recording: the lines of the run record, and the task that moves them into the store.
 //!
 //! A line goes into the ledger with the commit of its session. When enough of them wait, one task stores a chunk while the
 //! worker goes on. Beats, so that nobody takes this run for dead; if somebody does, the process goes on as another run.
@@ -122,7 +122,7 @@ impl Recording {
             }
             Ok(Err(error)) => {
                 self.store_at = Some(self.recorder.clock.instant() + STORE_AGAIN);
-                tracing::warn!(error.code = %error.code(), "a chunk of the run record is not stored yet, its lines wait in the ledger: {error}");
+                tracing::warn!(error.code = %error.code(), "a chunk of the run record is not stored yet; its lines wait in the ledger: {error}");
             }
             Err(error) => tracing::error!("storing a chunk of the run record failed: {error}"),
         }
@@ -140,8 +140,10 @@ impl Recording {
         match tokio::time::timeout(BEAT_PATIENCE, ledger.beat(&self.start.run_id, clock.now())).await {
             Ok(Ok(true)) => self.beat_at = Some(now + lease / 3),
             Ok(Ok(false)) => return Beat::Dead,
-            Ok(Err(error)) => tracing::warn!(error.code = %error.code(), "no heartbeat could be noted: {error}"),
-            Err(_) => tracing::warn!("no heartbeat could be noted in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(error.code = %error.code(), "the heartbeat could not be recorded: {error}")
+            }
+            Err(_) => tracing::warn!("the heartbeat could not be recorded in time"),
         }
         Beat::Alive
     }
@@ -156,7 +158,7 @@ impl Recording {
         let now = clock.now();
         let start = RunStart { run_id: RunId::new(now), started_at: now, ..self.start.clone() };
         ledger.start_run(&start).await?;
-        tracing::warn!(run.id = %start.run_id, closed.run.id = %self.start.run_id, "this run was taken for dead and its record closed; going on as another run");
+        tracing::warn!(run.id = %start.run_id, closed.run.id = %self.start.run_id, "another run assumed this one was dead and closed its record; continuing as a new run");
         current.become_run(start.run_id.clone());
         // What it was storing is refused, and its lines are with whoever closes its record.
         self.storing = None;
@@ -178,7 +180,7 @@ impl Recording {
         self.end_storing().await;
         let closed = self.recorder.close(&self.start.run_id, ending).await;
         if let Err(error) = self.recorder.close_lapsed(&self.start.run_id).await {
-            tracing::warn!(error.code = %error.code(), "runs that died could not be looked for: {error}");
+            tracing::warn!(error.code = %error.code(), "could not search for runs that died: {error}");
         }
         closed
     }

@@ -168,7 +168,7 @@ async fn ends_with_newline(file: &mut File) -> io::Result<bool> {
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// No space is left.
-    #[error("there is no space left to write results to {path}; make room and run the same command again")]
+    #[error("there is no space left to write results to {path}; free some space and run the same command again")]
     Full {
         /// The file.
         path: PathBuf,

@@ -139,7 +139,7 @@ impl Worker {
                     Some(Verdict::Stop(reason)) => self.stop_integration(done, source, reason).await,
                     Some(_) => self.settle(done, source, Pass::Second).await,
                     None => {
-                        let message = Some("the run stopped before it could tell".to_owned());
+                        let message = Some("the run stopped before the result was known".to_owned());
                         let end = End { outcome: Outcome::Pending, code: Some(Code::RunStopped), message };
                         self.write_down(done, end, source).await;
                     }
@@ -200,7 +200,7 @@ impl Worker {
     async fn defer(&mut self, done: Done, end: End, source: &mut dyn Source) {
         let session = done.taken.record.session_id.clone();
         if self.commit(&done, &end).await {
-            tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for another try at the end of the run");
+            tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for a second try at the end of the run");
             self.board.deferred.increment();
             if let Ok(visit) = &done.visit {
                 self.tally.note(visit.new, &visit.anomalies);

@@ -64,9 +64,9 @@ pub struct Summary {
     pub stopped_integrations: BTreeMap<String, String>,
     /// What Veriff was asked.
     pub requests: RequestSummary,
-    /// Deadlines of sessions still to be done, as the ledger knows them.
+    /// Deadlines of sessions still to be done, as the ledger has them.
     pub horizon: HorizonSummary,
-    /// Where the run's record stands; nothing if the run wrote none, or a later one has to close it.
+    /// Where the run record stands; nothing if the run wrote none, or a later one has to close it.
     pub run_record: Option<RunRecordSummary>,
     /// The exact command to type next, or `nothing`.
     pub next: String,

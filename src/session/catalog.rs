@@ -173,12 +173,13 @@ async fn list_or_gap(client: &VeriffClient, call: Call<'_>, meter: &SessionMeter
 }
 
 fn read_attempts(body: &[u8]) -> Result<AttemptList, &'static str> {
-    let list: AttemptList = serde_json::from_slice(body).map_err(|_| "the list of attempts is not JSON of its kind")?;
+    let list: AttemptList =
+        serde_json::from_slice(body).map_err(|_| "the list of attempts is not the expected JSON")?;
     checked(list.status.as_deref()).map(|()| list)
 }
 
 fn read_media(body: &[u8]) -> Result<MediaList, &'static str> {
-    let list: MediaList = serde_json::from_slice(body).map_err(|_| "the list of media is not JSON of its kind")?;
+    let list: MediaList = serde_json::from_slice(body).map_err(|_| "the list of media is not the expected JSON")?;
     checked(list.status.as_deref()).map(|()| list)
 }
 
@@ -190,7 +191,7 @@ fn read_record(body: &[u8]) -> Result<serde_json::Value, &'static str> {
 fn checked(status: Option<&str>) -> Result<(), &'static str> {
     match status {
         Some("success") => Ok(()),
-        _ => Err("the answer has status 200 and does not say success"),
+        _ => Err("the answer has status 200 but does not report success"),
     }
 }
 

@@ -35,7 +35,7 @@ pub enum IdentityError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// `archive.json` is not one.
-    #[error("archive.json in the store is not the document of an archive; is store.url right?")]
+    #[error("archive.json in the store is not an archive document; check store.url")]
     Damaged,
     /// The ledger belongs to another archive.
     #[error("the ledger belongs to archive {known}, the store is archive {found}; check store.url and ledger.url")]
@@ -134,7 +134,7 @@ async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
     let mut own = versions.into_iter().filter(|version| version.key == key && !version.is_delete_marker);
     let Some(oldest) = own.next() else { return Ok(None) };
     if own.next().is_some() {
-        tracing::warn!(object.key = %key, error.code = %Code::StoreShadowed, "a later version lies over archive.json; the first one counts");
+        tracing::warn!(object.key = %key, error.code = %Code::StoreShadowed, "a later version shadows archive.json; the first one counts");
     }
     let body = store.open(&key, oldest.version_id.as_deref()).await?.ok_or(IdentityError::Damaged)?;
     let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;

@@ -142,9 +142,11 @@ impl Depositor<'_> {
             && sidecar.session_id == *self.session_id
             && self.lane.writer.holds(&key, &head, sidecar.object.sha256, &sidecar.object.checksum).await?;
         if !tells_of_it {
-            return Err(
-                WriteError::Damaged { key: sidecar_key, reason: "tells of other bytes than stand beside it" }.into()
-            );
+            return Err(WriteError::Damaged {
+                key: sidecar_key,
+                reason: "describes other bytes than the object next to it",
+            }
+            .into());
         }
         let conflict = match self.standing.conflict(&key) {
             Some(beside) => Some(self.tell_of_conflict(plan, beside).await?),
@@ -204,7 +206,7 @@ impl Depositor<'_> {
         let head = self.lane.writer.head_of_oldest(&key).await?;
         let sha256 = self.lane.writer.digest_of(&key, head.version_id.as_deref()).await?;
         let lock = self.lane.writer.strengthen(&key, head.version_id.as_deref(), head.lock, plan.lock).await?;
-        let detail = "the object stood without a sidecar, and what Veriff has is gone or differs";
+        let detail = "the object had no sidecar, and Veriff no longer has it or has other bytes";
         anomalies.push(Anomaly { code: anomaly::RECONSTRUCTED.to_owned(), detail: detail.to_owned() });
         let checksum = head.checksum.clone().unwrap_or_else(|| Checksum::full(sha256));
         let stored = Stored { version_id: head.version_id, checksum };
@@ -213,7 +215,7 @@ impl Depositor<'_> {
         self.with_sidecar(plan, attempt_id, sidecar, stored, lock).await
     }
 
-    /// Writes the sidecar of bytes that landed, and tells of both. Where other bytes stand under the item's own key, they
+    /// Writes the sidecar of bytes that landed, and tells of both. Where other bytes are stored under the item's own key, they
     /// are the item's and ours are the conflict.
     async fn write_down(
         &self,
@@ -226,7 +228,7 @@ impl Depositor<'_> {
         let Landed { key, stored, conflict } = landed;
         let odd = |detail: &str| Anomaly { code: anomaly::CONFLICT.to_owned(), detail: detail.to_owned() };
         if conflict {
-            anomalies.push(odd("other bytes stand under the item's own key"));
+            anomalies.push(odd("other bytes are stored under the item's own key"));
         }
         let facts = Facts { size_bytes, sha256, upstream: Some(upstream), anomalies, lock: plan.lock };
         let sidecar = self.sidecar(plan, &place.attempt_id, &key, &stored, facts);
@@ -242,7 +244,7 @@ impl Depositor<'_> {
             sidecar_sha256: Some(sidecar_sha256),
             sidecar_version_id,
         };
-        let others = odd("Veriff sent other bytes for this item; they stand beside it");
+        let others = odd("Veriff sent other bytes for this item; they are stored next to it");
         let standing = self.reconstruct(plan, place, vec![others]).await?;
         Ok(Deposited { conflict: Some(beside), ..standing })
     }

@@ -2,7 +2,7 @@
 //!
 //! One listing of the session's prefix and the newest manifest, before anything is asked or downloaded; so finished work
 //! is recognised even with an empty ledger. On a versioned store the oldest version of a key is the archive's. A delete
-//! marker or a later version over it is never believed and never written over: it is reported.
+//! marker or a later version that shadows it is never believed and never written over: it is reported.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -130,7 +130,7 @@ impl Standing {
 /// Looks at what stands of a session.
 ///
 /// # Errors
-/// As the store's; permanent if the newest manifest is not what it must be; fatal if it is another archive's.
+/// As the store's; permanent if the newest manifest is not what it must be; fatal if it belongs to another archive.
 pub async fn inspect(
     store: &dyn Store,
     archive: Option<&ArchiveId>,
@@ -162,7 +162,7 @@ async fn read_manifest(
     let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
     let document = Manifest::parse(&bytes).ok_or_else(|| damaged("is not a manifest"))?;
     if document.session_id != *session || ObjectKey::manifest(session, document.sequence) != version.key {
-        return Err(damaged("tells of another session or number than its key"));
+        return Err(damaged("names another session or number than its key"));
     }
     if archive.is_some_and(|archive| *archive != document.archive_id) {
         return Err(InspectError::Foreign { key: version.key.clone() });

@@ -57,7 +57,7 @@ pub enum ItemError {
     #[error(transparent)]
     Keep(#[from] WriteError),
     /// The run was told to stop.
-    #[error("the run was told to stop")]
+    #[error("the run was stopped")]
     Stopped,
 }
 
@@ -181,7 +181,7 @@ impl<'a> Transfer<'a> {
                     self.beside = Some(self.key.conflict(fetched.sha256));
                 }
                 Ok(Step::Other(_)) => {
-                    let reason = "was taken by other bytes, and Veriff sends others each time";
+                    let reason = "is taken by other bytes, and Veriff sends different ones each time";
                     return Err(WriteError::Damaged { key: self.key.clone(), reason }.into());
                 }
                 Ok(Step::Longer(length)) => {
@@ -264,7 +264,7 @@ impl<'a> Transfer<'a> {
         if !matches!(ended, Ok((_, true))) {
             // Best effort: the bucket's own rule removes what stays behind.
             if let Err(error) = upload.abort().await {
-                tracing::warn!(object.key = %self.target(), error.code = %error.code(), "an unfinished upload stays: {error}");
+                tracing::warn!(object.key = %self.target(), error.code = %error.code(), "an unfinished upload could not be removed: {error}");
             }
         }
         ended.map(|(step, _)| step)
@@ -343,7 +343,7 @@ pub async fn place_beside(
     let beside = key.conflict(payload.sha256());
     match writer.place(&beside, payload, &plan.terms(), plan.class).await? {
         Placed::Other(_) => {
-            Err(WriteError::Damaged { key: beside, reason: "holds other bytes than its name says" }.into())
+            Err(WriteError::Damaged { key: beside, reason: "contains other bytes than its name says" }.into())
         }
         placed => Ok(landed_at(&beside, placed, &Checksum::full(payload.sha256()), true)),
     }

@@ -254,25 +254,29 @@ pub(crate) fn judge(
     let failed = |(code, message): (Code, String)| (code, message, true);
     let item = || failures.first().map(|failure| (failure.code, failure.message.clone()));
     let gap = || {
-        catalog.gaps.first().map(|code| (*code, "a list or record of the session could not be read whole".to_owned()))
+        catalog
+            .gaps
+            .first()
+            .map(|code| (*code, "a list or record of the session could not be read completely".to_owned()))
     };
     let empty = || {
         draft::is_empty_though_decided(catalog, draft)
-            .then(|| (Code::VeriffEmpty, "the session is decided and no media is listed anywhere".to_owned()))
+            .then(|| (Code::VeriffEmpty, "the session is decided, but no list has any media".to_owned()))
     };
     shadow(standing).or_else(item).or_else(gap).or_else(empty).map(failed).or_else(|| {
         if conflicts {
-            let message = "other bytes stood under a key; ours are beside them, see conflicts in the manifest";
+            let message = "other bytes were stored under a key; ours are next to them, see conflicts in the manifest";
             return Some((Code::StoreConflict, message.to_owned(), false));
         }
-        let message = "the record asks for a stricter or longer retention than what stands; what stands stays";
+        let message =
+            "the request asks for a stricter or longer retention than the existing locks, which are not changed";
         differs.then(|| (Code::RetentionDiffers, message.to_owned(), false))
     })
 }
 
 pub(crate) fn shadow(standing: &Standing) -> Option<(Code, String)> {
     let key = standing.shadowed.first()?;
-    Some((Code::StoreShadowed, format!("a delete marker or a later version lies over {key}")))
+    Some((Code::StoreShadowed, format!("a delete marker or a later version shadows {key}")))
 }
 
 pub(crate) fn standing_failure(media: &ManifestMedia, code: Code, message: String) -> Failure {

@@ -35,7 +35,7 @@ pub enum WriteError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Something lies over the archive's version of a key.
-    #[error("a delete marker or a later version lies over {key}")]
+    #[error("a delete marker or a later version shadows {key}")]
     Shadowed {
         /// The key.
         key: ObjectKey,
@@ -49,7 +49,7 @@ pub enum WriteError {
         reason: &'static str,
     },
     /// The lock is weaker than due and could not be extended.
-    #[error("the lock of {key} is weaker than due and could not be extended")]
+    #[error("the lock of {key} is weaker than required and could not be extended")]
     Unlocked {
         /// The key.
         key: ObjectKey,
@@ -57,7 +57,9 @@ pub enum WriteError {
         source: StoreError,
     },
     /// The first object of a class is not kept as it was asked for.
-    #[error("{key} is not kept as asked: {what}; check the bucket's default retention, encryption and permissions")]
+    #[error(
+        "{key} was not stored as requested: {what}; check the bucket's default retention, encryption and permissions"
+    )]
     NotAsAsked {
         /// The key.
         key: ObjectKey,
@@ -215,7 +217,7 @@ impl ArchiveWriter {
             Placed::Other(head) => {
                 let (standing, sha256, _) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
                 if standing.object.sha256 != sidecar.object.sha256 || standing.object.key != sidecar.object.key {
-                    return Err(WriteError::Damaged { key, reason: "is a sidecar that tells of other bytes" });
+                    return Err(WriteError::Damaged { key, reason: "is a sidecar that describes other bytes" });
                 }
                 self.strengthen(&key, head.version_id.as_deref(), head.lock, lock).await?;
                 Ok((sha256, head.version_id))
@@ -226,7 +228,7 @@ impl ArchiveWriter {
     /// Reads a sidecar, its digest and its lock.
     ///
     /// # Errors
-    /// As the store's; permanent if it is not there or not a sidecar.
+    /// As the store's; permanent if it does not exist or is not a sidecar.
     pub async fn read_sidecar(
         &self,
         key: &ObjectKey,
@@ -253,10 +255,10 @@ impl ArchiveWriter {
     ) -> Result<Verified, WriteError> {
         let sidecar_key = media.key.sidecar();
         if !standing.stands(&media.key, media.version_id.as_deref(), Some(media.size_bytes)) {
-            return Err(WriteError::Damaged { key: media.key.clone(), reason: "is not there as its manifest says" });
+            return Err(WriteError::Damaged { key: media.key.clone(), reason: "does not exist as its manifest says" });
         }
         if !standing.stands(&sidecar_key, media.sidecar_version_id.as_deref(), None) {
-            return Err(WriteError::Damaged { key: sidecar_key, reason: "is not there as its manifest says" });
+            return Err(WriteError::Damaged { key: sidecar_key, reason: "does not exist as its manifest says" });
         }
         if !self.store.features().locks {
             return Ok(Verified { lock: None, differs: false });
@@ -376,20 +378,20 @@ impl ArchiveWriter {
     async fn confirm(&self, key: &ObjectKey, stored: &Stored, due: Option<Lock>) -> Result<(), WriteError> {
         let differs = |what| Err(WriteError::NotAsAsked { key: key.clone(), what });
         let Some(head) = self.store.head(key, stored.version_id.as_deref()).await? else {
-            return differs("it is not there");
+            return differs("it does not exist");
         };
         if head.checksum.as_ref().is_some_and(|checksum| checksum.value != stored.checksum.value) {
-            return differs("its checksum is another one");
+            return differs("its checksum differs");
         }
         match (due, head.lock) {
             (None, _) => {}
             (Some(due), Some(lock)) if lock == due => {}
-            (Some(due), Some(lock)) if lock.mode != due.mode => return differs("its lock has another mode"),
-            (Some(_), Some(_)) => return differs("its lock has another date"),
+            (Some(due), Some(lock)) if lock.mode != due.mode => return differs("the mode of its lock differs"),
+            (Some(_), Some(_)) => return differs("the date of its lock differs"),
             (Some(_), None) => return differs("it has no lock"),
         }
         match (&self.kms_key_id, &head.kms_key_id) {
-            (Some(_), None) => differs("it is not encrypted with a key of the key service"),
+            (Some(_), None) => differs("it is not encrypted with a KMS key"),
             (Some(asked), Some(used)) if !asked.contains("alias/") && !used.ends_with(asked.as_str()) => {
                 differs("it is encrypted with another key")
             }

@@ -109,7 +109,7 @@ impl FileSource {
         Ok(Self::of_reader("file", Box::new(file), format, checks))
     }
 
-    /// Takes any stream of bytes, such as a stored object; `kind` is what the run's record calls it.
+    /// Takes any stream of bytes, such as a stored object; `kind` is what the run record calls it.
     #[must_use]
     pub fn of_reader(
         kind: &'static str,
@@ -162,7 +162,7 @@ impl FileSource {
         let text = self.lines.line();
         let Some(header) = &self.header else {
             let failed = |reason| SourceError::Header { line: number, reason };
-            self.fields.split(text).map_err(|_| failed("has a quote that is not closed"))?;
+            self.fields.split(text).map_err(|_| failed("has an unclosed quote"))?;
             self.header = Some(CsvHeader::of(&self.fields).map_err(failed)?);
             return Ok(None);
         };
@@ -174,7 +174,7 @@ impl FileSource {
                     self.open.push(text);
                     None
                 }
-                Err(CsvFault::Garbled) => Some(bad(number, None, "the line has text behind a closing quote")),
+                Err(CsvFault::Garbled) => Some(bad(number, None, "the line has text after a closing quote")),
             });
         }
         let may_close = text.contains(&b'"');
@@ -205,7 +205,7 @@ impl FileSource {
         let lines = std::mem::take(&mut self.open.lines);
         let first_end = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1);
         self.lines.give_back(&lines[first_end..], is_last_too_long);
-        bad(self.open.first, None, "the line has a quote that is not closed")
+        bad(self.open.first, None, "the line has an unclosed quote")
     }
 }
 

@@ -305,7 +305,7 @@ mod tests {
             ("[\"Ada\"]".into(), "the session id has a character outside A-Z a-z 0-9 _ -"),
             ("{\"name\":\"Ada".into(), "the message is not valid JSON"),
             ("\"Ada".into(), "the message is not valid JSON"),
-            ("{\"session_id\":\"a\",\"session_id\":\"Ada\"}".into(), "a field is given twice"),
+            ("{\"session_id\":\"a\",\"session_id\":\"Ada\"}".into(), "a field occurs twice"),
             (json!({"session_id": 7}).to_string(), "session_id is not text"),
             (json!({"session_id": null}).to_string(), "there is no session_id"),
             (

@@ -230,7 +230,7 @@ pub enum SourceError {
         source: std::io::Error,
     },
     /// Reading failed in the middle.
-    #[error("cannot read on after line {line}")]
+    #[error("cannot read past line {line}")]
     Read {
         /// The last line that was read whole.
         line: u64,

@@ -128,7 +128,7 @@ pub(super) fn not_text(object: &serde_json::Map<String, serde_json::Value>) -> S
     FIELDS
         .iter()
         .find(|field| object.get(**field).is_some_and(|value| !value.is_string() && !value.is_null()))
-        .map_or("a field is given twice".to_owned(), |field| format!("{field} is not text"))
+        .map_or("a field occurs twice".to_owned(), |field| format!("{field} is not text"))
 }
 
 fn utf8(line: &[u8]) -> Result<&str, (Option<SessionId>, String)> {

@@ -323,7 +323,7 @@ pub enum StoreError {
     #[error("the store has no space left")]
     Full,
     /// The store computed another checksum than was sent, or answered with another one.
-    #[error("the store computed another checksum while asked to {action}")]
+    #[error("the store computed another checksum when asked to {action}")]
     Checksum {
         /// What was asked.
         action: &'static str,

@@ -22,15 +22,15 @@ pub fn demand(report: &StoreReport, needs_locks: bool) -> Result<(), StoreError>
     }
     if !report.features.versions {
         return Err(StoreError::Unfit(
-            "the retention policy locks objects, but the bucket keeps no versions; turn on versioning and Object Lock \
-             (or make a new bucket with Object Lock), or write retention.mode = \"none\""
+            "the retention policy locks objects, but the bucket has no versioning; turn on versioning and Object Lock \
+             (or create a new bucket with Object Lock), or set retention.mode = \"none\""
                 .to_owned(),
         ));
     }
     if !report.features.locks {
         return Err(StoreError::Unfit(
             "the retention policy locks objects, but the bucket has no Object Lock; turn it on \
-             (put-object-lock-configuration with ObjectLockEnabled=Enabled), or write retention.mode = \"none\""
+             (put-object-lock-configuration with ObjectLockEnabled=Enabled), or set retention.mode = \"none\""
                 .to_owned(),
         ));
     }

@@ -355,7 +355,7 @@ mod tests {
     }
 
     fn unavailable(wait: Option<Duration>, slow_down: bool) -> StoreError {
-        StoreError::Unavailable { action: "look at an object", reason: "503".to_owned(), wait, slow_down }
+        StoreError::Unavailable { action: "inspect an object", reason: "503".to_owned(), wait, slow_down }
     }
 
     fn key() -> ObjectKey {
@@ -382,7 +382,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_not_tried_again() {
         let refusals = [
-            StoreError::Denied { action: "look at an object", reason: "AccessDenied".to_owned() },
+            StoreError::Denied { action: "inspect an object", reason: "AccessDenied".to_owned() },
             StoreError::Full,
             StoreError::Unfit("no".to_owned()),
             StoreError::ClockSkew { offset_ms: 99_000 },

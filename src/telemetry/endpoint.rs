@@ -101,7 +101,7 @@ fn respond(method: &Method, path: &str, registry: &Registry, readings: &Readings
         }
         "/healthz" if readings.is_well() => plain(StatusCode::OK, "ok\n"),
         "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "nothing succeeded for limits.no_progress\n"),
-        _ => plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
+        _ => plain(StatusCode::NOT_FOUND, "only /metrics and /healthz exist\n"),
     }
 }
 

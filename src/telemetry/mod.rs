@@ -146,7 +146,7 @@ async fn watch_ledger(
             overview = ledger.overview(readings.now(), horizon_alarm) => match overview {
                 Ok(overview) => readings.note_ledger(overview),
                 // A ledger that is out of reach ends the run by itself; the worker tells of it.
-                Err(error) => tracing::debug!(error.code = %error.code(), "metrics of the ledger are not known: {error}"),
+                Err(error) => tracing::debug!(error.code = %error.code(), "the ledger's metrics are unknown: {error}"),
             },
         }
         if tokio::time::timeout(LEDGER_INTERVAL, done.cancelled()).await.is_ok() {
@@ -157,6 +157,6 @@ async fn watch_ledger(
 
 async fn ended(task: JoinHandle<()>) {
     if let Err(error) = task.await {
-        tracing::debug!("telemetry ended badly: {error}");
+        tracing::debug!("telemetry failed: {error}");
     }
 }

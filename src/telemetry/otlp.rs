@@ -86,8 +86,8 @@ impl Pusher {
             Err(reason) => {
                 self.has_failed = true;
                 tracing::warn!(
-                    "metrics could not be pushed to telemetry.otlp_endpoint: {reason}; the run goes on, further failures \
-                     are told at debug"
+                    "metrics could not be pushed to telemetry.otlp_endpoint: {reason}; the run continues, further \
+                     failures are logged at debug"
                 );
             }
         }
@@ -112,7 +112,7 @@ fn reason_of(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
         "it does not answer in time"
     } else if error.is_connect() {
-        "it cannot be connected to"
+        "it cannot be reached"
     } else {
         "the connection broke"
     }

@@ -131,7 +131,7 @@ pub enum VeriffError {
         http_status: u16,
     },
     /// 400: Veriff does not take the id.
-    #[error("veriff does not take the id ({http_status}{})", code.map(|code| format!(", code {code}")).unwrap_or_default())]
+    #[error("veriff rejects the id ({http_status}{})", code.map(|code| format!(", code {code}")).unwrap_or_default())]
     Invalid {
         /// 400 or 422.
         http_status: u16,
@@ -153,13 +153,13 @@ pub enum VeriffError {
         wait: Option<Duration>,
     },
     /// The body ended before what was announced.
-    #[error("the body ended before what was announced")]
+    #[error("the body is shorter than announced")]
     Truncated,
     /// HTML or an error document in place of the media.
-    #[error("what came is not the media but a page or an error document")]
+    #[error("received an HTML or error page instead of media")]
     NotMedia,
     /// Nothing came where a size was listed.
-    #[error("nothing came where a size was listed")]
+    #[error("the body is empty although a size is listed")]
     Empty,
     /// The media item is longer than `limits.max_media_size`.
     #[error("the media item is longer than limits.max_media_size ({limit_bytes} bytes)")]
@@ -174,7 +174,7 @@ pub enum VeriffError {
         again: bool,
     },
     /// An answer that fits no rule.
-    #[error("veriff answers in a way that fits no rule: {reason}")]
+    #[error("unexpected answer from veriff: {reason}")]
     Unexpected {
         /// Which.
         reason: &'static str,
@@ -194,7 +194,7 @@ impl VeriffError {
             429 => Self::Throttled { wait },
             408 | 425 | 500..=599 => Self::Unavailable { reason: format!("status {http_status}"), wait },
             300..=399 => Self::Unexpected { reason: "a redirect, which is not followed", again: false },
-            _ => Self::Unexpected { reason: "a status that the API does not know", again: true },
+            _ => Self::Unexpected { reason: "a status that is not part of the API", again: true },
         }
     }
 

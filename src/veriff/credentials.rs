@@ -63,12 +63,12 @@ impl Credentials {
         match read(&self.name, &self.sources).await {
             Ok(keys) if !keys.equals(refused) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                tracing::info!(integration = %self.name, "credentials were refused and read again: they have changed");
+                tracing::info!(integration = %self.name, "credentials were refused; they were read again and have changed");
                 true
             }
             Ok(_) => false,
             Err(error) => {
-                tracing::error!(integration = %self.name, "credentials were refused and cannot be read again: {error}");
+                tracing::error!(integration = %self.name, "credentials were refused, and could not be read again: {error}");
                 false
             }
         }

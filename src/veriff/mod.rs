@@ -113,7 +113,7 @@ pub enum ClientError {
         source: SecretError,
     },
     /// A secret cannot stand in a header.
-    #[error("integrations.{name}.api_key has characters that no HTTP header may carry")]
+    #[error("integrations.{name}.api_key has characters that are not allowed in an HTTP header")]
     Header {
         /// The integration.
         name: String,
@@ -248,7 +248,7 @@ impl VeriffClient {
         let encoding = response.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
         if !matches!(encoding, None | Some(b"" | b"identity")) {
             return Err(VeriffError::Unexpected {
-                reason: "the media is encoded although that was not asked for",
+                reason: "the media has a content coding that was not requested",
                 again: true,
             });
         }
@@ -428,7 +428,7 @@ impl Tries<'_> {
 fn cut_short(error: VeriffError) -> VeriffError {
     match error {
         VeriffError::Truncated => {
-            VeriffError::Unavailable { reason: "the answer ended before what was announced".to_owned(), wait: None }
+            VeriffError::Unavailable { reason: "the answer is shorter than announced".to_owned(), wait: None }
         }
         other => other,
     }

@@ -299,7 +299,7 @@ fn numbers_go_nowhere_until_told_where() {
         ("prometheus_listen = \"localhost\"", "telemetry.prometheus_listen: an address to listen on"),
         ("otlp_endpoint = \"collector:4318\"", "telemetry.otlp_endpoint: an address is http(s)://host"),
         ("otlp_endpoint = \"https://user:hunter2@collector\"", "without user or password"),
-        ("otlp_endpoint = \"https://collector?token=hunter2\"", "must not hold a query"),
+        ("otlp_endpoint = \"https://collector?token=hunter2\"", "must not contain a query"),
         ("otlp_interval = \"0s\"", "telemetry.otlp_interval: must be more than 0"),
         ("otlp_intervall = \"1s\"", "did you mean `otlp_interval`?"),
     ] {

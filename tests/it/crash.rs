@@ -508,7 +508,7 @@ async fn a_second_signal_ends_the_program_at_once() {
     signal(&child, Signal::INT);
     let heard = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
-        while !line.contains("told to stop") {
+        while !line.contains("stopping: finishing") {
             line.clear();
             assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended by itself");
         }

@@ -326,7 +326,7 @@ async fn a_collector_that_is_down_is_told_of_once_and_changes_nothing() {
     let ended = scene.archive(&[]).await.expect(0);
     assert_eq!(ended.count("archived"), 6);
     assert_eq!(ended.stderr.matches("could not be pushed").count(), 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("it cannot be connected to"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("it cannot be reached"), "{}", ended.stderr);
 }
 
 #[tokio::test]

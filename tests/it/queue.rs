@@ -289,7 +289,7 @@ async fn a_queue_that_cannot_be_used_says_so_by_its_exit_code() {
     let desk = Desk::of(world_of([&session("one")]), "", None).await;
     let deployment = &desk.scene.deployment;
     let nobody = format!("{}-of-nobody", desk.queue.url);
-    for (url, code, told) in [(nobody.as_str(), 77, "does not exist"), ("sessions", 78, "the address of a queue is")] {
+    for (url, code, told) in [(nobody.as_str(), 77, "does not exist"), ("sessions", 78, "the URL of a queue is")] {
         for words in [vec!["run", "--progress", "none", "--queue", url], vec!["plan", "--queue", url]] {
             let ended = deployment.run(words).await.expect(code);
             assert!(ended.stderr.contains(told), "{}", ended.stderr);

@@ -37,7 +37,7 @@ async fn assert_all_looks_work(deployment: &Deployment) {
         &["audit", "chain"],
     ] {
         let ended = look(audit).await;
-        let told = "the result is not kept in the ledger, only printed";
+        let told = "the result is not recorded in the ledger, only printed";
         assert!(ended.stderr.contains(told), "{audit:?}: {}", ended.stderr);
         assert!(!ended.stderr.contains("not compared"), "{audit:?}: {}", ended.stderr);
         if !audit.contains(&"--backlog") && !audit.contains(&"chain") {

@@ -332,7 +332,7 @@ async fn a_worker_that_was_taken_for_dead_goes_on_as_another_run() {
     signal(&sleeper, Signal::CONT);
     let awake = ended(sleeper).await.expect(0);
     let summary = awake.json();
-    assert!(awake.stderr.contains("taken for dead"), "{}", awake.stderr);
+    assert!(awake.stderr.contains("assumed this one was dead"), "{}", awake.stderr);
     assert_eq!(summary["counts"]["archived"], 4);
     let told = check(&everything(&deployment.store()), Some(&key), "default");
     assert_eq!(told.len(), 3);

@@ -346,7 +346,7 @@ fn a_store_that_cannot_be_looked_at_is_part_of_the_report() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let store = &ended.json()["store"];
     assert!(store["check"].is_null() && store["check_failed"].is_string(), "{store}");
-    assert!(ended.stderr.contains("could not be looked at"), "{ended:?}");
+    assert!(ended.stderr.contains("could not be inspected"), "{ended:?}");
 }
 
 /// Fails if a look at a page found anything wrong.

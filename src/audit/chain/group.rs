@@ -227,7 +227,7 @@ impl Group {
             return Ok(());
         }
         if is_signed && self.summary.signed == 1 && self.unsigned_first > 0 {
-            let repair = "nothing, if the key was made later; what these say is as safe as the first signed entry";
+            let repair = "nothing, if the key was created later; these are as safe as the first signed entry";
             let finding = Finding::of(Severity::Warn, FindingCode::ChainUnsigned, repair).object(key, None);
             report.add(finding.differs("signed runs", format!("{} unsigned before this one", self.unsigned_first)))?;
         }
@@ -237,12 +237,13 @@ impl Group {
         }
         // What is broken was reported where it was found.
         if seals.contains(&Some(Seal::None)) {
-            let repair = "restore the signature from a copy of the bucket; if a worker ran without a key, give it one";
+            let repair = "restore the signature from a copy of the bucket; if a worker ran without a key, configure \
+                          one";
             // The signature is written right behind the entry, which may be this moment.
             let severity = if is_fresh { Severity::Warn } else { Severity::Error };
             let finding = Finding::of(severity, FindingCode::ChainUnsigned, repair).run(run);
             let found = if seals[0] == Some(Seal::None) { "no signature of the entry" } else { "an unsigned record" };
-            report.add(finding.object(key, None).differs("signed, as runs before it", found))?;
+            report.add(finding.object(key, None).differs("signed, like the runs before it", found))?;
         }
         Ok(())
     }
@@ -250,7 +251,7 @@ impl Group {
     /// Ends a chain, and says if none of it is signed.
     pub(super) fn close(self, checks_keys: bool) -> (GroupSummary, Option<Finding>) {
         let finding = (checks_keys && self.summary.signed == 0).then(|| {
-            let repair = "give the right public key; configure signing.private_key for the runs to come";
+            let repair = "pass the right public key; configure signing.private_key for future runs";
             let finding = Finding::of(Severity::Error, FindingCode::ChainUnsigned, repair);
             finding
                 .object(&ObjectKey::chain_entry(&self.name, self.summary.last), None)

@@ -112,7 +112,7 @@ impl ListedKey {
     }
 }
 
-/// Reads a document of the archive whole, from the start again if its bytes break off; nothing if it is not there.
+/// Reads a document of the archive whole, from the start again if its bytes break off; nothing if it does not exist.
 ///
 /// # Errors
 /// As the store's; permanent if it is longer than any document of this program.

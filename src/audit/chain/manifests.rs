@@ -1,4 +1,4 @@
-//! Manifests: does a line of a run record tell what its manifest tells?
+//! Manifests: does a run line tell what its manifest tells?
 //!
 //! The line is signed, so a manifest that agrees with it is, too, and with it the digest of every item.
 
@@ -63,7 +63,7 @@ async fn look_at(store: &dyn Store, archive: Option<&ArchiveId>, line: RunLine) 
     };
     let contradictions = contradictions(&line, named, &manifest, archive);
     let findings = contradictions.into_iter().map(|(expected, found)| {
-        finding(FindingCode::ManifestInvalid, "find out which of the two is true: the run record or the manifest")
+        finding(FindingCode::ManifestInvalid, "find out which of the two is right: the run record or the manifest")
             .differs(expected, found)
     });
     Ok(Looked { findings: findings.collect(), written_by: Some(manifest.run_id.clone()) })
@@ -94,7 +94,7 @@ fn contradictions(
         let differs = in_line.iter().filter(|item| !in_manifest.contains(item));
         let differs = differs.chain(in_manifest.iter().filter(|item| !in_line.contains(item)));
         let ids: Vec<String> = differs.map(|item| item.media_id.to_string()).take(3).collect();
-        found.push((format!("the {} items of the run record", in_line.len()), format!("others: {}", ids.join(", "))));
+        found.push((format!("the {} items in the run record", in_line.len()), format!("others: {}", ids.join(", "))));
     }
     found
 }

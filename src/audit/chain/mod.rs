@@ -220,10 +220,10 @@ impl Walk<'_> {
         }
         for group in &self.audit.groups {
             if !self.details.groups.contains_key(group) {
-                let repair = "check the name of the group; if it was there, restore it from a copy of the bucket";
+                let repair = "check the name of the group; if it existed, restore it from a copy of the bucket";
                 let finding = Finding::of(Severity::Error, FindingCode::ChainGap, repair);
                 let finding = finding.object(&ObjectKey::chain_entry(group, 1), None);
-                self.findings.add(&finding.differs("entry 1", "no chain of that name"))?;
+                self.findings.add(&finding.differs("entry 1", "no chain with that name"))?;
             }
         }
         Ok(true)
@@ -256,7 +256,7 @@ impl Walk<'_> {
                 StoreObject::ChainSignature(..) => {
                     self.stray(&listed, FindingCode::RecordOrphan, "a signature without its document")?;
                 }
-                _ => self.stray(&listed, FindingCode::ObjectUnknown, "nothing this program writes")?,
+                _ => self.stray(&listed, FindingCode::ObjectUnknown, "not written by this program")?,
             }
         }
         if let Some(group) = group {
@@ -270,7 +270,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
-        let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is gone beside it");
+        let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
         self.findings.add(&finding.object(&listed.key, version).differs("entries and their signatures", found))?;
         for finding in listed.lying_over() {
             self.findings.add(&finding)?;
@@ -336,7 +336,7 @@ impl Walk<'_> {
         let summaries = &self.details.groups;
         let checks_keys = self.against.seals.are_checked();
         if !checks_keys {
-            let repair = "give the public key, from outside the archive: --public-key FILE";
+            let repair = "pass the public key, from outside the archive: --public-key FILE";
             let finding = Finding::of(Severity::Warn, FindingCode::ChainUnchecked, repair);
             self.findings.add(&finding.differs("a key", "none: no signature was checked"))?;
         } else if summaries.is_empty() && self.audit.groups.is_empty() {
@@ -386,7 +386,7 @@ impl Walk<'_> {
                     "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";
                 let finding = Finding::of(Severity::Error, FindingCode::ChainHead, repair).object(&key, None);
                 let found = found.map_or("nothing".to_owned(), |found| found.to_string());
-                self.findings.add(&finding.differs(format!("{}, as the ledger knows", head.sha256), found))?;
+                self.findings.add(&finding.differs(format!("{}, as the ledger has it", head.sha256), found))?;
             }
         }
         Ok(())
@@ -404,7 +404,7 @@ impl Walk<'_> {
         } else if heads.is_empty() {
             "nothing".to_owned()
         } else {
-            format!("note outside the archive, and give next time: {}", heads.join(" "))
+            format!("note it outside the archive, and pass it next time: {}", heads.join(" "))
         };
         Ok(AuditSummary {
             schema: AUDIT_SCHEMA.to_owned(),

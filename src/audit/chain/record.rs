@@ -30,7 +30,7 @@ pub(super) const RESTORE: &str = "restore the object from a copy of the bucket; 
 pub(super) struct Archive {
     /// Its id; nothing if the document cannot be read.
     pub(super) id: Option<ArchiveId>,
-    /// The digest of the document; nothing if it is not there.
+    /// The digest of the document; nothing if it does not exist.
     pub(super) sha256: Option<Sha256Digest>,
 }
 
@@ -169,7 +169,7 @@ impl Against<'_> {
         }
         let config = canonical(&record.config).map(|bytes| Sha256Digest::of(&bytes)).ok();
         if config != Some(record.config_sha256) {
-            let found = config.map_or("no canonical JSON".to_owned(), |digest| digest.to_string());
+            let found = config.map_or("not canonical JSON".to_owned(), |digest| digest.to_string());
             invalid(FindingCode::RecordInvalid, format!("a configuration with {}", record.config_sha256), found)?;
         }
         for (number, chunk) in (1..).zip(&record.chunks) {
@@ -210,7 +210,7 @@ impl Against<'_> {
         }
         let key = ObjectKey::run_record(&record.run_id, record.started_at);
         let invalid = |expected: String, found: String| {
-            let repair = "find out who wrote the record: what it says of its own chunks is not so";
+            let repair = "find out who wrote the record: it contradicts its own chunks";
             let finding = Finding::of(Severity::Error, FindingCode::RecordInvalid, repair).run(&record.run_id);
             finding.object(&key, None).differs(expected, found)
         };
@@ -258,7 +258,9 @@ impl Against<'_> {
             count += 1;
             tree.push(leaf(line));
             let Some(line) = RunLine::parse(line) else {
-                report.add(finding(FindingCode::RecordInvalid).differs("a line", format!("line {count} is none")))?;
+                report.add(
+                    finding(FindingCode::RecordInvalid).differs("a line", format!("line {count} is not a run line")),
+                )?;
                 continue;
             };
             items += line.items.len() as u64;

@@ -39,7 +39,7 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// As [`Findings::add`].
-    #[expect(clippy::needless_pass_by_value, reason = "findings are made where they are passed on")]
+    #[expect(clippy::needless_pass_by_value, reason = "findings are created where they are reported")]
     pub(super) fn add(&mut self, finding: Finding) -> io::Result<()> {
         if self.is_muted { Ok(()) } else { self.findings.add(&finding) }
     }

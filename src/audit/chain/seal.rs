@@ -113,12 +113,12 @@ impl Seals {
         }
         let claimed = if let Claim::By(key_id) = claim { Some(key_id) } else { None };
         if let Some(claimed) = claimed.filter(|claimed| self.keys.iter().all(|key| key.id() != *claimed)) {
-            return Err(("a signature by a key that was given".to_owned(), signed_by(claimed)));
+            return Err(("a signature by a given key".to_owned(), signed_by(claimed)));
         }
         let signer = self.keys.iter().find(|key| key.verifies(document, text)).map(PublicKey::id);
         match (signer, claimed) {
             (None, _) => Err((
-                "a signature over these bytes by a key that was given".to_owned(),
+                "a signature over these bytes by a given key".to_owned(),
                 "a signature over other bytes, or by another key".to_owned(),
             )),
             (Some(signer), Some(claimed)) if signer != claimed => Err((signed_by(claimed), signed_by(signer))),

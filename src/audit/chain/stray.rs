@@ -64,8 +64,8 @@ impl Walk<'_> {
             })
             .collect();
         if let Some((listed, run)) = chunks.first() {
-            let repair =
-                "nothing while the run goes on; a run that died is closed by the next one. Else find out who wrote it";
+            let repair = "nothing while the run is in progress; the next run closes the record of one that died. Else find out \
+                 who wrote it";
             let finding =
                 Finding::of(Severity::Warn, FindingCode::RecordOpen, repair).run(run).object(&listed.key, None);
             self.findings.add(&finding.differs("a run record", format!("{} chunks without one", chunks.len())))?;
@@ -75,10 +75,10 @@ impl Walk<'_> {
                 StoreObject::RunChunk(..) => continue,
                 StoreObject::RunSignature(_) => (FindingCode::RecordOrphan, "a signature without its document"),
                 StoreObject::RunRecord(_) => (FindingCode::RecordOrphan, "no version of the record itself"),
-                _ => (FindingCode::ObjectUnknown, "nothing this program writes"),
+                _ => (FindingCode::ObjectUnknown, "not written by this program"),
             };
             let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
-            let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is gone beside it");
+            let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
             self.findings.add(&finding.object(&listed.key, version).differs("run records", found))?;
         }
         for finding in folder.iter().flat_map(ListedKey::lying_over) {
@@ -106,7 +106,7 @@ impl Walk<'_> {
         }
         let is_fresh = listed.own.as_ref().is_some_and(|own| self.against.is_fresh(own));
         let severity = if is_fresh { Severity::Warn } else { Severity::Error };
-        let repair = "run once more: a run whose end was cut off is entered by the next one. If it was entered, restore the \
+        let repair = "run once more: the next run enters one whose end was cut off. If it was entered, restore the \
                       entry from a copy of the bucket";
         let finding = Finding::of(severity, FindingCode::RecordUnchained, repair).run(run);
         self.findings.add(&finding.object(&listed.key, version).differs("an entry of a chain", "none names it"))?;

@@ -20,7 +20,7 @@ pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
 
 macro_rules! restore {
     () => {
-        "restore the ledger from a copy, or make a new one by veriff-archive ledger rebuild"
+        "restore the ledger from a copy, or rebuild it with veriff-archive ledger rebuild"
     };
 }
 
@@ -29,25 +29,26 @@ pub(super) const UNREADABLE: &str = restore!();
 
 /// What finds out whether ledger or manifest is right.
 pub(super) const FIXITY: &str = concat!(
-    "veriff-archive audit fixity and audit chain --manifests tell which is right; if it is the store, ",
+    "veriff-archive audit fixity and audit chain --manifests show which is right; if it is the store, ",
     restore!()
 );
 
 /// What finds out whether ledger or run line is right.
 pub(super) const CHAIN: &str = concat!(
-    "veriff-archive audit chain --manifests tells whether record and manifest are those that were signed; if they are, ",
+    "veriff-archive audit chain --manifests shows whether record and manifest are those that were signed; if they \
+     are, ",
     restore!()
 );
 
 /// What finds out whether ledger or run record is right.
-pub(super) const RECORD: &str = concat!("audit chain tells which is right; if it is the store, ", restore!());
+pub(super) const RECORD: &str = concat!("audit chain shows which is right; if it is the store, ", restore!());
 
 /// What tells whether a time is right that may be.
-pub(super) const LOOK: &str = concat!("if the cause that is named does not hold, ", restore!());
+pub(super) const LOOK: &str = concat!("if the named cause does not apply, ", restore!());
 
-const UNTIMED: &str = ", unless Veriff told the time of an attempt later";
+const UNTIMED: &str = ", unless Veriff gave the time of an attempt later";
 
-pub(super) const OTHER_RECORD: &str = ", unless a later record or an addition to the backlog told another time";
+pub(super) const OTHER_RECORD: &str = ", unless a later request or an addition to the backlog gave another time";
 
 pub(super) const OTHER_HORIZON: &str = ", unless the horizon was another when it was committed";
 

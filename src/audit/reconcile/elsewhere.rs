@@ -69,7 +69,7 @@ impl Reconcile<'_> {
         part.findings.extend(listed.lying_over());
         match listed.key.read() {
             StoreObject::Unknown => {
-                let repair = "find out who wrote it; nothing of the archive names it";
+                let repair = "find out who wrote it; nothing in the archive names it";
                 let version_id = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
                 part.findings.push(
                     Finding::of(Severity::Error, FindingCode::ObjectUnknown, repair)
@@ -113,7 +113,7 @@ async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<
                 finding(Severity::Warn, FindingCode::LedgerBehind, "a run whose record is not closed yet")
             }
             RecordState::Open | RecordState::Closing => {
-                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record cannot stand in the store yet")
+                finding(Severity::Error, FindingCode::LedgerBehind, "a run whose record cannot be in the store yet")
             }
             RecordState::None => finding(Severity::Error, FindingCode::LedgerContradicts, "a run without a record"),
         },

@@ -198,7 +198,7 @@ impl Sorter {
             }
             let field = |at: Option<usize>| at.and_then(|at| record.get(at)).filter(|text| !text.is_empty());
             let Some(key) = field(Some(key)) else {
-                return Err(form(line, "it names no key"));
+                return Err(form(line, "it has no key"));
             };
             let bucket = record.get(bucket).unwrap_or_default();
             let key = decoded(key).ok_or_else(|| form(line, "its key is not URL-encoded text"))?;
@@ -208,7 +208,7 @@ impl Sorter {
             }
             let is_delete_marker = field(marker) == Some("true");
             let size_bytes = match field(Some(size)) {
-                Some(text) => text.parse().map_err(|_| form(line, "its size is no number"))?,
+                Some(text) => text.parse().map_err(|_| form(line, "its size is not a number"))?,
                 None if is_delete_marker => 0,
                 None => return Err(form(line, "it has no size")),
             };

@@ -235,8 +235,8 @@ impl<'a> Merge<'a> {
             let place = format!("{}/", next.folder);
             if self.last_walked.as_ref().is_some_and(|last| *last >= place) {
                 return Err(StoreError::Unfit(
-                    "the store does not list keys in their order, so it cannot be held against the ledger as it is \
-                     listed: give an inventory report (--inventory), which is sorted here"
+                    "the store does not list keys in order, so its listing cannot be compared with the ledger: use an \
+                     inventory report (--inventory), which is sorted here"
                         .to_owned(),
                 )
                 .into());

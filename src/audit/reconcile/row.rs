@@ -32,7 +32,7 @@ fn of_state(surveyed: &SurveyedSession) -> Option<(String, String)> {
     let code = match row.code.as_deref().map(Code::parse) {
         Some(None) => {
             let told = row.code.clone().unwrap_or_default();
-            return Some(("a code that this program knows".to_owned(), format!("code {told}")));
+            return Some(("a known code".to_owned(), format!("code {told}")));
         }
         Some(code) => code,
         None => None,

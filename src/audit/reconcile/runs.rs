@@ -17,7 +17,7 @@ use crate::model::run::{RunCounts, RunRecord};
 use crate::store::StoreError;
 
 /// What repairs a document of a run that is gone.
-pub(super) const RESTORE: &str = "restore it from a copy of the bucket; audit chain tells what else is gone";
+pub(super) const RESTORE: &str = "restore it from a copy of the bucket; audit chain shows what else is missing";
 
 /// How many runs are read from the ledger at once.
 pub(super) const PAGE: u32 = 256;
@@ -45,7 +45,7 @@ impl ListedRuns {
         };
         let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
-        for (key, what) in [(&run.record.key, "the run's record"), (&entry, "the entry of its chain")] {
+        for (key, what) in [(&run.record.key, "the run record"), (&entry, "the entry of its chain")] {
             if !self.0.contains(key) {
                 let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(&run.run_id);
                 part.findings.push(finding.object(key, None).differs(what, "nothing"));
@@ -89,14 +89,14 @@ impl Reconcile<'_> {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
         let Some(bytes) = oldest(&self.reach, &run.record.key).await? else {
-            part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run's record", "nothing"));
+            part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run record", "nothing"));
             return Ok(part);
         };
         let sha256 = Sha256Digest::of(&bytes);
         let mut differs = |what: &str, store: String, ledger: String| {
             if store != ledger {
                 let finding = finding(FindingCode::LedgerContradicts, RECORD);
-                part.findings.push(finding.differs(format!("{what} {store}, as the run's record says"), ledger));
+                part.findings.push(finding.differs(format!("{what} {store}, as the run record says"), ledger));
             }
         };
         differs("record_sha256", sha256.to_string(), run.record.sha256.to_string());

@@ -208,7 +208,7 @@ impl Reading<'_> {
         let Some(bytes) = bytes else {
             let code = if sha256.is_some() { FindingCode::ObjectDigest } else { FindingCode::ObjectMissing };
             let found = sha256.map_or_else(|| "nothing".to_owned(), |sha256| sha256.to_string());
-            self.tell(run, &chunk.key, code, format!("{}, as the run's record says", chunk.sha256), found);
+            self.tell(run, &chunk.key, code, format!("{}, as the run record says", chunk.sha256), found);
             return Ok(false);
         };
         let mut lines = Lines::of(&bytes);

@@ -151,5 +151,5 @@ async fn connect(desk: &Desk) -> anyhow::Result<BTreeMap<String, VeriffClient>> 
 }
 
 fn no_ledger() -> ConfigError {
-    ConfigError::missing("ledger.url", "there is no ledger that could tell what is expected; give --sessions")
+    ConfigError::missing("ledger.url", "there is no ledger that could say what is expected; give --sessions")
 }

@@ -101,10 +101,10 @@ fn write_summary(out: &mut impl io::Write, summary: &AuditSummary) -> io::Result
     let kind = summary.audit.as_str();
     let share = summary.share.as_ref().map(|share| format!(", share {share}")).unwrap_or_default();
     let mode = summary.mode.as_ref().map(|mode| format!(" --mode {mode}")).unwrap_or_default();
-    let ended = if summary.complete { "complete" } else { "stopped before its end" };
+    let ended = if summary.complete { "complete" } else { "stopped before the end" };
     writeln!(out, "audit {kind}{mode}{share}: {ended}")?;
     let checked: Vec<String> = summary.checked.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    writeln!(out, "  looked at  {}", if checked.is_empty() { "nothing".to_owned() } else { checked.join(", ") })?;
+    writeln!(out, "  checked    {}", if checked.is_empty() { "nothing".to_owned() } else { checked.join(", ") })?;
     let counts = &summary.findings;
     writeln!(out, "  findings   {} errors, {} warnings, {} notes", counts.error, counts.warn, counts.info)?;
     for (code, count) in &summary.codes {
@@ -131,6 +131,6 @@ async fn note(summary: &AuditSummary, config: &Config) {
         anyhow::Ok(())
     };
     if let Err(error) = noted.await {
-        tracing::warn!("the result is not kept in the ledger, only printed: {error:#}");
+        tracing::warn!("the result is not recorded in the ledger, only printed: {error:#}");
     }
 }

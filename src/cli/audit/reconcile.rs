@@ -25,7 +25,8 @@ use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
 
 const AFTER_HELP: &str = "\
-Reads the manifests of each session and the lines of all closed run records, and compares them with everything the ledger
+Reads the manifests of each session and the lines of all closed run records, and compares them with everything the \
+ledger
 says. With --listing-only or --inventory it compares only keys, versions and sizes. It does not check bytes (`audit
 fixity`) or signatures of run records (`audit chain`). Ledger and store are each read once, in constant memory.
 
@@ -97,7 +98,7 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     let desk = Desk::open(global, &args.store, Need::Needed).await?;
     let Some(ledger) = desk.ledger.clone() else {
         return Err(crate::ledger::LedgerError::Schema(
-            "there is no ledger to compare with: set ledger.url, or make one by `veriff-archive ledger rebuild`"
+            "there is no ledger to compare with: set ledger.url, or create one with `veriff-archive ledger rebuild`"
                 .to_owned(),
         )
         .into());
@@ -154,7 +155,7 @@ async fn told_by_runs(
     for finding in found.iter().filter(|_| is_begun) {
         findings.add(finding)?;
     }
-    tracing::info!("read {} lines of run records", lines.count);
+    tracing::info!("read {} run lines", lines.count);
     Ok(Ok((Some(lines), runs)))
 }
 
@@ -198,7 +199,8 @@ async fn report_and_ledger(
         others(versions, reconcile, drive, &mut runs, findings).await?;
     }
     if !has_archive && !drive.is_gone_on_with {
-        let repair = "give a report of the bucket of store.url, made since the archive was; else restore archive.json";
+        let repair = "use a report of the bucket of store.url that is newer than the archive; else restore \
+                      archive.json";
         let finding = crate::audit::Finding::of(Severity::Error, FindingCode::ArchiveInvalid, repair);
         findings.add(&finding.differs("archive.json in the report", "nothing"))?;
     }
@@ -284,7 +286,7 @@ async fn fetched(place: &str, folder: &Path, config: &Config) -> anyhow::Result<
     let (file, path) = tempfile::NamedTempFile::new_in(folder)?.keep()?;
     let mut file = tokio::fs::File::from_std(file);
     while let Some(chunk) = body.chunk().await? {
-        file.write_all(&chunk).await.context("the inventory report cannot be kept")?;
+        file.write_all(&chunk).await.context("the inventory report cannot be stored")?;
     }
     file.flush().await?;
     Ok(path)

@@ -241,7 +241,7 @@ impl Answer for Plan {
         let (source, sessions, work) = (&self.source, &self.sessions, &self.work);
         writeln!(
             out,
-            "records    {} from {}; {} lines cannot be read, {} are finished",
+            "requests   {} from {}; {} lines are invalid, {} are finished",
             source.records, source.kind, source.bad, source.finished
         )?;
         writeln!(
@@ -265,7 +265,7 @@ impl Answer for Plan {
         let basis = &self.per_session;
         writeln!(
             out,
-            "           at {:.1} media items and {:.1} requests a session ({}, {} sessions)",
+            "           at {:.1} media items and {:.1} requests per session ({}, {} sessions)",
             basis.media,
             basis.requests,
             basis.basis.describe(),
@@ -290,7 +290,7 @@ impl Answer for Plan {
         }
         writeln!(
             out,
-            "           {} sessions cannot be finished in time ({} are past it already), {} have no known deadline",
+            "           {} sessions cannot be finished in time ({} are already past it), {} have no known deadline",
             deadlines.cannot_finish, deadlines.past, deadlines.unknown
         )?;
         writeln!(out, "next: {}", self.next)

@@ -31,7 +31,7 @@ impl Basis {
     pub(super) const fn describe(self) -> &'static str {
         match self {
             Self::Sample => "as Veriff lists them",
-            Self::Ledger => "as the ledger knows them",
+            Self::Ledger => "as the ledger has them",
             Self::Assumed => "assumed",
         }
     }

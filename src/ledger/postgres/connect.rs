@@ -86,7 +86,7 @@ pub(super) fn exposure(options: &PgConnectOptions) -> Option<&'static str> {
         _ if is_here => None,
         PgSslMode::VerifyFull => None,
         PgSslMode::VerifyCa => {
-            Some("the server's name is not checked: any server with a certificate of that CA will do")
+            Some("the server's name is not checked: any server with a certificate of that CA is accepted")
         }
         PgSslMode::Require => {
             Some("the server's certificate is not checked: the connection is encrypted, but to anyone")
@@ -133,7 +133,7 @@ impl Failure {
         let source: Box<dyn std::error::Error + Send + Sync> = match self {
             Self::Ledger(error) => return error,
             Self::Engine(sqlx::Error::PoolTimedOut) => {
-                format!("no connection to the database server came about within {} s", ACQUIRE_TIMEOUT.as_secs()).into()
+                format!("no connection to the database server within {} s", ACQUIRE_TIMEOUT.as_secs()).into()
             }
             // The driver's texts repeat their causes, and never an address.
             Self::Engine(error) => error.to_string().into(),

@@ -211,15 +211,15 @@ impl Ledger for PostgresLedger {
 
     async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
         const ADOPT: &str = "INSERT INTO archive (only_row, archive_id) VALUES (1, $1) ON CONFLICT DO NOTHING";
-        call!("note its archive", sqlx::query(ADOPT).bind(id.as_str()).execute(&self.pool)).map(|_| ())
+        call!("record its archive", sqlx::query(ADOPT).bind(id.as_str()).execute(&self.pool)).map(|_| ())
     }
 
     async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
-        call!("note the start of a run", self.start_run_once(run))
+        call!("record the start of a run", self.start_run_once(run))
     }
 
     async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
-        call!("note the end of a run", self.finish_run_once(run))
+        call!("record the end of a run", self.finish_run_once(run))
     }
 
     async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
@@ -283,7 +283,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
-        call!("open sessions again", LONG_CALL_TIMEOUT, self.retry_once(filter, at))
+        call!("make sessions pending again", LONG_CALL_TIMEOUT, self.retry_once(filter, at))
     }
 
     async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
@@ -303,7 +303,7 @@ impl Ledger for PostgresLedger {
                 .bind(&audit.summary)
                 .execute(&self.pool)
         };
-        call!("note an audit", put()).map(|_| ())
+        call!("record an audit", put()).map(|_| ())
     }
 
     async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
@@ -351,11 +351,11 @@ impl Ledger for PostgresLedger {
         by: &RunId,
         document: &SignedText,
     ) -> Result<Option<SignedText>, LedgerError> {
-        call!("write down a run record", self.note_document_once(run_id, by, document))
+        call!("save a run record", self.note_document_once(run_id, by, document))
     }
 
     async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError> {
-        call!("note a place in a chain", self.note_chain_from_once(run_id, by, number))
+        call!("record a place in a chain", self.note_chain_from_once(run_id, by, number))
     }
 
     async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError> {
@@ -363,7 +363,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError> {
-        call!("give up a run record", self.forgo_record_once(run_id))
+        call!("abandon a run record", self.forgo_record_once(run_id))
     }
 
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {

@@ -312,7 +312,7 @@ impl SqliteLedger {
     }
 
     pub(super) async fn retry_sessions(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
-        let failed = || unavailable("open sessions again");
+        let failed = || unavailable("make sessions pending again");
         let mut open = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
         // The backlog first: the filter no longer finds a session whose state has changed.
         let opened = filtered(RETRY_BACKLOG, filter)

@@ -67,7 +67,7 @@ impl SqliteLedger {
     pub(in crate::ledger) async fn open_migrated(file: Option<&Path>) -> Result<(Self, Migrated), LedgerError> {
         let (path, action) = match file {
             Some(path) if is_without_folder(path).await => {
-                (path, format!("be opened at {}: its folder does not exist, make it first", path.display()))
+                (path, format!("be opened at {}: its folder does not exist, create it first", path.display()))
             }
             Some(path) => (path, format!("be opened at {}", path.display())),
             None => (Path::new(":memory:"), "be opened in memory".to_owned()),

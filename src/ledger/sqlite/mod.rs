@@ -92,7 +92,7 @@ impl Ledger for SqliteLedger {
             .bind(id.as_str())
             .execute(&self.writer)
             .await
-            .map_err(unavailable("note its archive"))?;
+            .map_err(unavailable("record its archive"))?;
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Ledger for SqliteLedger {
         .bind(run.draft.as_deref())
         .execute(&self.writer)
         .await
-        .map_err(unavailable("note the start of a run"))?;
+        .map_err(unavailable("record the start of a run"))?;
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Ledger for SqliteLedger {
             .bind(saturated(counts.bytes))
             .execute(&self.writer)
             .await
-            .map_err(unavailable("note the end of a run"))?;
+            .map_err(unavailable("record the end of a run"))?;
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl Ledger for SqliteLedger {
             .bind(&audit.summary)
             .execute(&self.writer)
             .await
-            .map_err(unavailable("note an audit"))?;
+            .map_err(unavailable("record an audit"))?;
         Ok(())
     }
 
@@ -288,11 +288,11 @@ impl Ledger for SqliteLedger {
         by: &RunId,
         document: &SignedText,
     ) -> Result<Option<SignedText>, LedgerError> {
-        self.note_document_once(run_id, by, document).await.map_err(|failure| failure.told("write down a run record"))
+        self.note_document_once(run_id, by, document).await.map_err(|failure| failure.told("save a run record"))
     }
 
     async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError> {
-        self.note_chain_from_once(run_id, by, number).await.map_err(|failure| failure.told("note a place in a chain"))
+        self.note_chain_from_once(run_id, by, number).await.map_err(|failure| failure.told("record a place in a chain"))
     }
 
     async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError> {
@@ -300,7 +300,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError> {
-        self.forgo_record_once(run_id).await.map_err(|failure| failure.told("give up a run record"))
+        self.forgo_record_once(run_id).await.map_err(|failure| failure.told("abandon a run record"))
     }
 
     async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {

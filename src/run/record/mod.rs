@@ -78,7 +78,7 @@ pub enum RecordError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The ledger holds something that this program does not write.
-    #[error("what the ledger holds of the record of run {run} is not readable: {what}")]
+    #[error("the ledger's data for the record of run {run} is not readable: {what}")]
     Unreadable {
         /// The run.
         run: RunId,
@@ -86,7 +86,7 @@ pub enum RecordError {
         what: &'static str,
     },
     /// Other bytes stand under the key of a document.
-    #[error("{0} holds something else than what belongs there")]
+    #[error("{0} contains something other than what belongs there")]
     Conflict(ObjectKey),
     /// Somebody else writes the record by now.
     #[error("the record of run {0} is closed by another run")]

@@ -50,7 +50,7 @@ where
         SdkError::ResponseError(context) => judge(context.raw().status().as_u16(), "", "an answer that is not SQS's"),
         SdkError::TimeoutError(_) => Fault::Unavailable("timed out".to_owned()),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            Fault::Unavailable("no connection in time".to_owned())
+            Fault::Unavailable("could not connect in time".to_owned())
         }
         other => without_answer(other),
     }

@@ -225,8 +225,8 @@ impl SqsSource {
         self.received_at.retain(|receipt, _| !ended.contains(receipt));
         let messages: Vec<_> = ended.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
         if let Err(fault) = self.request.beside(self.queue.hide_all(&messages, 1)).await {
-            let error = fault.into_error("give messages back");
-            tracing::warn!(error.code = %error.code(), "held for eleven hours, they come again when their lease lapses: {error}");
+            let error = fault.into_error("release messages");
+            tracing::warn!(error.code = %error.code(), "held for eleven hours; they are delivered again when their leases lapse: {error}");
         }
         self.in_stock.retain(|delivery| !is_among(delivery, &ended));
         ended
@@ -290,7 +290,8 @@ impl Source for SqsSource {
             Err(fault @ Fault::Denied(_)) => Err(fault.into_error("delete a message")),
             Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
                 tracing::warn!(
-                    "{}: its session is done, but it could not be deleted; it comes again and is found unchanged: {reason}",
+                    "{}: its session is done, but it could not be deleted; it will be delivered again and its session \
+                     found unchanged: {reason}",
                     delivery.place
                 );
                 Ok(())
@@ -309,10 +310,10 @@ impl Source for SqsSource {
         };
         match self.request.beside(self.queue.hide(&receipt, wait)).await {
             Ok(()) => Ok(()),
-            Err(fault @ Fault::Denied(_)) => Err(fault.into_error("give a message back")),
+            Err(fault @ Fault::Denied(_)) => Err(fault.into_error("release a message")),
             Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
                 tracing::warn!(
-                    "{}: could not be given back; it comes again when its lease lapses: {reason}",
+                    "{}: could not be released; it is delivered again when its lease lapses: {reason}",
                     delivery.place
                 );
                 Ok(())
@@ -355,8 +356,8 @@ impl Source for SqsSource {
         self.received_at.retain(|receipt, _| !receipts.contains(&receipt.as_str()));
         let messages: Vec<_> = receipts.into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
         let released = self.queue.hide_all(&messages, CLOSE_TRIES).await;
-        let released = released.map_err(|fault| fault.into_error("give messages back"))?;
-        released.into_iter().find_map(Result::err).map_or(Ok(()), |fault| Err(fault.into_error("give messages back")))
+        let released = released.map_err(|fault| fault.into_error("release messages"))?;
+        released.into_iter().find_map(Result::err).map_or(Ok(()), |fault| Err(fault.into_error("release messages")))
     }
 
     fn keeps(&self) -> bool {

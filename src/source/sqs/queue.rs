@@ -108,7 +108,7 @@ impl Queue {
             reason: reason.to_owned(),
         };
         let address = parse_url(url).ok_or_else(|| {
-            invalid("the address of a queue is https://sqs.REGION.amazonaws.com/ACCOUNT/NAME, without query or user")
+            invalid("the URL of a queue is https://sqs.REGION.amazonaws.com/ACCOUNT/NAME, without query or user")
         })?;
         let endpoint = settings.endpoint_url.clone().or_else(|| own_endpoint(&address));
         let region = region_of(&address, endpoint.is_some()).await;
@@ -136,7 +136,7 @@ impl Queue {
         wait: Duration,
         lease: Duration,
     ) -> Result<Vec<Message>, SourceError> {
-        const ACTION: &str = "take messages from the queue";
+        const ACTION: &str = "receive messages from the queue";
         let answer = self.call(ACTION, wait + ANSWER_TIMEOUT, RECEIVE_TRIES, || {
             let request = self.client.receive_message().queue_url(&self.url);
             let request = request.max_number_of_messages(limit).wait_time_seconds(whole_seconds(wait));
@@ -157,7 +157,7 @@ impl Queue {
 
     /// Hides a message for so long from now; not at all with zero.
     pub(super) async fn hide(&self, receipt: &str, how_long: Duration) -> Result<(), Fault> {
-        let answer = self.call("give a message back", ANSWER_TIMEOUT, TRIES, || {
+        let answer = self.call("release a message", ANSWER_TIMEOUT, TRIES, || {
             let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt);
             request.visibility_timeout(whole_seconds(how_long)).send()
         });
@@ -207,7 +207,7 @@ impl Queue {
 
     /// Asks what the queue says of itself.
     pub(super) async fn report(&self) -> Result<QueueReport, SourceError> {
-        const ACTION: &str = "look at the queue";
+        const ACTION: &str = "read the queue's attributes";
         let answer = self.call(ACTION, ANSWER_TIMEOUT, TRIES, || {
             let request = self.client.get_queue_attributes().queue_url(&self.url);
             request.attribute_names(QueueAttributeName::All).send()

@@ -25,7 +25,7 @@ impl DirUpload {
         action: &'static str,
         work: impl FnOnce(&mut Draft) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let mut draft = self.draft.take().ok_or(StoreError::Unsupported("go on with an upload that has ended"))?;
+        let mut draft = self.draft.take().ok_or(StoreError::Unsupported("continue an upload that has ended"))?;
         let (draft, outcome) = blocking(action, move || {
             let outcome = work(&mut draft);
             Ok((draft, outcome))
@@ -50,7 +50,7 @@ impl Upload for DirUpload {
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
-        const ACTION: &str = "give up an upload";
+        const ACTION: &str = "abort an upload";
         let draft = self.draft.take();
         blocking(ACTION, move || {
             drop(draft);
@@ -163,7 +163,7 @@ fn link_error(action: &'static str, error: &io::Error) -> StoreError {
     let no_links = rustix::io::Errno::PERM.raw_os_error();
     if error.raw_os_error() == Some(no_links) || error.kind() == ErrorKind::Unsupported {
         return StoreError::Unfit(
-            "the store's file system has no hard links, so nothing can be written only where nothing stands; use another"
+            "the store's file system has no hard links, which are needed to write without overwriting; use another one"
                 .to_owned(),
         );
     }

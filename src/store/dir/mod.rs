@@ -80,7 +80,7 @@ impl DirStore {
     }
 
     fn place(&self, key: &ObjectKey) -> Result<PathBuf, StoreError> {
-        place_of(&self.root, key.as_str()).ok_or(StoreError::Unsupported("keep a key that is no plain path"))
+        place_of(&self.root, key.as_str()).ok_or(StoreError::Unsupported("store a key that is not a plain path"))
     }
 }
 
@@ -99,7 +99,7 @@ impl Store for DirStore {
     }
 
     async fn check(&self) -> Result<StoreReport, StoreError> {
-        const ACTION: &str = "look at the directory";
+        const ACTION: &str = "inspect the directory";
         let root = Arc::clone(&self.root);
         blocking(ACTION, move || match fs::read_dir(&root) {
             Ok(_) => Ok(()),
@@ -135,7 +135,7 @@ impl Store for DirStore {
     }
 
     async fn head(&self, key: &ObjectKey, _: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
-        const ACTION: &str = "look at an object";
+        const ACTION: &str = "inspect an object";
         let place = self.place(key)?;
         blocking(ACTION, move || match fs::metadata(&place) {
             Ok(found) if found.is_file() => Ok(Some(ObjectHead {
@@ -261,7 +261,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(unavailable(action, "the work was cut off".to_owned())),
+        Err(_) => Err(unavailable(action, "the work was cut short".to_owned())),
     }
 }
 

@@ -103,8 +103,8 @@ impl Bucket {
     pub(super) fn error_of(&self, action: &'static str, fault: Fault) -> StoreError {
         match fault {
             Fault::Error(error) => error,
-            Fault::Conflict => unavailable(action, "409, another write of the key is under way".to_owned(), false),
-            Fault::Taken => unavailable(action, "412 without being asked".to_owned(), false),
+            Fault::Conflict => unavailable(action, "409, another write of the key is in progress".to_owned(), false),
+            Fault::Taken => unavailable(action, "412, although not requested".to_owned(), false),
             Fault::Absent => unavailable(action, "404".to_owned(), false),
             Fault::NoSuchUpload => unavailable(action, "404 NoSuchUpload".to_owned(), false),
             Fault::Invalid(answer) => unavailable(action, answer, false),
@@ -137,12 +137,12 @@ impl Bucket {
     }
 
     pub(super) async fn exists(&self) -> Result<(), StoreError> {
-        const ACTION: &str = "look at the bucket (s3:ListBucket)";
+        const ACTION: &str = "list the bucket (s3:ListBucket)";
         let request = self.client.head_bucket().bucket(&self.name).set_expected_bucket_owner(self.owner.clone());
         match self.call(ACTION, ANSWER_TIMEOUT, request.send()).await {
             Ok(_) => Ok(()),
             Err(Fault::Absent) => Err(StoreError::Unfit(format!(
-                "the bucket {} does not exist; make it with versioning and Object Lock, or correct store.url",
+                "the bucket {} does not exist; create it with versioning and Object Lock, or correct store.url",
                 self.name
             ))),
             Err(fault) => Err(self.error_of(ACTION, fault)),
@@ -175,7 +175,7 @@ impl Bucket {
     }
 
     pub(super) async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
-        const ACTION: &str = "look at an object";
+        const ACTION: &str = "inspect an object";
         let request = self
             .client
             .head_object()

@@ -75,7 +75,7 @@ where
         ),
         SdkError::TimeoutError(_) => Fault::Error(unavailable(action, "timed out".to_owned(), true)),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            Fault::Error(unavailable(action, "no connection in time".to_owned(), true))
+            Fault::Error(unavailable(action, "could not connect in time".to_owned(), true))
         }
         other => Fault::Error(without_answer(action, other)),
     }
@@ -89,7 +89,7 @@ pub(super) fn unavailable(action: &'static str, reason: String, slow_down: bool)
 /// Makes the error for a bucket that does not take a lock.
 pub(super) fn no_lock(answer: &str) -> StoreError {
     StoreError::Unfit(format!(
-        "the bucket refuses a lock ({answer}); turn on Object Lock, or write retention.mode = \"none\""
+        "the bucket refuses a lock ({answer}); turn on Object Lock, or set retention.mode = \"none\""
     ))
 }
 
@@ -158,7 +158,7 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
             StoreError::Checksum { action }
         }
         "NoSuchBucket" => StoreError::Unfit(
-            "the bucket does not exist; make it with versioning and Object Lock, or correct store.url".to_owned(),
+            "the bucket does not exist; create it with versioning and Object Lock, or correct store.url".to_owned(),
         ),
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             StoreError::Unfit(format!("the bucket is in another region ({code}); set store.region to the bucket's"))
@@ -192,7 +192,7 @@ fn by_kms(action: &'static str, code: &str, answer: &Answer<'_>) -> StoreError {
         return busy(action, answer, true);
     }
     StoreError::Unfit(format!(
-        "the key service refuses the bucket's key ({}); check that store.kms_key_id exists, is enabled and may be used",
+        "KMS refuses the bucket's key ({}); check that store.kms_key_id exists, is enabled and may be used",
         described(answer)
     ))
 }
@@ -204,7 +204,7 @@ fn by_status(action: &'static str, answer: &Answer<'_>) -> Fault {
         412 => return Fault::Taken,
         401 | 403 => denied(action, answer),
         301 | 307 | 308 => StoreError::Unfit(format!(
-            "the bucket is elsewhere ({}); set store.region or store.endpoint_url to the bucket's",
+            "the bucket is in another place ({}); set store.region or store.endpoint_url to the bucket's",
             described(answer)
         )),
         501 => StoreError::Unsupported(action),

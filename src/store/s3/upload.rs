@@ -170,7 +170,7 @@ impl Upload for S3Upload {
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
-        const ACTION: &str = "give up an upload";
+        const ACTION: &str = "abort an upload";
         let bucket = &*self.bucket;
         let request = bucket
             .client

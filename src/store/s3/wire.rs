@@ -85,7 +85,7 @@ impl Chunks for S3Chunks {
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         let broke = |reason: &str| unavailable("read an object", reason.to_owned(), false);
         match tokio::time::timeout(IDLE_TIMEOUT, self.0.next()).await {
-            Err(_) => Err(broke("the body stood still")),
+            Err(_) => Err(broke("the body stalled")),
             Ok(None) => Ok(None),
             Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
             Ok(Some(Err(_))) => Err(broke("the body broke off")),

@@ -102,7 +102,7 @@ async fn csv_lines_that_are_no_records_fail_and_the_run_goes_on() {
         (6, "decided_at is in the future"),
         (7, "decided_at is before 2015"),
         (8, "retention_class is not a configured class"),
-        (9, "behind a closing quote"),
+        (9, "after a closing quote"),
     ];
     assert_refused(&scene, &ended, &refused);
     assert_eq!(manifests(&scene.store(), &one)[0]["decided_at"], "2026-10-05T10:00:00.000Z");
@@ -116,7 +116,7 @@ async fn a_csv_file_without_ids_is_refused_whole() {
     for (header, reason) in [
         ("name,id\n", "has no column session_id"),
         ("session_id,session_id\n", "names a column twice"),
-        ("session_id,\"Ada\n", "has a quote that is not closed"),
+        ("session_id,\"Ada\n", "has an unclosed quote"),
     ] {
         let (scene, [one, _]) = scene().await;
         scene.deployment.write("sessions.txt", &format!("{header}{SOMEBODY},{one}\n"));
@@ -152,7 +152,7 @@ async fn ndjson_lines_that_are_no_records_fail_and_the_run_goes_on() {
         (5, "a character outside"),
         (6, "there is no session_id"),
         (7, "integration is not a configured one"),
-        (8, "a field is given twice"),
+        (8, "a field occurs twice"),
     ];
     assert_refused(&scene, &ended, &refused);
     let lines = results(&scene.deployment.path("results.ndjson"));

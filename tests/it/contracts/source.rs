@@ -218,7 +218,7 @@ async fn a_header_without_ids_ends_the_run_before_it_begins() {
     for (text, reason) in [
         ("id,decided_at\none,\n", "has no column session_id"),
         ("session_id,a,session_id\n", "names a column twice"),
-        ("\"session_id,a\n", "has a quote that is not closed"),
+        ("\"session_id,a\n", "has an unclosed quote"),
     ] {
         let error = stream(text, None).receive().await.unwrap_err();
         assert_eq!(error.code(), Code::InputInvalid);
@@ -259,7 +259,7 @@ async fn a_bad_line_is_told_by_number_and_reason_and_never_echoed() {
         (r#"{"reference":"Ada"}"#.into(), "there is no session_id"),
         (r#"{"session_id":7}"#.into(), "session_id is not text"),
         (r#"{"session_id":"s","reference":{"name":"Ada"}}"#.into(), "reference is not text"),
-        (r#"{"session_id":"s","session_id":"t"}"#.into(), "a field is given twice"),
+        (r#"{"session_id":"s","session_id":"t"}"#.into(), "a field occurs twice"),
         (r#"{"session_id":"Ada"#.into(), "the line is not valid JSON"),
         (r#"["Ada",null,null,null,null,null]"#.into(), "the line is not a JSON object"),
         ("Ada".into(), "the line is not a JSON object"),
