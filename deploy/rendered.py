@@ -19,7 +19,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy/helm/veriff-archive"
 BINARY = os.environ["VERIFF_ARCHIVE_BIN"]
-# A variable of this machine must not stand in for what a configuration lacks.
+# A variable of this machine must not supply what a configuration lacks.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("VERIFF_")}
 
 faults = []

@@ -1,4 +1,4 @@
-"""Takes Veriff's webhooks and puts the sessions that they tell of into the queue: an AWS Lambda behind a function URL or
+"""Receives Veriff's webhooks and puts the sessions that they name into the queue: an AWS Lambda behind a function URL or
 an HTTP API, Python 3.11, no packages but boto3, which the runtime has.
 
 POST /{integration}. Refuses what Veriff did not sign, and passes on no more than the id, the integration and the time of
@@ -19,7 +19,7 @@ import re
 import time
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-# So long may a secret that was taken away still be accepted.
+# How long a revoked secret may still be accepted.
 SECRETS_LIVE_SECONDS = 300
 
 

@@ -45,7 +45,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $account.create }}{{ $account.name | default (printf "%s-auditor" (include "va.fullname" .)) }}{{ else }}{{ $account.name | default "default" }}{{ end -}}
 {{- end -}}
 
-{{/* The URL of the ledger as the values tell it; a URL in a Secret is PostgreSQL's. */}}
+{{/* The URL of the ledger as the values give it; a URL in a Secret is PostgreSQL's. */}}
 {{- define "va.ledgerUrl" -}}
 {{- with .Values.config.ledger }}{{ .url | default "" }}{{ end -}}
 {{- end -}}
@@ -79,7 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.queue.maxReplicas | default .Values.queue.replicas | int -}}
 {{- end -}}
 
-{{/* What no schema can tell: combinations that would break a promise. Called once, by the ConfigMap. */}}
+{{/* What no schema can check: combinations that would break a promise. Called once, by the ConfigMap. */}}
 {{- define "va.refuse" -}}
 {{- $values := .Values -}}
 {{- $writers := 0 -}}

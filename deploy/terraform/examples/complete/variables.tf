@@ -46,7 +46,7 @@ variable "expirer_principal_arns" {
 }
 
 variable "alarm_topic_arns" {
-  description = "Topics to tell of dead letters."
+  description = "Topics to notify of dead letters."
   type        = list(string)
   default     = []
 }

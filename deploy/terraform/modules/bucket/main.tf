@@ -48,8 +48,8 @@ data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 resource "aws_s3_bucket" "archive" {
-  #checkov:skip=CKV_AWS_18: Access is logged by CloudTrail's data events, which also tell who and from where; a log bucket is optional.
-  #checkov:skip=CKV_AWS_144: A second region is a decision of its own (residency of personal data); docs/operations.md tells how.
+  #checkov:skip=CKV_AWS_18: Access is logged by CloudTrail's data events, which also record who and from where; a log bucket is optional.
+  #checkov:skip=CKV_AWS_144: A second region is a separate decision (residency of personal data); docs/operations.md explains how.
   #checkov:skip=CKV2_AWS_62: Nothing reacts to objects of an archive.
   bucket              = var.bucket_name
   object_lock_enabled = true

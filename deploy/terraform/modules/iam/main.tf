@@ -182,7 +182,7 @@ resource "aws_iam_role_policy" "archiver" {
 # --- The auditor --------------------------------------------------------------------------------------------------------
 
 data "aws_iam_policy_document" "auditor" {
-  # With what `doctor` looks at beyond the archiver's rights.
+  # With what `doctor` reads beyond the archiver's permissions.
   statement {
     sid = "LookAtTheBucket"
     actions = [

@@ -9,7 +9,7 @@ output "auditor_role_arn" {
 }
 
 output "exporter_role_arn" {
-  description = "For whoever runs export; null without one."
+  description = "For the person who runs export; null without one."
   value       = one(aws_iam_role.exporter[*].arn)
 }
 

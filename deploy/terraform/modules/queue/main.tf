@@ -2,7 +2,7 @@
 
 resource "aws_sqs_queue" "sessions" {
   name = var.name
-  # A worker extends it while it works on a session, and gives back what it does not finish; after a kill -9 the session
+  # A worker extends it while it works on a session, and releases what it does not finish; after a kill -9 the session
   # is free again this much later.
   visibility_timeout_seconds = 300
   message_retention_seconds  = 1209600

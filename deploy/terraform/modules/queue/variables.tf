@@ -16,7 +16,7 @@ variable "kms_key_arn" {
 }
 
 variable "alarm_actions" {
-  description = "Topics to tell of the first dead letter; empty for none."
+  description = "Topics to notify of the first dead letter; empty for none."
   type        = list(string)
   default     = []
 }
