@@ -142,7 +142,7 @@ impl schemars::JsonSchema for Timestamp {
     }
 }
 
-/// Tells the time.
+/// Provides the time.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Returns the wall clock.
     fn now(&self) -> Timestamp;
@@ -175,7 +175,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Makes a clock that stands at `at`.
+    /// Makes a clock that shows `at` until it is moved.
     #[must_use]
     pub fn at(at: Timestamp) -> Self {
         Self { start: SystemClock.instant(), at: Mutex::new((at, Duration::ZERO)) }

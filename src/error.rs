@@ -1,7 +1,7 @@
 //! Codes, error classes and exit codes: what happens next when something goes wrong.
 //!
 //! Every error type of the crate answers `code()` with one of the [`Code`]s below; a code fixes its [`ErrorClass`] and
-//! its paragraph in `docs/runbook.md`. The names are part of the outside contract: they stand in manifests, in the
+//! its paragraph in `docs/runbook.md`. The names are part of the outside contract: they are in manifests, in the
 //! ledger and in result lines, so a code is never renamed or given another meaning.
 
 use std::fmt;
@@ -27,7 +27,7 @@ macro_rules! codes {
             /// Every code there is, in the order of the runbook.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// Returns the text that stands in documents, the ledger and result lines.
+            /// Returns the text that is written in documents, the ledger and result lines.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
@@ -83,17 +83,17 @@ codes! {
     StorePolicy = "store.policy", Fatal;
     /// The store's archive is not the one the ledger knows.
     StoreMismatch = "store.mismatch", Fatal;
-    /// Other bytes stand under a key; ours are beside them.
+    /// Other bytes are stored under a key; ours are next to them.
     StoreConflict = "store.conflict", Permanent;
     /// The store computed another checksum than was sent.
     StoreChecksum = "store.checksum", Retryable;
-    /// A delete marker or a later version lies over an object of the archive.
+    /// A delete marker or a later version shadows an object of the archive.
     StoreShadowed = "store.shadowed", Permanent;
     /// An object that should be there is gone or differs in size.
     StoreDamaged = "store.damaged", Permanent;
     /// An object's lock is weaker than due and could not be extended.
     StoreUnlocked = "store.unlocked", Permanent;
-    /// A later record asks for another retention than what stands.
+    /// A later request asks for another retention than the existing one.
     RetentionDiffers = "retention.differs", Permanent;
     /// A lock would last longer than the class's `max_period` allows.
     RetentionTooLong = "retention.too_long", Permanent;
@@ -111,7 +111,7 @@ codes! {
     LeaseLost = "lease.lost", Retryable;
     /// The configuration is not valid.
     ConfigInvalid = "config.invalid", Fatal;
-    /// The run was told to stop before the session was done.
+    /// The run was stopped before the session was done.
     RunStopped = "run.stopped", Retryable;
     /// Another run took this one for dead and closed its record.
     RunClosed = "run.closed", Retryable;
@@ -120,7 +120,7 @@ codes! {
 }
 
 impl Code {
-    /// Tells whether a later run may succeed without anyone doing anything.
+    /// Returns whether a later run may succeed without anyone doing anything.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(self.class(), ErrorClass::Retryable)
@@ -158,9 +158,9 @@ pub enum Exit {
     Refused,
     /// Invalid configuration, or a ledger schema older or newer than the program.
     Config,
-    /// Told to stop by SIGINT.
+    /// Stopped by SIGINT.
     Interrupted,
-    /// Told to stop by SIGTERM.
+    /// Stopped by SIGTERM.
     Terminated,
     /// An audit found something wrong with the archive.
     Findings,
@@ -170,7 +170,8 @@ pub enum Exit {
     Failures,
     /// Finished; all that failed may work later.
     TryLater,
-    /// Stopped at one of its own limits; work is left. The code is the caller's to choose, [`Exit::LIMIT_CODE`] unless told.
+    /// Stopped at one of its own limits; work is left. The code is the caller's to choose, [`Exit::LIMIT_CODE`] by
+    /// default.
     Limit(u8),
     /// Every session ended well.
     Success,

@@ -52,7 +52,7 @@ pub enum SecretError {
 }
 
 impl SecretSource {
-    /// Tells whether reading it again may give another value.
+    /// Returns whether reading it again may give another value.
     #[must_use]
     pub const fn may_change(&self) -> bool {
         matches!(self, Self::File(_) | Self::Command(_))

@@ -1,4 +1,4 @@
-//! Stop: how a run is told to end before its source does.
+//! Stop: how a run is stopped before its source ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Code;
 
-/// Told once by a signal; asked by the worker.
+/// Set once by a signal; read by the worker.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     token: CancellationToken,
@@ -15,24 +15,24 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Tells the run to stop because of SIGINT.
+    /// Stops the run because of SIGINT.
     pub fn interrupt(&self) {
         self.token.cancel();
     }
 
-    /// Tells the run to stop because of SIGTERM.
+    /// Stops the run because of SIGTERM.
     pub fn terminate(&self) {
         self.terminated.store(true, Ordering::SeqCst);
         self.token.cancel();
     }
 
-    /// Tells whether the run was stopped.
+    /// Returns whether the run was stopped.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Waits until the run is told to stop, and says by what.
+    /// Waits until the run is stopped, and says by what.
     pub async fn requested(&self) -> Stopped {
         self.token.cancelled().await;
         if self.terminated.load(Ordering::SeqCst) { Stopped::Terminated } else { Stopped::Interrupted }
@@ -57,7 +57,7 @@ pub enum Stopped {
 }
 
 impl Stopped {
-    /// Returns what a person is told.
+    /// Returns the text for people.
     #[must_use]
     pub fn describe(self) -> String {
         match self {

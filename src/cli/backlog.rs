@@ -27,7 +27,7 @@ const BATCH: usize = 16_384;
 /// How many sessions of a file are named in one statement.
 const NAMED_AT_ONCE: usize = 2048;
 
-/// How many bad lines are told one by one; the others are only counted.
+/// How many bad lines are reported one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;
 
 /// Manage the backlog, the ledger's own queue of sessions to archive
@@ -212,7 +212,7 @@ struct ListedEntry {
     visits: u64,
     last_visited_at: Timestamp,
     accepted_reason: Option<String>,
-    /// How it stands in the backlog; nothing if it is not in it.
+    /// Its state in the backlog; nothing if it is not in it.
     turn: Option<Turn>,
     /// Ready: since when. Waiting: until when. Leased: when the lease lapses.
     due_at: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! `doctor`: looks at everything a run needs and tells what to repair; changes nothing.
+//! `doctor`: checks everything a run needs and says what to repair; changes nothing.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -68,12 +68,12 @@ pub(super) struct LedgerRebuild {
     schema: &'static str,
     /// The archive.
     archive_id: ArchiveId,
-    /// False if it was told to stop; repeat it.
+    /// False if it was stopped; repeat it.
     complete: bool,
     /// What was done.
     #[serde(flatten)]
     rebuilt: Rebuilt,
-    /// Documents that could not be read; each is told on standard error.
+    /// Documents that could not be read; each is reported on standard error.
     problems: u64,
     /// What to do next, or `nothing`.
     next: &'static str,

@@ -1,4 +1,4 @@
-//! Progress: where a run stands, for whoever watches it.
+//! Progress: how far a run has come, for whoever watches it.
 //!
 //! A bar on a terminal, one JSON line a minute elsewhere, both on standard error and both made of numbers only.
 
@@ -52,7 +52,7 @@ pub(super) struct Progress {
     task: Option<JoinHandle<()>>,
 }
 
-/// Where a run stands.
+/// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Moment {
     at: Timestamp,

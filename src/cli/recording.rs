@@ -19,7 +19,7 @@ use crate::stop::Stopped;
 /// How long closing may take at the end of a run; what is left then is done by a later one.
 const CLOSING_PATIENCE: Duration = Duration::from_mins(2);
 
-/// The same once the run was stopped: with what giving up and giving back may take, less than the ten seconds of grace
+/// The same once the run was stopped: with what abandoning and releasing may take, less than the ten seconds of grace
 /// that the chart adds to the drain.
 const STOPPED_PATIENCE: Duration = Duration::from_secs(3);
 

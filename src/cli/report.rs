@@ -150,7 +150,7 @@ async fn look_at_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Resul
     Ok(look)
 }
 
-/// Writes a file beside where it is to be and moves it there, so that what stands there is always whole.
+/// Writes a file beside where it is to be and moves it there, so that what is there is always whole.
 fn write_beside(path: &Path, text: &str) -> Result<(), WriteError> {
     let written = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

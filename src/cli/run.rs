@@ -173,7 +173,7 @@ async fn archive(
     }
     let shown = Shown::of(&worker, args.source.sessions.as_deref());
     let progress = progress::show(args.progress, shown);
-    // The ledger of a dry run is empty and would be told as such.
+    // The ledger of a dry run is empty and would be reported as such.
     let watch =
         (!args.dry_run).then(|| telemetry.watch_ledger(Arc::clone(&worker.ledger), config.limits.horizon_alarm));
     let tally = Box::pin(worker.run(source)).await;
@@ -260,7 +260,7 @@ async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop
     Ok(Prepared { worker, source, signer })
 }
 
-/// Writes down how the run ended; the summary tells it in any case.
+/// Writes down how the run ended; the summary reports it in any case.
 async fn write_end(worker: &Worker, summary: &Summary) {
     let finish = RunFinish {
         run_id: summary.run_id.clone(),

@@ -79,7 +79,7 @@ impl Status {
             .sum()
     }
 
-    /// Tells how `--check` exits.
+    /// Returns how `--check` exits.
     fn exit(&self) -> Exit {
         if self.overview.past_horizon > 0 || self.overview.within_alarm > 0 {
             Exit::Horizon

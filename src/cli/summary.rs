@@ -55,7 +55,7 @@ pub(super) fn summarise(
     }
 }
 
-/// Says what to type next: the same again where that helps, else what tells more.
+/// Says what to type next: the same again where that helps, else what shows more.
 pub(super) fn next(exit: Exit, typed: &[OsString]) -> String {
     let typed: Vec<_> = typed.iter().map(|word| word.to_string_lossy()).collect();
     let config = typed.iter().position(|word| word == "--config").and_then(|at| typed.get(at + 1));

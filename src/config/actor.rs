@@ -6,7 +6,7 @@
 /// The longest actor that is written down, in characters.
 const MAX_LENGTH: usize = 200;
 
-/// Returns the actor. `user` is the name that the environment gives; without one, the number of the user is told.
+/// Returns the actor. `user` is the name that the environment gives; without one, the number of the user is used.
 #[must_use]
 pub(super) fn actor(user: Option<&str>) -> String {
     let user = user.map_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()), str::to_owned);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// What settings of this program begin with; two underscores stand for a dot.
+/// What settings of this program begin with; two underscores represent a dot.
 const PREFIX: &str = "VERIFF_ARCHIVE__";
 
 /// A copy of the variables of the environment.

@@ -87,7 +87,7 @@ sections! {
         value url: String,
         /// The address of an S3-compatible store.
         value endpoint_url: String,
-        /// The region, where the environment does not tell it.
+        /// The region, if the environment does not set it.
         value region: String,
         /// Puts the bucket into the path instead of the host name.
         value force_path_style: bool,
@@ -358,8 +358,8 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// Tells whether a text can be the name of a variable. Veriff's keys and secrets have dashes, so one that was written in
-/// the place of the name is refused here, where it is not yet repeated in a message.
+/// Returns whether a text can be the name of a variable. Veriff's keys and secrets have dashes, so one that was written
+/// in the place of the name is refused here, where it is not yet repeated in a message.
 fn is_variable(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(is_word)

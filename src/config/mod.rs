@@ -1,7 +1,7 @@
 //! Config: file, environment and flags, composed into one checked `Config`.
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default. Everything that is wrong
-//! is told at once, with its place, its origin and what to write instead; no value of a secret is ever repeated.
+//! is reported at once, with its place, its origin and what to write instead; no value of a secret is ever repeated.
 //! Connects to nothing. Settings structs live beside what they steer; here they are filled in.
 
 mod actor;
@@ -185,7 +185,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The line, counted from one.
         line: usize,
-        /// What the parser expected; never what stands there.
+        /// What the parser expected; never what is there.
         message: String,
     },
     /// Something in it is wrong.

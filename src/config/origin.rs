@@ -79,7 +79,7 @@ impl Layers {
         self.origins.insert(place, origin);
     }
 
-    /// Tells where the value of a place came from.
+    /// Returns where the value of a place came from.
     pub(super) fn origin(&self, place: &str) -> Origin {
         let mut ancestor = Some(place);
         while let Some(name) = ancestor {
@@ -98,7 +98,7 @@ impl Layers {
         }
     }
 
-    /// Tells whether a place came as plain text, whose type is not known yet.
+    /// Returns whether a place came as plain text, whose type is not known yet.
     pub(super) fn is_text(&self, place: &str) -> bool {
         matches!(self.origins.get(place), Some(Origin::Environment(_)))
     }

@@ -153,7 +153,7 @@ impl CgroupFiles {
     }
 }
 
-/// Lists where limits may stand for a process with this `/proc/self/cgroup`: each group up to the root limits too.
+/// Lists where limits may be set for a process with this `/proc/self/cgroup`: each group up to the root limits too.
 fn limit_files(membership: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in membership.lines() {

@@ -14,7 +14,7 @@ use crate::source::Source;
 /// known of them is in memory, about a hundred kilobytes each.
 const PAGE_IDS: u32 = 256;
 
-/// How many records that cannot be read are told of one by one.
+/// How many invalid lines are reported one by one.
 const MAX_TOLD: usize = 100;
 
 /// The sessions that are to be exported.

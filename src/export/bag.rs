@@ -105,7 +105,7 @@ impl Lines {
 }
 
 impl Bag {
-    /// Begins a bag for a place where nothing stands.
+    /// Begins a bag for a place where nothing exists.
     pub(super) fn create(place: &Path, form: Form, at: Timestamp) -> io::Result<Self> {
         let parent = parent_of(place);
         let name = name_of(place)?;
@@ -160,7 +160,7 @@ impl Bag {
         }
     }
 
-    /// Tells the digest and length of what was written into the file so far.
+    /// Reports the digest and length of what was written into the file so far.
     pub(super) fn written(&self) -> Option<(Sha256Digest, u64)> {
         self.open.as_ref().map(|open| (open.hasher.clone().finish(), open.size_bytes))
     }
@@ -236,7 +236,7 @@ impl Bag {
     }
 }
 
-/// Refuses a place where something stands.
+/// Refuses a place where something exists.
 pub(super) fn expect_free(place: &Path) -> io::Result<()> {
     match fs::symlink_metadata(place) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),

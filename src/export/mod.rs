@@ -41,16 +41,16 @@ pub const EXPORT_SCHEMA: &str = "veriff-archive/export/v1";
 /// More sessions than these go into a directory only: a zip holds its table of contents in memory.
 pub const MAX_ZIP_SESSIONS: u64 = 10_000;
 
-/// Up to this many sessions stand in one page; of more, each has a page of its own.
+/// Up to this many sessions are in one page; of more, each has a page of its own.
 const MAX_SESSIONS_OF_ONE_PAGE: u64 = 50;
 
-/// How many problems the answer and the page tell one by one; the bag has them all.
+/// How many problems the answer and the page report one by one; the bag has them all.
 const MAX_TOLD_PROBLEMS: usize = 100;
 
 /// What is exported, by whom, why and whereto.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Where the bag goes; nothing stands there.
+    /// Where the bag goes; nothing exists there.
     pub place: PathBuf,
     /// Its form.
     pub form: Form,
@@ -80,7 +80,7 @@ pub enum ExportError {
     /// Nothing is to be exported.
     #[error("the input names no session")]
     Nothing,
-    /// Something stands where the bag should go.
+    /// Something exists where the bag should go.
     #[error("{place} exists already; an export never overwrites")]
     Taken {
         /// The place.
@@ -156,7 +156,7 @@ pub struct Exported {
     pub archive_id: ArchiveId,
     /// The event that was written first.
     pub event_id: EventId,
-    /// Where it stands in the store.
+    /// Where it is in the store.
     pub event_key: ObjectKey,
     /// When the export began, by the store's clock.
     pub started_at: Timestamp,
@@ -235,24 +235,24 @@ struct Export<'a> {
     place: PathBuf,
     page: Page,
     bag: Bag,
-    /// The sessions of the index page, where they stand in it.
+    /// The sessions of the index page, where they are in it.
     sections: Lines,
     /// Their lines in its table.
     rows: Lines,
     /// Every problem, for people.
     problems: Lines,
-    /// Objects of run records that were told of as damaged.
+    /// Objects of run records that were reported as damaged.
     damaged_records: BTreeSet<ObjectKey>,
     answer: Exported,
 }
 
 /// Exports.
 ///
-/// Dropping the future leaves no bag; the event stands all the same.
+/// Dropping the future leaves no bag; the event remains all the same.
 ///
 /// # Errors
-/// Fatal: something stands where the bag should go, the event may not be written, the store refuses. Retryable: the store
-/// does not answer, or there is no space. In each case there is no bag.
+/// Fatal: something exists where the bag should go, the event may not be written, the store refuses. Retryable: the
+/// store does not answer, or there is no space. In each case there is no bag.
 pub async fn export(writer: &ArchiveWriter, mut asked: Asked, request: Request) -> Result<Exported, ExportError> {
     let event = prepare(writer, &asked, &request).await?;
     let mut export = Export::begin(writer, event, &request, &asked).map_err(unwritable(&request.place))?;
@@ -311,7 +311,7 @@ async fn prepare(writer: &ArchiveWriter, asked: &Asked, request: &Request) -> Re
     Ok(event)
 }
 
-/// Puts the event under the lock of documents that belong to no session, and looks that it stands.
+/// Puts the event under the lock of documents that belong to no session, and verifies that it is there.
 async fn write_event(writer: &ArchiveWriter, event: &Event) -> Result<(), WriteError> {
     let lock = writer.due_by_default()?;
     let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
@@ -379,7 +379,7 @@ impl<'a> Export<'a> {
         })
     }
 
-    /// Tells whether all sessions stand in one page.
+    /// Returns whether all sessions are in one page.
     const fn is_one_page(&self) -> bool {
         self.event.sessions.count <= MAX_SESSIONS_OF_ONE_PAGE
     }

@@ -27,7 +27,8 @@ pub(super) fn media(number: usize, media: &ManifestMedia) -> String {
     format!("{}.{}", with(format!("{number:02}"), &shown), extension(&media.key))
 }
 
-/// Returns the name of bytes that stand beside a key that others had taken, `number` counting from 1 within the session.
+/// Returns the name of bytes that are stored next to a key that others had taken, `number` counting from 1 within the
+/// session.
 #[must_use]
 pub(super) fn conflict(number: usize, key: &ObjectKey) -> String {
     let taken = key.as_str().split(".conflict-").next().unwrap_or_default();

@@ -30,7 +30,7 @@ const TEMPLATES: [(&str, &str); 8] = [
 /// Where the part of the index page above the table's lines ends, and the part below begins.
 const ROWS: &str = "<!--rows-->";
 
-/// Where the sessions stand.
+/// Where the sessions are.
 const SECTIONS: &str = "<!--sections-->";
 
 /// Makes pages.

@@ -1,8 +1,8 @@
-//! Proofs: that what is in the bag stands in the signed record of a run.
+//! Proofs: that what is in the bag is in the signed record of a run.
 //!
 //! Made for many sessions at once, from the runs that wrote their manifests, the newest first. The signature in a proof is
 //! checked by whoever has the public key, not here; but a signed line that names another manifest than the one in the bag is
-//! told as a problem.
+//! reported as a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,7 @@ impl Export<'_> {
                     .differs(format!("{}, as the run record says", named.sha256), sha256);
                 return self.tell(view, &finding);
             }
-            // A manifest that is not in the bag was told of already.
+            // A manifest that is not in the bag was already reported.
             None => return Ok(()),
             Some(_) => {}
         }
@@ -84,7 +84,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Tells, once, that the record of a run is damaged.
+    /// Reports, once, that the record of a run is damaged.
     fn unproved(&mut self, run: &RunId, key: &ObjectKey, reason: &str) -> Result<(), ExportError> {
         if !self.damaged_records.insert(key.clone()) {
             return Ok(());

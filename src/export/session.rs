@@ -1,7 +1,7 @@
 //! One session on its way into the bag: its manifests, its media with their sidecars, what lies beside them, its page.
 //!
 //! The newest manifest says what there is, by key, version and digest; nothing else is believed. What is not there, or is
-//! something else, stays out and is told as a problem; a store that does not answer ends the export.
+//! something else, stays out and is reported as a problem; a store that does not answer ends the export.
 
 use super::page::{ProblemView, RowView};
 use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Shown};
@@ -34,7 +34,7 @@ struct Wanted<'a> {
     may_be_gone: bool,
 }
 
-/// A document of the archive as it stands.
+/// A document of the archive, byte for byte.
 struct Document {
     bytes: Vec<u8>,
     sha256: Sha256Digest,
@@ -158,7 +158,7 @@ impl Export<'_> {
             let version_id = match (&named, standing.object(&key)) {
                 (Some(named), _) => named.version_id.clone(),
                 (None, Some(object)) => object.version_id.clone(),
-                // Nothing of the archive was ever under this number; whatever covers it was told.
+                // Nothing of the archive was ever under this number; whatever covers it was reported.
                 (None, None) => continue,
             };
             let read = self.read(&key, version_id.as_deref()).await?;
@@ -255,7 +255,7 @@ impl Export<'_> {
             self.sidecar(&sidecar, &path, &mut shown, view).await?;
             return Ok(shown);
         }
-        // An early manifest tells no digest of this sidecar: what it says of the bytes is held against them.
+        // An early manifest has no digest of this sidecar: what it says of the bytes is compared with them.
         let object = standing.object(&key);
         let version_id = object.and_then(|object| object.version_id.as_deref());
         let sidecar = Wanted { key: &key, version_id, ..wanted };
@@ -273,7 +273,7 @@ impl Export<'_> {
         Ok(shown)
     }
 
-    /// Copies an object and tells what is wrong with it.
+    /// Copies an object and says what is wrong with it.
     async fn object(
         &mut self,
         wanted: &Wanted<'_>,

@@ -12,7 +12,7 @@ use crate::model::retention::Lock;
 use crate::model::sidecar::{CountedFrom, Sidecar, SignatureCheck};
 use crate::model::{RunId, SessionId};
 
-/// How a session stands in the bag.
+/// The state of a session in the bag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// With all that its newest manifest names.
@@ -182,7 +182,7 @@ impl AttemptView {
     }
 }
 
-/// How an item stands in the bag.
+/// The state of an item in the bag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Shown {
@@ -213,7 +213,7 @@ pub(super) struct MediaView {
     told: Option<ToldView>,
 }
 
-/// What the sidecar of an item tells.
+/// What the sidecar of an item says.
 #[derive(Serialize)]
 struct ToldView {
     file: String,

@@ -1,7 +1,7 @@
 //! The list: every metric there is, under the names that dashboards and alert rules use.
 //!
 //! Part of the outside contract: docs/metrics.md is compared with it. A name is never given another meaning. The OTLP name
-//! and unit are such that the usual translation (dots become underscores, the unit is appended unless it stands in
+//! and unit are such that the usual translation (dots become underscores, the unit is appended unless it is in
 //! braces, counters end in `_total`) gives the Prometheus name.
 
 use std::fmt;
@@ -152,7 +152,7 @@ mod tests {
     fn names_are_unique_and_labels_are_known_words() {
         let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        // A new label is a new way to tell something of a person: think before it is added here.
+        // A new label is a new way to reveal something about a person: think before you add one.
         let known = ["integration", "outcome", "code", "risk", "state"];
         assert!(ALL.iter().flat_map(|metric| metric.labels).all(|label| known.contains(label)));
     }

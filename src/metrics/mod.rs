@@ -1,8 +1,8 @@
-//! Metrics: what is counted while a run goes on, and the list of what is told of it.
+//! Metrics: what is counted during a run, and the list of the metrics.
 //!
 //! One set of counters a process, shared by the edges that count and the shell that shows. What is counted for every
-//! request or chunk is atomic; what is counted once a session stands behind a lock. Nothing here carries an id or anything
-//! else about a session.
+//! request or chunk is atomic; what is counted once per session is behind a lock. Nothing here carries an id or
+//! anything else about a session.
 
 mod list;
 
@@ -57,7 +57,7 @@ pub struct IntegrationCounts {
 }
 
 impl IntegrationCounts {
-    /// Tells whether the run has stopped working for it.
+    /// Returns whether the run has stopped working for it.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
@@ -128,7 +128,7 @@ impl Meter {
         self.counts_of(integration).is_stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a session that has ended. The integration is empty where none could be told.
+    /// Counts a session that has ended. The integration is empty if none is known.
     pub fn session_ended(&self, integration: &str, outcome: &'static str, code: Option<Code>) {
         let mut ends = locked(&self.ends);
         *ends.outcomes.entry((integration.to_owned(), outcome)).or_default() += 1;
@@ -165,10 +165,10 @@ impl Meter {
         self.upstream.failing_for(now).max(self.store.failing_for(now))
     }
 
-    /// Returns for how long neither side has answered, as far as can be told by looking now and then. While `is_idle`
+    /// Returns for how long neither side has answered, as far as occasional checks can show. While `is_idle`
     /// nothing is asked, and nothing is missed.
     ///
-    /// A body that stands still and a wait that was asked for are no failures, and would go on for ever all the same.
+    /// A body that stalls and a wait that was requested are no failures, and would last for ever all the same.
     #[must_use]
     pub fn silent_for(&self, now: Instant, is_idle: bool) -> Duration {
         let answers = self.upstream.answers.get() + self.store.answers.get();
@@ -276,7 +276,7 @@ impl Health {
     /// Notes a failure that may pass.
     pub fn failed(&self, now: Instant) {
         let since = self.millis(now).saturating_add(1);
-        // Where it has been failing before, that beginning stands.
+        // If it has been failing before, that start is kept.
         self.failing_since.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
@@ -329,7 +329,7 @@ impl SessionMeter {
     }
 }
 
-/// Where a run stands, for whoever shows its progress.
+/// The progress of a run, for whoever shows it.
 #[derive(Debug, Default)]
 pub struct Board {
     /// Sessions done, whatever their outcome.

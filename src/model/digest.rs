@@ -213,7 +213,7 @@ impl Checksum {
         }
     }
 
-    /// Returns the digest of the object, which only a full checksum tells.
+    /// Returns the digest of the object, which only a full checksum contains.
     #[must_use]
     pub fn full_digest(&self) -> Option<Sha256Digest> {
         match self.kind {

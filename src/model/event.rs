@@ -67,7 +67,7 @@ pub struct EventSessions {
 }
 
 impl Event {
-    /// Returns where the event stands.
+    /// Returns the key of the event.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         ObjectKey::event(self.event_id.as_str(), self.at)

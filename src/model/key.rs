@@ -1,7 +1,7 @@
 //! Object keys: the only place where the layout of the store is written.
 //!
 //! Keys follow from ids alone, below the store's prefix, and never hold anything that names a person. The same place
-//! reads them back, so that what a listing shows can be told apart without guessing.
+//! reads them back, so that what a listing shows can be distinguished without guessing.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum SessionObject {
     },
     /// The sidecar of the named object.
     Sidecar {
-        /// The key of the object it tells of.
+        /// The key of the object it describes.
         of: ObjectKey,
     },
     /// Our bytes for a key that other bytes had taken.
@@ -92,7 +92,7 @@ impl ObjectKey {
         Self(format!("{}.meta.json", self.0))
     }
 
-    /// Where our bytes go when other bytes stand under this key.
+    /// Where our bytes go when other bytes are stored under this key.
     #[must_use]
     pub fn conflict(&self, sha256: Sha256Digest) -> Self {
         Self(format!("{}.conflict-{}", self.0, sha256.short(8)))
@@ -152,7 +152,7 @@ impl ObjectKey {
         &self.0
     }
 
-    /// Tells what this key holds.
+    /// Returns what this key holds.
     #[must_use]
     pub fn read(&self) -> StoreObject {
         if self.0 == "archive.json" {
@@ -196,7 +196,7 @@ impl ObjectKey {
         (!name.contains('/')).then(|| StoreObject::Event(name.to_owned()))
     }
 
-    /// Tells what this key holds if it lies below the session's prefix.
+    /// Returns what this key holds if it lies below the session's prefix.
     #[must_use]
     pub fn read_as(&self, session: &SessionId) -> SessionObject {
         self.parse_below(session).unwrap_or(SessionObject::Unknown)

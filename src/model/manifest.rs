@@ -37,7 +37,7 @@ pub struct Manifest {
     pub archived_at: Timestamp,
     /// The run that wrote it.
     pub run_id: RunId,
-    /// When Veriff decided, where a record told it.
+    /// When Veriff decided, if a request gave it.
     pub decided_at: Option<Timestamp>,
     /// Every listed item is archived, and every list was read.
     pub complete: bool,
@@ -57,7 +57,7 @@ pub struct Manifest {
     pub totals: Totals,
 }
 
-/// Where the manifest before this one stands.
+/// The place of the manifest before this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PreviousManifest {
     /// Its key.
@@ -218,7 +218,7 @@ impl Manifest {
         self.attempts.iter().flat_map(|attempt| attempt.media.iter().map(move |media| (attempt, media)))
     }
 
-    /// Returns the earliest time that any list told of the session.
+    /// Returns the earliest time that any list gives for the session.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
         self.attempts.iter().filter_map(|attempt| attempt.created_at).min()

@@ -1,4 +1,4 @@
-//! Merkle trees as RFC 6962, section 2.1: one digest that stands for a list, and short proofs that a line is in it.
+//! Merkle trees as RFC 6962, section 2.1: one digest that represents a list, and short proofs that a line is in it.
 //!
 //! A leaf is `SHA-256(0x00 || line)`, a node `SHA-256(0x01 || left || right)`, and a tree of n leaves is split at the
 //! largest power of two below n. The empty tree is the digest of nothing. Computed as lines come, in memory that grows
@@ -25,7 +25,7 @@ fn node(left: Sha256Digest, right: Sha256Digest) -> Sha256Digest {
     hasher.finish()
 }
 
-/// A tree that grows at its end: the roots of its complete subtrees, largest first. Serialised, it can be gone on with
+/// A tree that grows at its end: the roots of its complete subtrees, largest first. Serialised, it can be resumed
 /// by another process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tree {
@@ -37,7 +37,7 @@ impl Tree {
     /// Adds a leaf.
     pub fn push(&mut self, leaf: Sha256Digest) {
         let mut root = leaf;
-        // Each bit that is set stands for a subtree of that size, which the new leaf completes and joins.
+        // Each bit that is set represents a subtree of that size, which the new leaf completes and joins.
         for _ in 0..self.leaves.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 root = node(left, root);

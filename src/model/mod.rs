@@ -1,7 +1,7 @@
 //! Model: the words of the program, without any I/O.
 //!
 //! Ids parse once at the edge; inside, an invalid id cannot exist. Key layout, digests, retention and the documents
-//! that stand in the store have a file each. Nothing here knows where bytes come from or go to.
+//! that are in the store have a file each. Nothing here knows where bytes come from or go to.
 
 pub mod digest;
 pub mod event;
@@ -30,7 +30,7 @@ pub const RESERVED_ATTEMPT_IDS: [&str; 3] = ["manifest", "session", "expired"];
 /// Statuses after which nothing more happens to a session.
 const FINAL_STATUSES: [&str; 4] = ["approved", "declined", "expired", "abandoned"];
 
-/// Tells whether a status is one after which nothing more happens to a session.
+/// Returns whether a status is one after which nothing more happens to a session.
 #[must_use]
 pub fn is_final_status(status: &str) -> bool {
     FINAL_STATUSES.contains(&status)
@@ -39,7 +39,7 @@ pub fn is_final_status(status: &str) -> bool {
 /// Statuses with which a session was decided on its media.
 const DECIDED_STATUSES: [&str; 2] = ["approved", "declined"];
 
-/// Tells whether a status is one with which a session was decided on its media.
+/// Returns whether a status is one with which a session was decided on its media.
 #[must_use]
 pub fn is_decided_status(status: &str) -> bool {
     DECIDED_STATUSES.contains(&status)
@@ -161,13 +161,13 @@ id!(
 );
 
 impl AttemptId {
-    /// Returns the entry that stands for the session's own list.
+    /// Returns the entry that represents the session's own list.
     #[must_use]
     pub fn session() -> Self {
         Self("session".to_owned())
     }
 
-    /// Tells whether this is the entry of the session's own list.
+    /// Returns whether this is the entry of the session's own list.
     #[must_use]
     pub fn is_session(&self) -> bool {
         self.0 == "session"
@@ -220,7 +220,7 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
-    /// Returns the text that stands in documents and rules.
+    /// Returns the text that is written in documents and rules.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

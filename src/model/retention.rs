@@ -93,7 +93,7 @@ impl Period {
             }
     }
 
-    /// Tells whether this period is longer than another one for every start.
+    /// Returns whether this period is longer than another one for every start.
     #[must_use]
     pub fn is_longer_than(self, other: Self) -> bool {
         if self.unit == other.unit { self.count > other.count } else { self.days_at_least() > other.days_at_least() }
@@ -162,7 +162,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Tells whether this lock is at least as strict and as long as `due`.
+    /// Returns whether this lock is at least as strict and as long as `due`.
     #[must_use]
     pub fn covers(self, due: Self) -> bool {
         self.mode >= due.mode && self.retain_until >= due.retain_until
@@ -294,7 +294,7 @@ impl RetentionPolicy {
         &self.classes
     }
 
-    /// Tells whether any class asks the store for locks.
+    /// Returns whether any class asks the store for locks.
     #[must_use]
     pub fn demands_locks(&self) -> bool {
         self.classes.values().any(|class| class.mode != Mode::None)

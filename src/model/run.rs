@@ -1,7 +1,7 @@
 //! Run records: what one run did, in chunks of lines, closed by a signed document and an entry in a chain.
 //!
-//! Each line tells of one commit of a session. The record names every chunk by its digest and carries the Merkle root
-//! over all lines; the entry names the record by its digest and the entry before it. So one signature stands for every
+//! Each line describes one commit of a session. The record names every chunk by its digest and carries the Merkle root
+//! over all lines; the entry names the record by its digest and the entry before it. So one signature represents every
 //! item of a run, and one digest for every run of a group up to it.
 
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub struct RunRecord {
     pub config: serde_json::Value,
     /// The digest of the canonical JSON (RFC 8785) of `config`.
     pub config_sha256: Sha256Digest,
-    /// Sessions by outcome, media and bytes; of a run that died, what its lines tell.
+    /// Sessions by outcome, media and bytes; of a run that died, computed from its lines.
     pub counts: RunCounts,
     /// Its chunks, in order.
     pub chunks: Vec<ChunkRef>,
@@ -75,7 +75,7 @@ pub struct RunRecord {
 pub enum ClosedReason {
     /// The run came to its end.
     Finished,
-    /// The run was told to stop, met a limit or was refused.
+    /// The run was stopped, met a limit or was refused.
     Stopped,
     /// The run was found dead.
     Lapsed,
@@ -103,7 +103,7 @@ pub struct RunCounts {
     pub absent: u64,
     /// Sessions that failed, unreadable input lines included.
     pub failed: u64,
-    /// Sessions given back.
+    /// Sessions released.
     pub pending: u64,
     /// Media items written.
     pub media: u64,
@@ -148,13 +148,14 @@ pub struct RunLine {
     pub code: Option<String>,
     /// When it was committed.
     pub committed_at: Timestamp,
-    /// When Veriff decided, as the ledger was told: by the record or an earlier manifest.
+    /// When Veriff decided, as committed to the ledger: from the request or an earlier manifest.
     pub decided_at: Option<Timestamp>,
-    /// When Veriff made the session, as the ledger was told.
+    /// When Veriff created the session, as committed to the ledger.
     pub upstream_created_at: Option<Timestamp>,
-    /// When Veriff may delete its media, as the ledger was told.
+    /// When Veriff may delete its media, as committed to the ledger.
     pub deadline_at: Option<Timestamp>,
-    /// Nothing is missing from the manifest; false without one. Nothing in lines of early versions, which told no times.
+    /// Nothing is missing from the manifest; false without one. Nothing in lines of early versions, which have no
+    /// times.
     pub complete: Option<bool>,
     /// Nothing more is expected of the session; false without a manifest. Nothing in lines of early versions.
     pub settled: Option<bool>,

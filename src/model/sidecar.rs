@@ -1,7 +1,7 @@
 //! Sidecars: the JSON document beside each media object.
 //!
-//! A sidecar tells where the bytes came from, what Veriff said of them, what was checked and how long they are kept.
-//! The first one written stands for ever; later visits use it if it tells of the same bytes.
+//! A sidecar says where the bytes came from, what Veriff said of them, what was checked and how long they are kept.
+//! The first one written remains for ever; later visits use it if it describes the same bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ pub struct Sidecar {
     pub name: Option<String>,
     /// Length of a video in seconds, as listed.
     pub duration_seconds: Option<f64>,
-    /// The object this document tells of.
+    /// The object this document describes.
     pub object: SidecarObject,
     /// What Veriff said and sent; null if the object outlived it (`sidecar.reconstructed`).
     pub upstream: Option<Upstream>,
@@ -162,7 +162,7 @@ pub mod anomaly {
     pub const MAGIC: &str = "magic.differs";
     /// The response signature is wrong, twice.
     pub const SIGNATURE: &str = "signature.mismatch";
-    /// Other bytes stood under the item's key.
+    /// Other bytes were stored under the item's key.
     pub const CONFLICT: &str = "store.conflict";
 }
 

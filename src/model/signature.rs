@@ -107,11 +107,11 @@ impl PublicKey {
         Sha256Digest::of(&[PREFIX.as_slice(), self.0.as_bytes()].concat())
     }
 
-    /// Tells whether a signature in base64, white space around it aside, is this key's over exactly these bytes.
+    /// Returns whether a signature in base64, white space around it aside, is this key's over exactly these bytes.
     #[must_use]
     pub fn verifies(&self, bytes: &[u8], signature: &str) -> bool {
         let signature = BASE64.decode(signature.trim()).ok().and_then(|raw| Signature::from_slice(&raw).ok());
-        // Strict: refuses keys and signatures that could stand for several messages.
+        // Strict: refuses keys and signatures that could fit several messages.
         signature.is_some_and(|signature| self.0.verify_strict(bytes, &signature).is_ok())
     }
 }

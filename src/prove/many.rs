@@ -24,7 +24,7 @@ struct Named<'a> {
 }
 
 /// Makes the proofs of those sessions of which a run has a line that names a manifest. None if the run left no signed record
-/// in the folder of the day that its id tells.
+/// in the folder of the day that its id contains.
 ///
 /// # Errors
 /// As the store's; permanent: the archive is damaged.

@@ -219,7 +219,7 @@ impl Proof {
 }
 
 impl Shown {
-    /// Tells whether nothing in it is wrong.
+    /// Returns whether nothing in it is wrong.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity != Severity::Error)

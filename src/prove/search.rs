@@ -27,7 +27,7 @@ const CHAINS: &str = "runs/chain/";
 /// A day, by which the clock of a store may put a run into the folder of a neighbouring one.
 const DAY_MS: i64 = 86_400_000;
 
-/// An entry is written right behind its record; clocks of stores tell seconds.
+/// An entry is written right behind its record; clocks of stores have a resolution of seconds.
 const SLACK_MS: i64 = 2_000;
 
 /// Why there is no proof.
@@ -68,7 +68,7 @@ pub(super) struct Place {
 /// Makes the proof of a session, or of one media item of it.
 ///
 /// # Errors
-/// As the store's; permanent: no signed run tells of it, or the archive is damaged.
+/// As the store's; permanent: no signed run names it, or the archive is damaged.
 pub async fn find(
     store: &dyn Store,
     session: &SessionId,
@@ -205,7 +205,7 @@ async fn try_run(
     let Some(signed) = open(store, key).await? else { return Ok(None) };
     let mut found = None;
     for_each_line(store, &signed, |index, text| {
-        // Cheaper than reading every line: most tell of another session.
+        // Cheaper than reading every line: most are of another session.
         let id = session.as_str().as_bytes();
         if !text.windows(id.len()).any(|window| window == id) {
             return;

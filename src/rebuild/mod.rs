@@ -51,7 +51,7 @@ const BATCHES_IN_FLIGHT: usize = 2;
 /// After so many refusals without any document, the store refuses all of them.
 const REFUSED_IN_A_ROW: u32 = 10;
 
-/// How often a line tells how far it is.
+/// How often a log line says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What a ledger is made of.
@@ -69,7 +69,7 @@ pub struct Rebuild<'a> {
     pub horizons: BTreeMap<String, Duration>,
     /// The address of the store, as runs note it.
     pub store_url: String,
-    /// Tells when to stop.
+    /// Returns when to stop.
     pub stop: Stop,
 }
 
@@ -103,7 +103,7 @@ pub enum RebuildError {
     /// The ledger.
     #[error("the ledger could not be filled")]
     Ledger(#[from] LedgerError),
-    /// A problem could not be told.
+    /// A problem could not be reported.
     #[error("a problem could not be reported")]
     Output(#[from] std::io::Error),
 }
@@ -160,7 +160,7 @@ impl Answers {
 }
 
 impl Rebuild<'_> {
-    /// Fills the ledger. What cannot be read is told and passed over.
+    /// Fills the ledger. What cannot be read is reported and passed over.
     ///
     /// # Errors
     /// Retryable: store or ledger do not answer; what was done stays done. Fatal: the store refuses everything.
@@ -280,7 +280,7 @@ impl Rebuild<'_> {
     /// Reads the manifests of one session.
     async fn visits(&self, walked: WalkedSession) -> Result<Visits, StoreError> {
         let mut visits = Visits::default();
-        // A folder that no session's is, is for an audit to tell of.
+        // A folder that belongs to no session is for an audit to report.
         let Some(session) = walked.session_id() else { return Ok(visits) };
         let mut manifests: BTreeMap<u32, ListedVersion> = BTreeMap::new();
         for version in walked.versions {
@@ -443,7 +443,7 @@ impl Rebuild<'_> {
     }
 
     fn closed_run(&self, record: RunRecord, entry: ChainEntry, entry_sha256: Sha256Digest) -> ClosedRun {
-        // Whoever found a run dead could not tell the ledger how it ended.
+        // Whoever found a run dead could not record in the ledger how it ended.
         let is_own = record.closed_by == record.run_id;
         ClosedRun {
             run_id: record.run_id,

@@ -230,7 +230,7 @@ fn line(summary: &AuditSummary) -> AuditLine {
     }
 }
 
-/// Tells which share of the archive complete audits looked at together, in percent and rounded down to hundredths.
+/// Returns which share of the archive complete audits looked at together, in percent and rounded down to hundredths.
 ///
 /// Of m parts, so many different ones are that share of m. Parts of different sizes, and samples, may overlap, so the
 /// widest counts and not the sum.
@@ -269,7 +269,7 @@ pub(super) fn percent_of(part: u64, whole: u64) -> Option<f64> {
     u32::try_from(hundredths).ok().map(|hundredths| f64::from(hundredths) / 100.0)
 }
 
-/// A line of a calendar of locks, as `audit retention` tells it.
+/// A line of a calendar of locks, as `audit retention` reports it.
 #[derive(Debug, Deserialize)]
 struct CalendarLine {
     /// Nothing for objects that are not locked.
@@ -323,7 +323,7 @@ fn years(months: &[MonthOfLocks]) -> Vec<YearOfLocks> {
     years.into_values().collect()
 }
 
-/// A chain, as `audit chain` tells it.
+/// A chain, as `audit chain` reports it.
 #[derive(Debug, Deserialize)]
 struct GroupLine {
     #[serde(default)]

@@ -1,8 +1,9 @@
 //! Charts as inline SVG: columns in stacks and a calendar.
 //!
 //! Positions across are percentages and heights are pixels, so that a chart fills any width, on a phone and on paper, and
-//! its text keeps its size. What stands beside the columns is drawn into the margin that the style sheet leaves. Colours are classes of the page's style sheet. Every bar carries its number and where that
-//! stands in the document; a table beside the chart says the same in words.
+//! its text keeps its size. What is beside the columns is drawn into the margin that the style sheet leaves. Colours
+//! are classes of the page's style sheet. Every bar carries its number and where that is in the document; a table
+//! beside the chart says the same in words.
 
 use std::fmt::Write as _;
 
@@ -31,7 +32,7 @@ pub(super) struct Part {
     pub(super) name: String,
     /// Its number.
     pub(super) value: u64,
-    /// Where that number stands in the document.
+    /// Where that number is in the document.
     pub(super) at: String,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Row {
     pub(super) label: String,
     /// What is written behind it.
     pub(super) total: String,
-    /// The numbers of its cells, and where each stands in the document.
+    /// The numbers of its cells, and where each is in the document.
     pub(super) cells: Vec<(u64, String)>,
 }
 

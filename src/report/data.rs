@@ -81,13 +81,13 @@ pub struct Sessions {
     pub total: u64,
     /// Those archived completely, in percent of all, rounded down; nothing without sessions.
     pub archived_percent: Option<f64>,
-    /// All, by where they stand.
+    /// All, by state.
     pub standing: StandingCounts,
     /// By the month in which they were first visited or added (UTC), without gaps, oldest first.
     pub months: Vec<MonthOfSessions>,
 }
 
-/// How many sessions stand where; each session is counted once.
+/// How many sessions are in each state; each session is counted once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
 pub struct StandingCounts {
     /// Archived, complete, and nothing more is expected.
@@ -113,7 +113,7 @@ pub struct MonthOfSessions {
     pub month: String,
     /// All of them.
     pub sessions: u64,
-    /// Where they stand now.
+    /// Their current states.
     #[serde(flatten)]
     pub standing: StandingCounts,
 }
@@ -152,7 +152,7 @@ pub struct HorizonBin {
     pub sessions: u64,
 }
 
-/// Sessions that stand in a state for a reason.
+/// Sessions that are in a state for a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Failure {
     /// The state.
@@ -215,7 +215,7 @@ pub struct StoreFacts {
     pub can_lock: Option<bool>,
     /// What that means for the evidence.
     pub statement: String,
-    /// What a look at the store found; nothing if the report was not told to look, or could not.
+    /// What a look at the store found; nothing if the report was not asked to inspect it, or could not.
     pub check: Option<StoreCheck>,
     /// Why the store could not be inspected.
     pub check_failed: Option<String>,
@@ -436,7 +436,7 @@ pub struct RunSummary {
     pub absent: u64,
     /// Sessions that failed.
     pub failed: u64,
-    /// Sessions given back.
+    /// Sessions released.
     pub pending: u64,
     /// Media items written.
     pub media: u64,

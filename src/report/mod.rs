@@ -1,8 +1,8 @@
 //! Report: what the archive holds, how it is kept and when that was last checked, for people who did not run it.
 //!
 //! One document of aggregates ([`Report`]) from the ledger, the policy and the results of audits, and one page that shows
-//! it. Names no session, no item and nobody. Asks neither Veriff nor, unless told, the store; what is not known is said to
-//! be unknown, with the command that finds out.
+//! it. Names no session, no item and nobody. Asks neither Veriff nor, unless requested, the store; what is not known is
+//! said to be unknown, with the command that finds out.
 
 mod audits;
 mod chart;
@@ -320,7 +320,7 @@ fn ended(exit_code: Option<u8>) -> &'static str {
     }
 }
 
-/// Says what someone should do or look at, from what else stands in the report.
+/// Says what needs attention, from what else is in the report.
 fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
     let mut found = Vec::new();
     let mut add = |is_so: bool, level, text: String, command: Option<&str>| {
@@ -395,7 +395,7 @@ fn attention(report: &Report, demands_locks: bool) -> Vec<Attention> {
     found
 }
 
-/// Tells a number of sessions.
+/// Writes a number of sessions.
 fn told(what: &str, sessions: u64) -> String {
     let noun = if sessions == 1 { "session" } else { "sessions" };
     format!("{what}: {sessions} {noun}.")

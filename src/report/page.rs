@@ -1,6 +1,6 @@
 //! The page: one self-contained HTML file that shows the document and nothing else.
 //!
-//! Every number on it is read from the document by its place there, which stands beside it, so that the two cannot differ.
+//! Every number on it is read from the document by its place there, which is next to it, so that the two cannot differ.
 //! No script, no request: the page's own policy forbids both.
 
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn render(report: &Report, document: Value) -> Result<String, Error> {
     })
 }
 
-/// Writes what stands at a place of the document; a dash where that is null.
+/// Writes the value at a place of the document; a dash where that is null.
 fn written(document: &Value, at: &str, write: fn(&str, &Value) -> Option<String>) -> Result<Shown, Error> {
     let wrong = |what| Error::new(ErrorKind::InvalidOperation, format!("{at} {what}"));
     let value = document.pointer(at).ok_or_else(|| wrong("is not in the document"))?;
@@ -113,7 +113,7 @@ fn time(at: &str, value: &Value) -> Option<String> {
     Some(format!(r#"<time datetime="{}" data-at="{at}">{shown}</time>"#, escaped(text)))
 }
 
-/// Escapes a text and shows what stands between back ticks as code.
+/// Escapes a text and shows text between back ticks as code.
 fn marked(text: &str) -> String {
     let parts = text.split('`').enumerate();
     parts

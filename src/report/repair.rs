@@ -8,7 +8,7 @@ const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 
 static ENTRIES: LazyLock<BTreeMap<String, Entry>> = LazyLock::new(|| entries(RUNBOOK));
 
-/// What the runbook says of a code. Code stands between back ticks.
+/// What the runbook says of a code. Code is between back ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) meaning: String,

@@ -28,10 +28,10 @@ pub(super) struct Lines {
     is_begun: bool,
     is_handed_out: bool,
     number: u64,
-    /// Lines that were read and given back, each with its LF, from `given_back_at` on; they come before the reader's.
+    /// Lines that were read and put back, each with its LF, from `given_back_at` on; they come before the reader's.
     given_back: Vec<u8>,
     given_back_at: usize,
-    /// The last of them stands for one that is too long.
+    /// The last of them represents one that is too long.
     is_last_too_long: bool,
 }
 
@@ -75,8 +75,8 @@ impl Lines {
         self.sha256
     }
 
-    /// Gives back lines that were read last, each with its LF, to be read again in their order. `is_last_too_long` says
-    /// that the last of them was too long, and stands here as an empty one.
+    /// Puts lines back that were read last, each with its LF, to be read again in their order. `is_last_too_long` says
+    /// that the last of them was too long, and is an empty one here.
     pub(super) fn give_back(&mut self, lines: &[u8], is_last_too_long: bool) {
         self.number -= lines.split_inclusive(|byte| *byte == b'\n').count() as u64;
         let rest = self.given_back.split_off(self.given_back_at);

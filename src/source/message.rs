@@ -1,8 +1,8 @@
 //! The body of a queue's message as a record: an id, a session record or a webhook, bare or inside envelopes.
 //!
 //! A pure function over text that may be anything. Of a webhook only the session's id and the time of the decision are
-//! taken; the name, the document and whatever else it tells of a person are read over and kept nowhere. Reasons name the
-//! field and the rule, never the text.
+//! taken; the name, the document and whatever else it says about a person are skipped and stored nowhere. Reasons name
+//! the field and the rule, never the text.
 
 use serde_json::{Map, Value};
 
@@ -20,7 +20,7 @@ type Refused = (Option<crate::model::SessionId>, String);
 /// Reads a body.
 pub(super) fn parse_message(body: &str, checks: &Checks) -> Result<SessionRequest, BadRecord> {
     match parse_text(body, checks, MAX_ENVELOPES) {
-        // Whether a results line tells of a finished session matters to files alone: a message is there to be worked on.
+        // Whether a results line is of a finished session matters to files alone: a message always has to be processed.
         Ok((record, _)) => Ok(record),
         Err((session_id, reason)) => Err(BadRecord { session_id, reason }),
     }

@@ -74,7 +74,7 @@ pub trait Source: Send + fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// Gives back what was taken and never handed out. Asked once, when no more is wanted.
+    /// Releases what was taken and never handed out. Asked once, when no more is wanted.
     ///
     /// # Errors
     /// As [`Source::acknowledge`]; then it comes again once its lease has lapsed.
@@ -87,22 +87,23 @@ pub trait Source: Send + fmt::Debug {
         let _ = integration;
     }
 
-    /// Turns to what this run gave back to come again later, to hand each out once more without waiting. Says whether the
-    /// source can do that.
+    /// Turns to what this run released to be delivered later, to hand each out once more without waiting. Says whether
+    /// the source can do that.
     fn turn_back(&mut self) -> bool {
         false
     }
 
-    /// Tells whether what is released comes again by itself. Then a session that may work later is pending, else failed.
+    /// Returns whether what is released comes again by itself. Then a session that may work later is pending, else
+    /// failed.
     fn keeps(&self) -> bool {
         false
     }
 
-    /// Tells what was read so far.
+    /// Returns what was read so far.
     fn tally(&self) -> Tally;
 }
 
-/// How a delivery is given back.
+/// How a delivery is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// It was not worked on: any worker may take it at once.
@@ -116,11 +117,11 @@ pub enum Release {
 /// One record as a source hands it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Where it stands in the source.
+    /// Where it is in the source.
     pub place: Place,
     /// The record, or why it cannot be worked on.
     pub record: Result<SessionRequest, BadRecord>,
-    /// The record comes from a results file and tells of an outcome that needs no more work.
+    /// The request comes from a results file, with an outcome that needs no more work.
     pub is_finished: bool,
     /// What the source needs to know it again; nothing for one that hands out without a lease.
     pub receipt: Option<String>,
@@ -136,7 +137,7 @@ impl Delivery {
     }
 }
 
-/// Where a record stands, for people: the one thing that is said about a line that cannot be read.
+/// Where a request is, for people: the one thing that is said about a line that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// The number of its first line, from 1.
@@ -193,7 +194,7 @@ pub struct Checks {
     pub classes: BTreeSet<String>,
     /// The configured integrations.
     pub integrations: BTreeSet<String>,
-    /// Tells what is in the future.
+    /// Returns what is in the future.
     pub clock: Arc<dyn Clock>,
 }
 

@@ -42,7 +42,7 @@ const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// How long nothing is accepted after that failed, for example because all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Serves until told to stop; connections that are still open are cut.
+/// Serves until stopped; connections that are still open are cut.
 pub(super) async fn serve(listener: TcpListener, readings: Arc<Readings>, done: CancellationToken) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(Arc::clone(&readings))));

@@ -1,7 +1,7 @@
 //! Logs: lines on standard error, for people or for machines.
 //!
 //! Other crates never speak below `warn`, whatever level is asked for: the AWS SDK and the HTTP client print signatures,
-//! credentials and whole addresses at `debug` and `trace`, and none of these may ever stand in a log.
+//! credentials and whole addresses at `debug` and `trace`, and none of these may ever appear in a log.
 
 use std::fmt;
 
@@ -70,7 +70,7 @@ pub fn init(format: LogFormat, level: &LogLevel) {
     let _ = Registry::default().with(layer.with_filter(filter)).try_init();
 }
 
-/// Tells whether a line may be written at all: ours, or a warning of another crate.
+/// Returns whether a line may be written at all: ours, or a warning of another crate.
 fn is_safe(metadata: &Metadata<'_>) -> bool {
     is_safe_at(metadata.target(), *metadata.level())
 }

@@ -1,4 +1,4 @@
-//! Telemetry: what a process tells about itself: log lines, and numbers for whoever watches many runs.
+//! Telemetry: what a process reports about itself: log lines, and numbers for whoever watches many runs.
 //!
 //! Numbers go two ways, each only if it is configured: pushed over OTLP, and served as text to Prometheus beside
 //! `/healthz`. Both read the same samples, so that they cannot differ. Nothing here may hold up, slow or fail a run: only
@@ -61,7 +61,7 @@ impl ListenError {
     }
 }
 
-/// Numbers being told.
+/// Metrics being reported.
 #[derive(Debug)]
 pub struct Telemetry {
     readings: Arc<Readings>,
@@ -70,7 +70,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts telling what is watched.
+    /// Starts reporting what is watched.
     ///
     /// # Errors
     /// Fatal (configuration): the address for Prometheus cannot be listened on.
@@ -80,7 +80,7 @@ impl Telemetry {
         let mut tasks = Vec::new();
         if let Some(address) = settings.prometheus_listen {
             let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
-            // Port 0 means any, which somebody must be told.
+            // Port 0 means any, so the chosen one has to be logged.
             if let Ok(address) = listener.local_addr() {
                 tracing::info!("metrics are served on http://{address}/metrics");
             }
@@ -93,7 +93,7 @@ impl Telemetry {
         Ok(Self { readings, done, tasks })
     }
 
-    /// Starts asking a ledger for its sums now and then, if anyone is told of them.
+    /// Starts asking a ledger for its sums now and then, if anyone receives them.
     #[must_use]
     pub fn watch_ledger(&self, ledger: Arc<dyn Ledger>, horizon_alarm: Duration) -> LedgerWatch {
         let done = CancellationToken::new();
@@ -121,7 +121,7 @@ pub struct LedgerWatch {
 }
 
 impl LedgerWatch {
-    /// Stops asking, and notes the sums as they stand at the end, if they are known.
+    /// Stops asking, and notes the sums as they are at the end, if they are known.
     pub async fn finish(self, last: Option<&Overview>) {
         self.done.cancel();
         if let Some(task) = self.task {
@@ -145,7 +145,7 @@ async fn watch_ledger(
             () = done.cancelled() => return,
             overview = ledger.overview(readings.now(), horizon_alarm) => match overview {
                 Ok(overview) => readings.note_ledger(overview),
-                // A ledger that is out of reach ends the run by itself; the worker tells of it.
+                // A ledger that is out of reach ends the run by itself; the worker reports it.
                 Err(error) => tracing::debug!(error.code = %error.code(), "the ledger's metrics are unknown: {error}"),
             },
         }

@@ -1,9 +1,9 @@
 //! OTLP: the numbers of a run, pushed to an OpenTelemetry collector over HTTP.
 //!
 //! The samples are written as OTLP's own messages and sent by the HTTP client that the program has. The OpenTelemetry SDK
-//! would stand between the two without doing anything here: it keeps telling gauges that are absent by now, reads settings
-//! from the environment, and blocks the thread it tries again on. A push that fails is made up for by the next, because
-//! every push has all; only the last cannot be, and nobody waits longer than a few seconds for it.
+//! would sit between the two without doing anything here: it keeps reporting gauges that are absent by now, reads
+//! settings from the environment, and blocks the thread it tries again on. A push that fails is made up for by the
+//! next, because every push has all; only the last cannot be, and nobody waits longer than a few seconds for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The name under which numbers arrive.
 const SERVICE: &str = "veriff-archive";
 
-/// Pushes now, then every `interval`, and once more when told to stop.
+/// Pushes now, then every `interval`, and once more when stopped.
 pub(super) async fn push(endpoint: Url, interval: Duration, readings: Arc<Readings>, done: CancellationToken) {
     let mut pusher = match Pusher::to(&endpoint, readings) {
         Ok(pusher) => pusher,
@@ -78,7 +78,7 @@ impl Pusher {
         Ok(Self { http, url, readings, has_failed: false })
     }
 
-    /// Pushes once, and tells of the first failure where people see it.
+    /// Pushes once, and reports the first failure where people see it.
     async fn push(&mut self, timeout: Duration) {
         match self.send(timeout).await {
             Ok(()) => {}

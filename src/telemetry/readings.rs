@@ -1,4 +1,4 @@
-//! Readings: everything that is told of a run, as samples taken at one moment.
+//! Readings: everything that is reported about a run, as samples taken at one moment.
 //!
 //! The one place where counters, the board, the ledger's sums and the end of the run become metrics.
 
@@ -14,7 +14,7 @@ use crate::session::visit::Outcome;
 /// What is watched.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// Tells the time.
+    /// Provides the time.
     pub clock: Arc<dyn Clock>,
     /// The run.
     pub run_id: RunId,
@@ -22,9 +22,9 @@ pub struct Watched {
     pub started_at: Timestamp,
     /// Its counters, which began with it.
     pub meter: Arc<Meter>,
-    /// Where it stands.
+    /// Its progress.
     pub board: Arc<Board>,
-    /// The integrations that it works for, so that each is told of from the start.
+    /// The integrations that it works for, so that each is reported from the start.
     pub integrations: Vec<String>,
     /// For how long nothing may succeed while sessions are in flight.
     pub no_progress: Duration,
@@ -76,13 +76,13 @@ impl Readings {
         self.end.get_or_init(|| (self.now(), exit_code));
     }
 
-    /// Tells whether the run makes progress, or has nothing to do. A run that was told to stop is well while it drains.
+    /// Returns whether the run makes progress, or has nothing to do. A run that was stopped is healthy while it drains.
     pub(super) fn is_well(&self) -> bool {
         let Watched { board, meter, clock, no_progress, .. } = &self.watched;
         board.in_flight() == 0 || meter.stuck_for(clock.instant()) <= *no_progress
     }
 
-    /// Reads everything. Samples of one metric stand together, metrics in the order of their list.
+    /// Reads everything. Samples of one metric are grouped, metrics are in the order of their list.
     pub(super) fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
         self.read_sessions(&mut samples);

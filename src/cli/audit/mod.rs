@@ -1,7 +1,7 @@
 //! `audit`: read-only checks that end in findings.
 //!
 //! Findings go to standard output as they are found, one line of JSON each (or a paragraph for people), the summary is the
-//! last line. An audit can be stopped and gone on with by `--state`; its summary is also kept in the ledger where that can
+//! last line. An audit can be stopped and resumed by `--state`; its summary is also kept in the ledger where that can
 //! be written, for the report.
 
 mod chain;

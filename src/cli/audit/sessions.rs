@@ -31,7 +31,7 @@ use crate::store::dir::DirStore;
 use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 
-/// How many requests are under way at once unless told otherwise.
+/// How many requests are under way at once by default.
 const CONCURRENCY: u16 = 16;
 
 /// Which sessions are looked at, and how.
@@ -87,12 +87,12 @@ impl SessionsArgs {
         }
     }
 
-    /// Tells whether sessions are named rather than found in the store.
+    /// Returns whether sessions are named rather than found in the store.
     pub(super) const fn is_list(&self) -> bool {
         self.sessions.is_some() || !self.session.is_empty()
     }
 
-    /// Returns the part of the archive as the summary tells it.
+    /// Returns the part of the archive as the summary reports it.
     pub(super) fn part(&self, scope: &Scope) -> Option<String> {
         if self.is_list() { Some("a list of sessions".to_owned()) } else { scope.text() }
     }
@@ -186,7 +186,7 @@ impl Desk {
         Reach::of(&*self.store, usize::from(concurrency), self.is_bucket)
     }
 
-    /// Begins an audit, or goes on with one.
+    /// Begins an audit, or resumes one.
     ///
     /// # Errors
     /// As [`Drive::begin`].
@@ -200,7 +200,7 @@ impl Desk {
         Ok((drive, findings))
     }
 
-    /// Reads which archive the store is, and passes on what is wrong with that; once, also if the audit is gone on with.
+    /// Reads which archive the store is, and passes on what is wrong with that; once, also if the audit is resumed.
     ///
     /// # Errors
     /// As the store's and the ledger's.

@@ -1,4 +1,4 @@
-//! Undo: the command that removes what lies over an object of the archive.
+//! Undo: the command that removes what shadows an object of the archive.
 //!
 //! An audit knows the key and the version, the configuration where that is. Only what came after the archive's own version
 //! is ever named, and by its id, so that nothing else of the key is touched.
@@ -20,7 +20,7 @@ impl Undo {
         })
     }
 
-    /// Gives a finding of what lies over an object the command that removes it.
+    /// Gives a finding of what shadows an object the command that removes it.
     pub(super) fn named(&self, finding: &Finding) -> Finding {
         let command = || {
             let settings = self.0.as_ref()?;

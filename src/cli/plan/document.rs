@@ -50,7 +50,7 @@ struct PlanSource {
     records: u64,
     /// Lines that cannot be read.
     bad: u64,
-    /// Lines left out because they tell of a finished session.
+    /// Lines left out because their session is finished.
     finished: u64,
 }
 
@@ -191,7 +191,7 @@ impl Plan {
         }
     }
 
-    /// Tells how the command exits.
+    /// Returns how the command exits.
     pub(super) const fn exit(&self) -> Exit {
         if self.deadlines.cannot_finish > 0 { Exit::Horizon } else { Exit::Success }
     }

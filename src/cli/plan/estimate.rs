@@ -27,7 +27,7 @@ pub(in crate::cli) enum Basis {
 }
 
 impl Basis {
-    /// Returns what a person is told.
+    /// Returns the text for people.
     pub(super) const fn describe(self) -> &'static str {
         match self {
             Self::Sample => "as Veriff lists them",
@@ -80,7 +80,7 @@ impl Estimate {
     pub(super) fn of(sample: Option<&Sample>, overview: &Overview) -> Self {
         if let Some(sample) = sample.filter(|sample| sample.sessions > 0) {
             let media = ratio(sample.media, sample.sessions);
-            // Lists do not always tell a size; items without one are taken to be like the others.
+            // Lists do not always have a size; items without one are taken to be like the others.
             let bytes = if sample.sized > 0 {
                 media * ratio(sample.bytes, sample.sized)
             } else {

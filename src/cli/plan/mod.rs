@@ -31,7 +31,7 @@ use crate::session::catalog;
 use crate::source::{Delivery, Source, sqs};
 use crate::veriff::{VeriffClient, VeriffError};
 
-/// How many bad lines are told one by one; the others are only counted.
+/// How many bad lines are reported one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;
 
 const AFTER_HELP: &str = "\

@@ -1,7 +1,7 @@
 //! SQS: session records from a queue, hidden from other workers while one is at work.
 //!
 //! Long polling, a few messages at a time. The visibility timeout is the lease: renewed for all that is in hand, cut short
-//! when a message is given back. Only an acknowledged message is deleted; one that cannot be read or fails is left to the
+//! when a message is released. Only an acknowledged message is deleted; one that cannot be read or fails is left to the
 //! queue's redrive policy. A lost answer costs at most a lease: the message comes again, and its session is found done.
 
 mod error;
@@ -39,10 +39,10 @@ const LONGEST_HIDDEN: Duration = Duration::from_mins(12 * 60 - 1);
 /// The most messages that are asked for at once, as many as SQS gives.
 const MAX_BATCH: usize = 10;
 
-/// How long a run that ends waits for an answer that is under way, so that what it brings is given back.
+/// How long a run that ends waits for an answer that is under way, so that what it brings is released.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often what was never handed out is given back.
+/// How often what was never handed out is released.
 const CLOSE_TRIES: u32 = 3;
 
 /// How a queue is worked through.
@@ -85,7 +85,7 @@ impl Request {
         }
     }
 
-    /// Does something else at the queue and lets the request go on meanwhile. Standing still it could hold what both
+    /// Does something else at the queue and lets the request go on meanwhile. Suspended, it could hold what both
     /// need: it may be the one that renews the credentials.
     async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = std::pin::pin!(other);
@@ -182,7 +182,7 @@ impl SqsSource {
     }
 
     /// Takes in what a request brought. No messages for long enough are the end: looked at with each answer, because only
-    /// an answer tells that the queue is empty.
+    /// an answer says that the queue is empty.
     fn take_in(&mut self, received: Received) -> Result<(), SourceError> {
         let (messages, at) = received?;
         if !messages.is_empty() {
@@ -216,7 +216,7 @@ impl SqsSource {
         LONGEST_HIDDEN.saturating_sub(self.clock.instant().saturating_duration_since(received_at))
     }
 
-    /// Gives back what has been held too long. Returns the receipts.
+    /// Releases what has been held too long. Returns the receipts.
     async fn end_long_holds(&mut self) -> HashSet<String> {
         let now = self.clock.instant();
         let is_long = |at: &Instant| now.saturating_duration_since(*at) >= LONGEST_HOLD;
@@ -301,7 +301,7 @@ impl Source for SqsSource {
 
     async fn release(&mut self, delivery: &Delivery, how: Release) -> Result<(), SourceError> {
         let held = delivery.receipt.as_ref().and_then(|receipt| self.received_at.remove_entry(receipt));
-        // What was given up before is not ours to give back.
+        // What was given up before is not ours to release.
         let Some((receipt, received_at)) = held else { return Ok(()) };
         let wait = match how {
             Release::AtOnce => Duration::ZERO,
@@ -332,7 +332,7 @@ impl Source for SqsSource {
         match renewed {
             Ok(gone) => lost.extend(gone),
             Err(error) if lost.is_empty() => return Err(error),
-            // What is lost must be told now; the renewal is tried again at the next look anyway.
+            // What is lost must be reported now; the renewal is tried again at the next look anyway.
             Err(error) => tracing::warn!(error.code = %error.code(), "leases could not be renewed: {error}"),
         }
         let session = |delivery: &&&Delivery| delivery.record.as_ref().ok().map(|record| record.session_id.clone());

@@ -51,7 +51,7 @@ pub(super) struct Queue {
     url: String,
 }
 
-/// A message as the queue hands it out. Not for printing: its body may tell of a person.
+/// A message as the queue hands it out. Not for printing: its body may contain personal data.
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) receipt: String,
@@ -258,7 +258,7 @@ impl Queue {
     }
 }
 
-/// Takes what we need of a message; one without a receipt could not be given back and does not exist.
+/// Takes what we need of a message; one without a receipt could not be released and does not exist.
 fn message_of(message: aws_sdk_sqs::types::Message) -> Option<Message> {
     let receives = message
         .attributes()
