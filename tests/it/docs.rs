@@ -1,12 +1,12 @@
 //! Docs: what the documentation says must exist.
 //!
 //! The runbook explains every code, the statement of each promise names tests that exist, links lead somewhere, every
-//! field, key and exit code is told, and what is shown to be typed is understood.
+//! field, key and exit code is documented, commands that are shown can be typed, and words to avoid are avoided.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use serde_json::Value;
 use veriff_archive::audit::FindingCode;
 use veriff_archive::cli::Cli;
@@ -21,6 +21,14 @@ const ANOMALIES: &[&str] =
 
 /// The promises that this version makes.
 const PROMISES: usize = 10;
+
+/// The pages for people outside `docs/`.
+const PAGES: [&str; 4] = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+
+/// The words that `docs/glossary.md` asks to avoid, as far as they are wrong everywhere.
+const AVOIDED: &str = " tell tells telling told stand stands standing stood lie_over lies_over go_on_with goes_on_with \
+                       going_on_with gone_on_with hold_against holds_against held_against give_back gives_back \
+                       given_back ";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -166,7 +174,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let mut documents = files(&root().join("docs"), ".md");
-    documents.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
+    documents.extend(PAGES.map(|name| root().join(name)));
     let mut followed = 0;
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();
@@ -324,5 +332,30 @@ fn the_readme_tells_every_exit_code() {
     let exits = exits.split("\n## ").next().unwrap();
     for code in [0, 1, 2, 3, 4, 5, 6, 10, 77, 78, 130, 143] {
         assert!(exits.contains(&format!("| {code} |")), "README.md does not tell of exit code {code}");
+    }
+}
+
+/// Appends the help of a command and of all below it.
+fn collect_help(command: &mut clap::Command, pages: &mut Vec<(String, String)>) {
+    pages.push((format!("{} --help", command.get_name()), command.render_long_help().to_string()));
+    command.get_subcommands_mut().for_each(|below| collect_help(below, pages));
+}
+
+#[test]
+fn words_to_avoid_are_avoided() {
+    let documents = files(&root().join("docs"), ".md").into_iter().filter(|path| !path.ends_with("glossary.md"));
+    let others = PAGES.iter().chain(&["config/README.md", "migrations/README.md", "tests/veriff-sim/README.md"]);
+    let pages = documents.chain(others.map(|name| root().join(name)));
+    let mut pages: Vec<_> =
+        pages.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect();
+    collect_help(&mut Cli::command(), &mut pages);
+    assert!(pages.len() > 50, "only {} pages were found: the reader is blind", pages.len());
+    for (name, text) in pages {
+        // What is between back ticks is a name, not a word.
+        let prose: String = text.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
+        let words: Vec<&str> = prose.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
+        for found in (1..=3).flat_map(|length| words.windows(length)) {
+            assert!(!AVOIDED.contains(&format!(" {} ", found.join("_"))), "{name}: {found:?}, see docs/glossary.md");
+        }
     }
 }
