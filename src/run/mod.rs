@@ -178,7 +178,7 @@ impl Worker {
                 tracing::warn!(error.code = %error.code(), "sessions that were taken and not started are delivered again when their leases lapse: {error}");
             }
             Err(_) => {
-                tracing::warn!("sessions that were taken and not started are delivered again when their leases lapse")
+                tracing::warn!("sessions that were taken and not started are delivered again when their leases lapse");
             }
         }
         if let Some(results) = self.results.take()

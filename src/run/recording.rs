@@ -141,7 +141,7 @@ impl Recording {
             Ok(Ok(true)) => self.beat_at = Some(now + lease / 3),
             Ok(Ok(false)) => return Beat::Dead,
             Ok(Err(error)) => {
-                tracing::warn!(error.code = %error.code(), "the heartbeat could not be recorded: {error}")
+                tracing::warn!(error.code = %error.code(), "the heartbeat could not be recorded: {error}");
             }
             Err(_) => tracing::warn!("the heartbeat could not be recorded in time"),
         }
