@@ -107,6 +107,6 @@ mod tests {
         let absent = &of("veriff.absent").unwrap().repair;
         assert!(absent.contains("If all sessions of an integration"), "{absent}");
         let denied = &of("store.denied").unwrap().repair;
-        assert!(denied.ends_with("The rights that are needed are in the README."), "{denied}");
+        assert!(denied.ends_with("The README lists the permissions that are needed."), "{denied}");
     }
 }
