@@ -1,7 +1,8 @@
 //! What was expired by plan: it is said once of its session, and what is gone is not missed.
 //!
-//! A document under `expired/` is what tells of it. It excuses items and their sidecars that stand nowhere, and nothing
-//! else: what stands is held against the manifest as ever, what lies over a key is told, and manifests must be there.
+//! A document under `expired/` records it. It excuses items and their sidecars that are nowhere, and nothing
+//! else: what exists is compared with the manifest as ever, what shadows a key is reported, and manifests must be
+//! there.
 
 use super::evidence::Evidence;
 use super::{Finding, FindingCode, Severity};
@@ -9,7 +10,7 @@ use crate::model::SessionId;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::store::ListedVersion;
 
-/// Tells of a session of which something was expired by plan; `document` is the newest one that says so.
+/// Reports a session of which something was expired by plan; `document` is the newest one that says so.
 pub(crate) fn finding(severity: Severity, session: &SessionId, document: &ListedVersion) -> Finding {
     let repair = "nothing: what was expired is gone for good, and the record of its expiry remains";
     Finding::of(severity, FindingCode::SessionExpired, repair)
@@ -19,22 +20,22 @@ pub(crate) fn finding(severity: Severity, session: &SessionId, document: &Listed
 }
 
 impl Evidence {
-    /// Tells of the session if something of it was expired by plan.
+    /// Reports the session if something of it was expired by plan.
     pub(super) fn expired(&self) -> Option<Finding> {
         Some(finding(Severity::Info, &self.session_id, self.expired_document()?))
     }
 
-    /// Tells whether something of the session was expired by plan.
+    /// Returns whether something of the session was expired by plan.
     pub(super) fn is_expired(&self) -> bool {
         self.expired_document().is_some()
     }
 
-    /// Tells whether an item stands nowhere and may have been expired by plan.
+    /// Returns whether an item exists nowhere and may have been expired by plan.
     pub(super) fn is_expired_item(&self, key: &ObjectKey) -> bool {
         self.own(key).is_none() && self.is_expired()
     }
 
-    /// Tells whether an item that a document names stands in the listing; nothing if it may have been expired by plan.
+    /// Returns whether an item that a document names is in the listing; nothing if it may have been expired by plan.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -79,7 +79,7 @@ impl Weaker {
     }
 }
 
-/// Tells of locks that the store would not tell.
+/// Reports locks that the store would not show.
 pub(super) fn hidden_locks(count: u64, severity: Severity) -> Option<Finding> {
     let repair = "grant the auditor s3:GetObjectRetention on the objects, and repeat the audit";
     (count > 0).then(|| {

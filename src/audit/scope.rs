@@ -43,7 +43,7 @@ pub struct Percent {
 }
 
 impl Scope {
-    /// Tells whether a session is in it; `name` is its id, or the name of whatever else is drawn.
+    /// Returns whether a session is in it; `name` is its id, or the name of whatever else is drawn.
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
         match self {
@@ -55,7 +55,7 @@ impl Scope {
         }
     }
 
-    /// Returns it as it stands in a summary; nothing for all.
+    /// Returns it as it is in a summary; nothing for all.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {

@@ -28,7 +28,7 @@ macro_rules! run_columns {
     };
 }
 
-/// Where a record stands, for [`super::rows::surveyed_run_of`] and [`super::rows::record_row_of`].
+/// The place of a record, for [`super::rows::surveyed_run_of`] and [`super::rows::record_row_of`].
 macro_rules! closed_record_columns {
     () => {
         "record_key, record_sha256, chain_group, chain_number, chain_sha256"

@@ -109,7 +109,7 @@ impl ServerUrl {
         &self.0
     }
 
-    /// Tells whether the address names the certificate that the server's own must be signed with.
+    /// Returns whether the address names the certificate that the server's own must be signed with.
     pub(super) fn has_root_cert(&self) -> bool {
         self.0.query_pairs().any(|(name, _)| name == "sslrootcert")
     }

@@ -1,4 +1,4 @@
-//! The ledger in numbers: what `status` tells and the run's summary needs.
+//! The ledger in numbers: what `status` reports and the run's summary needs.
 //!
 //! An engine sums up sessions by state and code, which an index answers; what the sums mean is decided here, once, for
 //! all engines.
@@ -68,7 +68,7 @@ pub struct Overview {
     pub runs: Vec<RunRow>,
 }
 
-/// How many sessions stand in a state.
+/// How many sessions are in a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct StateCount {
     /// The state.
@@ -77,7 +77,7 @@ pub struct StateCount {
     pub sessions: u64,
 }
 
-/// How many sessions stand in a state for a reason.
+/// How many sessions are in a state for a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct CodeCount {
     /// The state.
@@ -104,7 +104,7 @@ pub(super) struct Group {
     pub(super) within_alarm: u64,
 }
 
-/// Tells whether sessions are still to be done. A code of another version counts: better alarmed than late.
+/// Returns whether sessions are still to be done. A code of another version counts: better alarmed than late.
 pub(super) fn is_open(state: State, code: Option<&str>) -> bool {
     match state {
         State::Pending => true,

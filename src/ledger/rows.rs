@@ -214,7 +214,7 @@ pub(super) fn session_of(columns: &Columns<'_>) -> Result<SessionRow, LedgerErro
     })
 }
 
-/// Tells which column does not hold what it should, if that is all that is wrong.
+/// Returns which column does not hold what it should, if that is all that is wrong.
 fn told<T>(read: Result<T, LedgerError>) -> Result<Told<T>, LedgerError> {
     match read {
         Ok(value) => Ok(Ok(value)),
@@ -223,7 +223,7 @@ fn told<T>(read: Result<T, LedgerError>) -> Result<Told<T>, LedgerError> {
     }
 }
 
-/// Reads a session, and whether it is in the backlog, with its id as it stands.
+/// Reads a session, and whether it is in the backlog, with its id as it is.
 pub(super) fn surveyed_of(columns: &Columns<'_>) -> Result<(String, Told<(SessionRow, bool)>), LedgerError> {
     let read = session_of(columns).and_then(|row| Ok((row, columns.get("in_backlog")?)));
     Ok((columns.get("session_id")?, told(read)?))
@@ -320,7 +320,7 @@ fn closed_run_of(columns: &Columns<'_>) -> Result<ClosedRun, LedgerError> {
     })
 }
 
-/// Reads a run whose record is closed, or tells what it holds instead.
+/// Reads a run whose record is closed, or says what it holds instead.
 pub(super) fn surveyed_run_of(columns: &Columns<'_>) -> Result<Surveyed<ClosedRun>, LedgerError> {
     let id = columns.get("run_id")?;
     Ok(told(closed_run_of(columns))?.map_err(|column| DamagedRow { id, column }))

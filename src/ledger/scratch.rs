@@ -29,7 +29,7 @@ const PUT: &str = "
 /// page at random for each, which is ten times slower once it outgrows the cache.
 const INDEX: &str = "CREATE INDEX lines_by_name ON lines (name, position, is_finished)";
 
-/// The greatest `2 * position + is_finished` of a name tells its last line and whether that one is finished.
+/// The greatest `2 * position + is_finished` of a name gives its last line and whether that one is finished.
 const CHOOSE: &str = "
     CREATE TABLE chosen AS
     SELECT first, last / 2 AS last FROM (

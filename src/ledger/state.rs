@@ -1,7 +1,7 @@
 //! States of a session in the ledger, and the legal moves between them.
 //!
 //! A pure function decides, inside each engine's transaction, what an entry may change: evidence once known is never
-//! unlearnt from a slower worker or a visit that was stopped, and a failure is always told.
+//! unlearnt from a slower worker or a visit that was stopped, and a failure is always recorded.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use crate::error::Code;
 use crate::model::manifest::Manifest;
 use crate::model::{MediaKind, is_decided_status};
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Given to us and still to be done.
     Pending,
-    /// Its manifest stands in the store.
+    /// Its manifest is in the store.
     Archived,
     /// Veriff does not have it, and a manifest keeps that answer.
     Absent,
@@ -31,7 +31,7 @@ impl State {
     /// Every state there is.
     pub const ALL: [Self; 5] = [Self::Pending, Self::Archived, Self::Absent, Self::Failed, Self::Accepted];
 
-    /// Returns the text that stands in the ledger.
+    /// Returns the text that is written in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl State {
         }
         if !manifest.complete {
             let first = manifest.missing.first().and_then(|item| Code::parse(&item.code));
-            // A list that was refused for good leaves no item to tell of.
+            // A list that was refused for good leaves no item to report.
             return (Self::Failed, Some(first.unwrap_or(Code::VeriffUnexpected)));
         }
         let newest = manifest.attempts.iter().rfind(|attempt| !attempt.attempt_id.is_session());
@@ -88,9 +88,9 @@ pub struct Standing {
 /// What an entry changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
-    /// The state that stands from now on.
+    /// The state from now on.
     pub state: State,
-    /// The entry's code and message are taken; otherwise those that stand are kept.
+    /// The entry's code and message are taken; otherwise the existing ones are kept.
     pub takes_cause: bool,
     /// The entry's manifest and what it says (complete, settled, media) are taken.
     pub takes_manifest: bool,
@@ -100,10 +100,10 @@ impl Standing {
     /// Says what an entry with this state and manifest changes. Every engine asks here, inside its transaction.
     ///
     /// Anything may become archived. What a person accepted as lost stays so unless it is archived after all; opening it
-    /// again is a command of its own. What stands archived never goes back to pending or absent: a visit that was
-    /// stopped, or found the session gone upstream, takes nothing from the evidence. A visit that failed is always told. An
-    /// entry that knows an older manifest than what stands comes from a slower worker: it changes no manifest field,
-    /// and of the state only that something failed.
+    /// again is a command of its own. What is archived never goes back to pending or absent: a visit that was
+    /// stopped, or found the session gone upstream, takes nothing from the evidence. A visit that failed is always
+    /// recorded. An entry that knows an older manifest than the existing one comes from a slower worker: it changes no
+    /// manifest field, and of the state only that something failed.
     #[must_use]
     pub fn after(standing: Option<Self>, asked: State, sequence: Option<u32>) -> Move {
         let Some(standing) = standing else {

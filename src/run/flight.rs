@@ -12,7 +12,7 @@ use crate::session::visit::Outcome;
 use crate::session::visit::{Visit, VisitError};
 use crate::source::Delivery;
 
-/// What a task gives back.
+/// What a task returns.
 pub(super) type Finished = (Result<Visit, VisitError>, Cost);
 
 /// The sessions under way.
@@ -44,7 +44,7 @@ impl Flight {
         self.tasks.is_empty()
     }
 
-    /// Tells whether the session of a delivery is under way already.
+    /// Returns whether the session of a delivery is under way already.
     pub(super) fn has(&self, delivery: &Delivery) -> bool {
         delivery.record.as_ref().is_ok_and(|record| self.busy.contains(&record.session_id))
     }
@@ -104,7 +104,7 @@ impl Flight {
     }
 }
 
-/// Tells of a session that was taken and not done.
+/// Reports a session that was taken and not done.
 pub(super) fn not_done(taken: Taken, code: Code, message: &str) -> Done {
     let mut visit = Visit::of(Outcome::Pending);
     visit.code = Some(code);

@@ -1,9 +1,9 @@
 //! Gate: whether an integration may go on, judged from how its first sessions end.
 //!
-//! Wrong credentials and a wrong integration look alike from inside one session: refused, or not found. What tells them
-//! apart is the company a session keeps. Until one session was heard, refusals and absences are held back, nothing is
-//! written of them, and enough of them stop the integration; afterwards a single one stands for itself. Pure: the
-//! worker asks, and does what is decided.
+//! Wrong credentials and a wrong integration look alike from inside one session: refused, or not found. What
+//! distinguishes them is the company a session keeps. Until one session was heard, refusals and absences are held
+//! back, nothing is written of them, and enough of them stop the integration; afterwards a single one counts for
+//! itself. Pure: the worker asks, and does what is decided.
 
 use std::collections::HashSet;
 
@@ -12,13 +12,13 @@ use crate::model::SessionId;
 /// How many of the first sessions must be absent for the integration to be taken for the wrong one.
 const ABSENT_TO_STOP: usize = 20;
 
-/// How many absent sessions are too few to tell anything, if they are all there are.
+/// How many absent sessions are too few to conclude anything, if they are all there are.
 const ABSENT_BY_CHANCE: usize = 4;
 
 /// How many different sessions must be refused, with no success before, for the credentials to be taken for wrong.
 const REFUSED_TO_STOP: usize = 3;
 
-/// What the first sessions of one integration tell.
+/// What the first sessions of one integration show.
 #[derive(Debug, Default)]
 pub struct Gate {
     expect_absent: bool,
@@ -39,7 +39,7 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Returns what a person is told.
+    /// Returns the text for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,12 +52,12 @@ impl StopReason {
     }
 }
 
-/// What to do with a session that was held against the gate.
+/// What to do with a session that the gate judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It stands for itself: settle it as it ended.
+    /// It counts for itself: settle it as it ended.
     Settle,
-    /// Too early to tell: hold it back.
+    /// Too early to decide: hold it back.
     Hold,
     /// The integration has worked before: ask again for a session that worked, and stop if that is refused now.
     Probe,
@@ -72,30 +72,30 @@ impl Gate {
         Self { expect_absent, ..Self::default() }
     }
 
-    /// Tells why the integration was stopped, if it was.
+    /// Returns why the integration was stopped, if it was.
     #[must_use]
     pub const fn stopped(&self) -> Option<StopReason> {
         self.stopped
     }
 
-    /// Tells whether Veriff ever answered for a session.
+    /// Returns whether Veriff ever answered for a session.
     #[must_use]
     pub const fn was_heard(&self) -> bool {
         self.heard
     }
 
-    /// Tells whether nothing is known of the integration yet, so that it is better asked with care.
+    /// Returns whether nothing is known of the integration yet, so that it is better asked with care.
     #[must_use]
     pub const fn is_untried(&self) -> bool {
         !self.heard && !self.ended_otherwise && !self.expect_absent && self.stopped.is_none()
     }
 
-    /// Notes that Veriff answered for a session: from now on every other stands for itself.
+    /// Notes that Veriff answered for a session: from now on every other counts for itself.
     pub const fn heard(&mut self) {
         self.heard = true;
     }
 
-    /// Notes a session that ended in a way that tells nothing about the integration.
+    /// Notes a session that ended in a way that shows nothing about the integration.
     pub const fn ended_otherwise(&mut self) {
         self.ended_otherwise = true;
     }
@@ -112,7 +112,7 @@ impl Gate {
         if self.absent.len() >= ABSENT_TO_STOP { self.stop(StopReason::AllAbsent) } else { Verdict::Hold }
     }
 
-    /// Judges a session that Veriff refused; `key` tells that the key itself is refused.
+    /// Judges a session that Veriff refused; `key` says that the key itself is refused.
     pub fn refused(&mut self, session: &SessionId, key: bool) -> Verdict {
         if let Some(reason) = self.stopped {
             return Verdict::Stop(reason);

@@ -12,7 +12,7 @@ pub struct Limits {
     pub sessions_in_flight: usize,
     /// No successful answer for so long ends the run.
     pub no_progress: Duration,
-    /// How long sessions in flight may take to finish once the run is told to stop.
+    /// How long sessions in flight may take to finish once the run is stopped.
     pub drain_timeout: Duration,
     /// Stop after so many sessions.
     pub max_sessions: Option<u64>,
@@ -40,7 +40,7 @@ impl Worker {
         }
     }
 
-    /// Tells whether another session would be one too many. Asked when there is one, so that a run which ends exactly
+    /// Returns whether another session would be one too many. Asked when there is one, so that a run which ends exactly
     /// at its limit has not been stopped by it.
     pub(super) fn is_over_limit(&mut self, pass: Pass) -> bool {
         if pass != Pass::First {

@@ -1,7 +1,8 @@
 //! Recording: the lines of the run record, and the task that moves them into the store.
 //!
 //! A line goes into the ledger with the commit of its session. When enough of them wait, one task stores a chunk while the
-//! worker goes on. Beats, so that nobody takes this run for dead; if somebody does, the process goes on as another run.
+//! worker continues. Beats, so that nobody takes this run for dead; if somebody does, the process continues as another
+//! run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub struct Recording {
     /// As which this process has worked, the present one last.
     runs: Vec<RunId>,
     next_line: u64,
-    /// What may stand in the ledger although every answer was lost: until that is known, its line has the next number.
+    /// What may be in the ledger although every answer was lost: until that is known, its line has the next number.
     doubtful: Option<SessionEntry>,
     waiting: StoredLines,
     storing: Option<JoinHandle<Result<Option<StoredLines>, RecordError>>>,
@@ -66,7 +67,7 @@ impl Recording {
         &self.runs
     }
 
-    /// Returns who holds the leases, if that is not the present run: the process goes on holding what it took.
+    /// Returns who holds the leases, if that is not the present run: the process continues to hold what it took.
     pub(super) fn holder(&self) -> Option<RunId> {
         self.runs.first().filter(|_| self.runs.len() > 1).cloned()
     }
@@ -148,7 +149,7 @@ impl Recording {
         Beat::Alive
     }
 
-    /// Goes on as another run, because somebody took this one for dead and closes its record with all lines it had.
+    /// Continues as another run, because somebody took this one for dead and closes its record with all lines it had.
     pub(super) async fn begin_another(
         &mut self,
         current: &CurrentRun,

@@ -1,6 +1,6 @@
 //! Results: one line a session, appended to the file of `--results`.
 //!
-//! The last thing that is told of a session, and a valid input: a line repeats every field of its record, so
+//! The last thing that is reported about a session, and a valid input: a line repeats every field of its record, so
 //! `--only unfinished` can go on from the file alone. A line is written whole, with one call, and only ever appended.
 
 use std::io;
@@ -21,7 +21,7 @@ use crate::session::visit::Outcome;
 /// The value of `schema` in a result line.
 pub const RESULT_SCHEMA: &str = "veriff-archive/result/v1";
 
-/// What is told of one session.
+/// What is reported about one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ResultLine {
     /// Always `veriff-archive/result/v1`.
@@ -144,7 +144,7 @@ impl ResultsFile {
         }
         self.is_torn = true;
         let written = match self.file.write_all(&bytes).await {
-            // The file writes behind our back; only the flush tells how it went.
+            // The file writes behind our back; only the flush says how it went.
             Ok(()) => self.file.flush().await,
             failed => failed,
         };
@@ -154,7 +154,7 @@ impl ResultsFile {
     }
 }
 
-/// Tells whether the next line can begin where the file ends. A pipe or a device always can.
+/// Returns whether the next line can begin where the file ends. A pipe or a device always can.
 async fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     let metadata = file.metadata().await?;
     if !metadata.is_file() || metadata.len() == 0 {
@@ -192,7 +192,7 @@ impl ResultsError {
         }
     }
 
-    /// Returns the stable code, which fixes the error class: the run ends, and a later one goes on.
+    /// Returns the stable code, which fixes the error class: the run ends, and a later one continues.
     #[must_use]
     pub const fn code(&self) -> Code {
         Code::OutputUnwritable

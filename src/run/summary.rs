@@ -40,7 +40,7 @@ pub struct Summary {
     pub schema: &'static str,
     /// The run.
     pub run_id: RunId,
-    /// Nothing was written; counts tell what would have been.
+    /// Nothing was written; counts say what would have been.
     pub dry_run: bool,
     /// When it began.
     pub started_at: Timestamp,
@@ -66,13 +66,13 @@ pub struct Summary {
     pub requests: RequestSummary,
     /// Deadlines of sessions still to be done, as the ledger has them.
     pub horizon: HorizonSummary,
-    /// Where the run record stands; nothing if the run wrote none, or a later one has to close it.
+    /// The place of the run record; nothing if the run wrote none, or a later one has to close it.
     pub run_record: Option<RunRecordSummary>,
     /// The exact command to type next, or `nothing`.
     pub next: String,
 }
 
-/// Where a run's record stands.
+/// The place of a run record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct RunRecordSummary {
     /// Its key.
@@ -183,7 +183,7 @@ impl Tally {
         counts.archived + counts.unchanged + counts.absent + counts.failed + counts.pending
     }
 
-    /// Returns the codes as the summary tells of them.
+    /// Returns the codes as the summary reports them.
     #[must_use]
     pub fn code_summaries(&self) -> Vec<CodeSummary> {
         let tell = |(code, sessions): (&Code, &u64)| CodeSummary {

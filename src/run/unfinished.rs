@@ -1,6 +1,6 @@
 //! Unfinished: the lines of a results file that still need work, for `--only unfinished`.
 //!
-//! A source over another one. Reads the whole input first, because a later line may tell of a better outcome, and sets
+//! A source over another one. Reads the whole input first, because a later line may have a better outcome, and sets
 //! it aside in the ledger's scratch, so that memory stays the same however long it is. Then hands out, in the order in
 //! which sessions were first named, those whose last line is not finished. A line without an outcome was never worked
 //! on, so it is not finished; a bad line is handed out as it is, because every line must end somewhere.

@@ -2,7 +2,7 @@
 //!
 //! Between catalog and store. Promises: never more than the size limit, a digest that is known with the last byte, and
 //! nothing that is not media taken for it. What is merely odd (another length or type than listed, other first bytes, a
-//! wrong signature) is told as anomalies; whether to fetch again is decided by `deposit`. Keeps no bytes itself.
+//! wrong signature) is reported as anomalies; whether to fetch again is decided by `item`. Keeps no bytes itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use crate::session::catalog::MediaItem;
 use crate::veriff::wire::ErrorBody;
 use crate::veriff::{CONFIRMATIONS, MediaAnswer, VeriffClient, VeriffError};
 
-/// How many first bytes are looked at to tell what a body is.
+/// How many first bytes are looked at to say what a body is.
 const START_BYTES: usize = 64;
 
 /// The longest body that can be an error document.
@@ -145,7 +145,7 @@ impl MediaStream<'_> {
         })
     }
 
-    /// Tells whether the body is a page, by what it says it is or by how it begins; first bytes of the listed type
+    /// Returns whether the body is a page, by what it says it is or by how it begins; first bytes of the listed type
     /// prove the opposite.
     fn is_page(&self) -> bool {
         let listed = extension_for(self.item.mimetype.as_deref());
@@ -230,7 +230,7 @@ impl Habits {
         (!self.explain(anomalies)).then_some(Turn(Some(turn)))
     }
 
-    /// Tells whether all anomalies of an item are habits.
+    /// Returns whether all anomalies of an item are habits.
     fn explain(&self, anomalies: &[Anomaly]) -> bool {
         anomalies.iter().all(|odd| odd.code != anomaly::SIZE && self.habit(odd).confirmed >= CONFIRMATIONS)
     }
@@ -264,7 +264,7 @@ impl Habits {
     }
 }
 
-/// Tells whether a content type is that of a page. No media item has it, so what is sent under it is a proxy's own.
+/// Returns whether a content type is that of a page. No media item has it, so what is sent under it is a proxy's own.
 fn is_page_type(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(essence.as_str(), "text/html" | "application/xhtml+xml")
@@ -282,7 +282,7 @@ fn first_visible(start: &[u8]) -> Option<u8> {
     start.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-/// Tells whether the first bytes are those of a type; `None` for a type that has none to look for.
+/// Returns whether the first bytes are those of a type; `None` for a type that has none to look for.
 fn has_magic(extension: &str, start: &[u8]) -> Option<bool> {
     let at = |offset: usize, magic: &[u8]| start.get(offset..).is_some_and(|rest| rest.starts_with(magic));
     Some(match extension {

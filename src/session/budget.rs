@@ -30,7 +30,7 @@ pub struct Budget {
     pool: Arc<Pool>,
 }
 
-/// Room that is taken; given back when dropped.
+/// Room that is taken; released when dropped.
 #[derive(Debug)]
 pub struct Room {
     _permit: OwnedSemaphorePermit,
@@ -56,7 +56,7 @@ impl Piece {
         rest
     }
 
-    /// Tells whether nothing more fits.
+    /// Returns whether nothing more fits.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.bytes.len() == PIECE_BYTES
@@ -124,7 +124,7 @@ impl Room {
         Piece { bytes, pool: Arc::clone(&self.pool) }
     }
 
-    /// Tells whether a body of this length fits.
+    /// Returns whether a body of this length fits.
     #[must_use]
     pub fn fits(&self, size_bytes: Option<u64>) -> bool {
         Budget::needed(size_bytes) <= self.bytes()

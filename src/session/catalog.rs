@@ -1,6 +1,6 @@
 //! Catalog: what one session holds, according to every list that Veriff has of it.
 //!
-//! Between source and fetch. A session's own list covers its latest attempt only, and chip data may stand in either
+//! Between source and fetch. A session's own list covers its latest attempt only, and chip data may be in either
 //! list, so all attempts are walked and everything is united by media id, in an order that does not depend on the order
 //! of the answers. Keeps the answers byte for byte; decides nothing about what is archived already.
 
@@ -83,7 +83,7 @@ pub struct RecordItem {
 }
 
 impl Catalog {
-    /// Returns the earliest time that any list tells of the session.
+    /// Returns the earliest time that any list gives for the session.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
         self.attempts.iter().filter_map(|attempt| attempt.created_at).min()

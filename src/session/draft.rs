@@ -17,7 +17,7 @@ use crate::session::item::Deposited;
 /// An item that this visit could not archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// It as a manifest tells of it.
+    /// It as a manifest describes it.
     pub missing: MissingItem,
     /// Why.
     pub code: Code,
@@ -32,7 +32,7 @@ pub struct Draft {
     pub attempts: Vec<ManifestAttempt>,
     /// What is missing.
     pub missing: Vec<MissingItem>,
-    /// What stands beside other bytes.
+    /// What is stored next to other bytes.
     pub conflicts: Vec<ConflictItem>,
     /// Nothing is missing and every list was read.
     pub complete: bool,
@@ -91,7 +91,7 @@ fn missing(before: Option<&Manifest>, attempts: &[ManifestAttempt], failures: &[
     missing
 }
 
-/// Tells whether a draft says anything that the newest manifest does not.
+/// Returns whether a draft says anything that the newest manifest does not.
 #[must_use]
 pub fn is_new_evidence(before: Option<&Manifest>, draft: &Draft) -> bool {
     let Some(before) = before else { return true };
@@ -123,7 +123,7 @@ pub fn is_new_evidence(before: Option<&Manifest>, draft: &Draft) -> bool {
         || absences(&before.missing) != absences(&draft.missing)
 }
 
-/// Tells whether nothing more is expected of a session: its latest status is final, and this visit was late enough.
+/// Returns whether nothing more is expected of a session: its latest status is final, and this visit was late enough.
 ///
 /// The waiting time is counted from the decision, else from the newest attempt, else from the first visit.
 #[must_use]
@@ -142,7 +142,7 @@ pub fn is_settled(
     now >= decided_at.or(newest_at).unwrap_or(first_visit_at).plus(settle_after)
 }
 
-/// Tells whether a session that was decided on its media has none listed and none archived.
+/// Returns whether a session that was decided on its media has none listed and none archived.
 #[must_use]
 pub fn is_empty_though_decided(catalog: &Catalog, draft: &Draft) -> bool {
     catalog.items.is_empty()
@@ -154,7 +154,7 @@ pub fn is_empty_though_decided(catalog: &Catalog, draft: &Draft) -> bool {
         && catalog.latest_status().is_some_and(is_decided_status)
 }
 
-/// Tells of an item that could not be archived.
+/// Reports an item that could not be archived.
 #[must_use]
 pub fn failure(item: &MediaItem, code: Code, http_status: Option<u16>, message: String) -> Failure {
     let missing = MissingItem {

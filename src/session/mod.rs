@@ -1,7 +1,7 @@
 //! Archive: one session, from a look into the store to its manifest. The function to read first.
 //!
 //! Look, list, verify, deposit, close, in that order, so that a crash between any two steps leaves nothing claimed that
-//! is not there, and the next visit goes on where this one ended. Says how the visit went; the ledger commit and the
+//! is not there, and the next visit continues where this one ended. Says how the visit went; the ledger commit and the
 //! acknowledgement are the worker's, in that order, after this.
 
 pub mod body;
@@ -77,11 +77,11 @@ pub struct Archiver {
     pub meter: Arc<Meter>,
     /// The run.
     pub run: CurrentRun,
-    /// Told when work in flight is to be given up.
+    /// Set when work in flight is to be abandoned.
     pub abandon: CancellationToken,
 }
 
-/// The run as which the process works now: a worker that was taken for dead goes on as another one.
+/// The run as which the process works now: a worker that was taken for dead continues as another one.
 #[derive(Debug)]
 pub struct CurrentRun(RwLock<RunId>);
 
@@ -98,7 +98,7 @@ impl CurrentRun {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Goes on as another run.
+    /// Continues as another run.
     pub fn become_run(&self, id: RunId) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = id;
     }
@@ -116,7 +116,7 @@ struct Work {
 
 impl Archiver {
     /// Archives one session as far as can be done now. With `skip_settled` a settled one is not asked for again; it says
-    /// whether the ledger knows the session as settled, which the standing manifest may not.
+    /// whether the ledger knows the session as settled, which the newest manifest may not.
     ///
     /// # Errors
     /// Retryable, permanent or fatal as upstream's and the store's; then the visit wrote no manifest.
@@ -203,13 +203,13 @@ impl Archiver {
         manifest.complete = manifest.missing.is_empty();
         manifest.listings = absence.listings;
         let lock = self.writer.due_for_absence();
-        // If another worker wrote the number first, theirs tells the story; nothing is lost by leaving it at that.
+        // If another worker wrote the number first, theirs is complete; nothing is lost by leaving it at that.
         let place = self.write_manifest(&manifest, lock).await?;
         Ok(visit_of(Outcome::Absent, &manifest, place))
     }
 
     /// Verifies the items of the newest manifest. One whose object vanished without a trace is deposited again if
-    /// Veriff still lists it; any other that does not stand is a failure.
+    /// Veriff still lists it; any other that does not exist is a failure.
     async fn verify(
         &self,
         integration: &Integration,
@@ -363,7 +363,7 @@ impl Archiver {
         visit.passing = passing;
         visit.refusal = refusal.or_else(|| catalog.refusal.clone());
         visit.was_heard = true;
-        // What the visit itself tells is not told twice.
+        // What the visit itself reports is not reported twice.
         let told = visit.code.filter(|_| visit.outcome != Outcome::Failed).map(Code::as_str);
         visit.anomalies = anomalies.into_iter().filter(|code| told != Some(code.as_str())).collect();
         visit.anomalies.extend((0..catalog.wrong_signatures).map(|_| Code::MediaSignatureMismatch.to_string()));
@@ -397,7 +397,7 @@ impl Archiver {
         Ok(Plan { item, class, period: terms.period, basis: &terms.basis, counted_from, counted_from_source, lock })
     }
 
-    /// Returns the lock that a record asks for an item that stands already; nothing if it asks for nothing.
+    /// Returns the lock that a record asks for an item that exists already; nothing if it asks for nothing.
     fn asked_lock(&self, integration: &Integration, record: &SessionRequest, sidecar: &Sidecar) -> Option<Lock> {
         if record.retention_class.is_none() && record.decided_at.is_none() {
             return None;
@@ -461,7 +461,7 @@ impl Archiver {
         }
     }
 
-    /// Writes a manifest under its number; `None` if another one stands there.
+    /// Writes a manifest under its number; `None` if another one is there.
     async fn write_manifest(&self, manifest: &Manifest, lock: Option<Lock>) -> Result<Option<ManifestRef>, WriteError> {
         let key = ObjectKey::manifest(&manifest.session_id, manifest.sequence);
         let payload = manifest.to_payload();
@@ -475,7 +475,7 @@ impl Archiver {
     }
 }
 
-/// Tells whether an item's error ends the visit rather than the item.
+/// Returns whether an item's error ends the visit rather than the item.
 fn is_the_end(error: &ItemError) -> bool {
     matches!(error, ItemError::Stopped) || error.code().class() == ErrorClass::Fatal || error.code() == Code::StoreFull
 }

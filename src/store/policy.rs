@@ -11,7 +11,7 @@ pub const MAX_CLOCK_OFFSET_MS: i64 = 60_000;
 /// Refuses a store that cannot do what is demanded.
 ///
 /// `needs_locks` is true where any class of the policy locks and the store is one that could, which
-/// [`StoreUrl::can_lock`](super::settings::StoreUrl::can_lock) tells.
+/// [`StoreUrl::can_lock`](super::settings::StoreUrl::can_lock) reports.
 ///
 /// # Errors
 /// Fatal: no versions or no locks where they are needed, or clocks that differ too much; the text says what to do.

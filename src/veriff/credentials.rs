@@ -12,7 +12,7 @@ use crate::secret::SecretSource;
 
 /// One pair of key and secret.
 pub struct Keys {
-    /// Stands in `x-auth-client`; marked sensitive, so that it never prints.
+    /// Goes into `x-auth-client`; marked sensitive, so that it never prints.
     pub api_key: HeaderValue,
     /// Signs every request.
     pub shared_secret: SecretString,

@@ -14,14 +14,14 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Reached {
     /// The HTTP status; any at all shows that name, connection and certificate are right.
     pub http_status: u16,
-    /// Veriff's clock minus ours in milliseconds, where the answer tells the time.
+    /// Veriff's clock minus ours in milliseconds, if the answer has the time.
     pub clock_offset_ms: Option<i64>,
 }
 
 /// Connects to the host of an integration and asks for the head of its address, unsigned.
 ///
 /// # Errors
-/// Retryable: a text that tells which step failed, without the address.
+/// Retryable: a text that says which step failed, without the address.
 pub async fn reach(settings: &IntegrationSettings, clock: &dyn Clock) -> Result<Reached, String> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())

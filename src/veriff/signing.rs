@@ -1,6 +1,6 @@
 //! Signing: HMAC-SHA256 as Veriff demands it on requests and offers it on responses.
 //!
-//! A GET is signed over the id that stands in its path, nothing else, so a signature never changes and never expires: it
+//! A GET is signed over the id in its path, nothing else, so a signature never changes and never expires: it
 //! is a credential and is kept out of every log. The key is the secret's text as it is shown in the portal, not decoded.
 //! Source: devdocs.veriff.com/docs/hmac-authentication-and-endpoint-security.
 

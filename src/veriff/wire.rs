@@ -91,7 +91,7 @@ impl ErrorBody {
         serde_json::from_slice::<Self>(body).ok()?.code
     }
 
-    /// Tells whether a body is an error document of Veriff rather than what was asked for.
+    /// Returns whether a body is an error document of Veriff rather than what was asked for.
     #[must_use]
     pub fn is_error(body: &[u8]) -> bool {
         let Ok(Value::Object(fields)) = serde_json::from_slice::<Value>(body) else {

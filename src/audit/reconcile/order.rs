@@ -45,7 +45,7 @@ impl<T> KeyOrder<T> {
     }
 }
 
-/// Returns the id behind which everything stands, in the order of ids, that comes behind a folder in the order of keys;
+/// Returns the id after which everything is, in the order of ids, that comes behind a folder in the order of keys;
 /// some that comes before it as well. Nothing where that is everything.
 #[must_use]
 pub(super) fn begin_behind(folder: &str) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! Row: what a row of the ledger says by itself, held against the moves that are legal. Pure.
+//! Row: what a row of the ledger says by itself, compared with the moves that are legal. Pure.
 //!
 //! Every state comes about in one of a few ways, and each leaves its traces: a failure its code, an acceptance its reason,
 //! a session that is opened again its place in the backlog. A row without them was not written by this program.

@@ -1,4 +1,4 @@
-//! The backlog in PostgreSQL: adding, handing out, giving back.
+//! The backlog in PostgreSQL: adding, handing out, releasing.
 //!
 //! A worker locks the rows it takes and skips those that others have locked, so claims never wait for one another. What is
 //! next is read from an index that holds nothing but sessions that are ready. Whoever locks rows of both tables locks the
@@ -110,7 +110,7 @@ const COUNT_ENDED: &str = "
     SELECT count(*) FROM sessions
     WHERE session_id = ANY($1) AND state <> 'pending' AND NOT (state = 'archived' AND NOT settled)";
 
-/// An earlier deadline that a record told moves its session forward.
+/// An earlier deadline that a request gave moves its session forward.
 const ADVANCE: &str = "
     UPDATE backlog SET deadline_at = sessions.deadline_at
     FROM sessions
@@ -200,7 +200,7 @@ macro_rules! unless_leased {
     };
 }
 
-/// In the order of what stands in the backlog, which is what its index has, and what a place in the listing names.
+/// In the order of the backlog, which is what its index has, and what a place in the listing names.
 const LIST_BACKLOG: &str = concat!(
     "SELECT ",
     session_columns!(),
@@ -308,7 +308,7 @@ impl PostgresLedger {
         }
     }
 
-    /// Goes on where the last claim ended, and looks at the whole queue now and then and whenever that is not enough.
+    /// Continues where the last claim ended, and reads the whole queue now and then and whenever that is not enough.
     async fn claim_due(&self, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
         let mut found = Vec::new();
         let places = self.queue().places(&claim.integrations);

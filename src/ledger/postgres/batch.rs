@@ -21,7 +21,7 @@ use crate::model::SessionId;
 const KNOWN_MANIFESTS: &str = "
     SELECT session_id, coalesce(manifest_sequence, 0) AS manifest_sequence FROM sessions WHERE session_id = ANY($1)";
 
-/// Locks what stands, in an order that no two batches disagree on.
+/// Locks what exists, in an order that no two batches disagree on.
 const STANDINGS: &str = "
     SELECT session_id, state, manifest_sequence FROM sessions WHERE session_id = ANY($1) ORDER BY session_id FOR UPDATE";
 

@@ -15,7 +15,7 @@ use crate::ledger::rows::{Columns, standing_of};
 use crate::ledger::{ManifestRef, MediaRow, Move, SessionEntry, Standing, State};
 use crate::model::SessionId;
 
-/// Locks what stands, so that what was read here cannot change before it is written.
+/// Locks what exists, so that what was read here cannot change before it is written.
 const STANDING: &str = "SELECT state, manifest_sequence FROM sessions WHERE session_id = $1 FOR UPDATE";
 
 /// One statement for all items; rows that say the same already are not written again.

@@ -1,4 +1,4 @@
-//! The backlog in SQLite: adding, handing out, giving back.
+//! The backlog in SQLite: adding, handing out, releasing.
 //!
 //! Every move is one short write transaction. What is next is read from an index that holds nothing but sessions that are
 //! ready, so a claim costs the same however many are waiting, leased or done.
@@ -67,7 +67,7 @@ const ADD_TO_BACKLOG: &str = concat!(
      ON CONFLICT (session_id) DO NOTHING"
 );
 
-/// An earlier deadline that a record told moves its session forward.
+/// An earlier deadline that a request gave moves its session forward.
 const ADVANCE: &str = concat!(
     "UPDATE backlog SET deadline_at = known.deadline_at
      FROM (SELECT session_id, sessions.deadline_at FROM (",

@@ -79,7 +79,7 @@ impl Recorder {
     /// Stores the next chunk of a run whose record `by` may write, and returns what went into it; nothing if no line waits.
     ///
     /// # Errors
-    /// As the store's and the ledger's. Permanent: other bytes stand under the chunk's key.
+    /// As the store's and the ledger's. Permanent: other bytes are stored under the chunk's key.
     pub async fn store_chunk(&self, run_id: &RunId, by: &RunId) -> Result<Option<StoredLines>, RecordError> {
         let lost = || RecordError::Lost(run_id.clone());
         let row = self.ledger.record(run_id).await?.ok_or_else(lost)?;

@@ -88,7 +88,7 @@ impl Listing {
         Ok(first.into_sorted_vec())
     }
 
-    /// Tells whether a key, or a key below a folder, is wanted and was not on an earlier page.
+    /// Returns whether a key, or a key below a folder, is wanted and was not on an earlier page.
     fn may_hold(&self, key: &str) -> bool {
         let is_folder = key.ends_with('/');
         let wanted = key.starts_with(&self.prefix) || (is_folder && self.prefix.starts_with(key));

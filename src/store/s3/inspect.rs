@@ -1,4 +1,4 @@
-//! A closer look at a bucket than a run needs: what `doctor` tells about its protection and upkeep.
+//! A closer look at a bucket than a run needs: what `doctor` reports about its protection and upkeep.
 
 use std::fmt;
 

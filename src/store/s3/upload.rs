@@ -80,7 +80,7 @@ impl S3Upload {
         CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build()
     }
 
-    /// Looks at the key when the upload is gone or refused: what stands there is ours or another writer's.
+    /// Looks at the key when the upload is gone or refused: what is there is ours or another writer's.
     async fn look(&self, action: &'static str, refused: &str) -> Result<PutOutcome, StoreError> {
         match self.bucket.head(&self.key, None).await? {
             Some(head) => Ok(self.whose(head)),

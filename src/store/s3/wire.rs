@@ -28,10 +28,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::digest::{Payload, Sha256Digest};
 use crate::store::{Chunks, StoreError};
 
-/// How long a body may stand still while it is read. There is no limit on how long a body takes that moves.
+/// How long a body may stall while it is read. There is no limit on how long a body takes that moves.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The `Date` header tells whole seconds and travels for a moment; less than this is no difference of clocks.
+/// The `Date` header has whole seconds and travels for a moment; less than this is no difference of clocks.
 const DATE_RESOLUTION_MS: i64 = 1_500;
 
 /// Makes a request body of a payload, which the SDK neither copies nor gathers.
@@ -93,7 +93,7 @@ impl Chunks for S3Chunks {
     }
 }
 
-/// Signs a body with the digest that stands in its checksum header, so that no byte is hashed a second time.
+/// Signs a body with the digest in its checksum header, so that no byte is hashed a second time.
 ///
 /// The payload stays signed; the server compares its own hash with both.
 #[derive(Debug)]
