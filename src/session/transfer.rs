@@ -1,7 +1,7 @@
 //! Transfer: the bytes of one media item, from upstream into the store.
 //!
 //! Between fetch and keep. Promises: bytes pass once and in bounded room, whatever their length; nothing odd is believed
-//! at the first sight of it; what is not whole, or not media, never appears under a key. Leaves the sidecar to `deposit`.
+//! at the first sight of it; what is not whole, or not media, never appears under a key. Leaves the sidecar to `item`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

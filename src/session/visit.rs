@@ -1,6 +1,6 @@
 //! Visit: how one look after a session went, in the words of ledger, result line and summary.
 //!
-//! What `archive` gives back: pure functions from what stood, what Veriff listed and what this visit did to an outcome,
+//! What a session returns: pure functions from what existed, what Veriff listed and what this visit did to an outcome,
 //! its code, and what a person should know all the same.
 
 use crate::session::catalog::Catalog;

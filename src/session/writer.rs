@@ -1,6 +1,6 @@
-//! Keep: puts objects where nothing stands, under the lock they are due.
+//! Writer: puts objects where nothing exists, under the lock they are due.
 //!
-//! Between `deposit`, `archive` and the store. Promises: nothing is ever replaced; a key that is taken is compared by
+//! Between `item`, the session and the store. Promises: nothing is ever replaced; a key that is taken is compared by
 //! digest; a lock that is weaker than due is made stronger before anyone relies on it, never weaker; the first object
 //! of each class in a run is looked at again before the run goes on.
 

@@ -2,7 +2,7 @@
 //!
 //! The first step of the flow. A source parses and checks what it reads, so that behind it no invalid id, date or name
 //! exists; what it cannot read it delivers as bad, with its place and the reason, because every line given must end
-//! somewhere. It never holds more than a bounded part of its input, and leaves to `worker` when to take the next.
+//! somewhere. It never holds more than a bounded part of its input, and leaves to `run` when to take the next.
 
 pub mod file;
 mod lines;
