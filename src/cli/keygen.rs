@@ -25,7 +25,7 @@ const PRIVATE_MODE: u32 = 0o600;
 /// Anyone may read a public key.
 const PUBLIC_MODE: u32 = 0o644;
 
-/// Make a key pair for signing runs
+/// Create a key pair for signing run records
 ///
 /// Writes Ed25519 keys as PEM; a key from `openssl genpkey -algorithm ed25519` works as well. Never overwrites a file. Put
 /// the private key where the workers can read it, and the public key where nobody who can write to the archive can change it.

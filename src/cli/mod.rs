@@ -53,7 +53,7 @@ use crate::telemetry::{self, ListenError, LogFormat, LogLevel};
 use crate::veriff::{ClientError, VeriffError};
 
 const AFTER_HELP: &str = "\
-Without a configuration file: export VERIFF_BASE_URL, VERIFF_API_KEY and VERIFF_SHARED_SECRET, then type
+Without a configuration file: export VERIFF_BASE_URL, VERIFF_API_KEY, VERIFF_SHARED_SECRET, then
   veriff-archive run --sessions ids.txt --store file:///var/lib/veriff-archive/store
 
 Exit codes:

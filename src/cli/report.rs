@@ -19,10 +19,10 @@ use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
 use crate::store::{Store as _, StoreError, StoreReport};
 
 const AFTER_HELP: &str = "\
-Reads the ledger and the results of audits, writes only the page, and does not create a ledger. Contains no session ids,
+Reads the ledger and the results of audits, writes only the page, and does not create a ledger. Contains no session ids, \
 media ids, references or names. With --output json it prints the document report/v1, which has the same numbers.
 
-Exit codes: 0 whatever the report says, 2 a file given with --audits is not an audit's output, 5 the ledger cannot be read
+Exit codes: 0 whatever the report says, 2 a file given with --audits is not an audit's output, 5 the ledger cannot be read \
 or the page cannot be written.
 
 Examples:

@@ -223,7 +223,7 @@ pub struct Rule {
 /// The facts about an item that rules look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The class the session record asks for.
+    /// The class the session request asks for.
     pub record_class: Option<&'a str>,
     /// The name of the integration.
     pub integration: &'a str,

@@ -1,4 +1,4 @@
-//! The body of a queue's message as a record: an id, a session record or a webhook, bare or inside envelopes.
+//! The body of a queue's message as a record: an id, a session request or a webhook, bare or inside envelopes.
 //!
 //! A pure function over text that may be anything. Of a webhook only the session's id and the time of the decision are
 //! taken; the name, the document and whatever else it says about a person are skipped and stored nowhere. Reasons name
@@ -110,7 +110,7 @@ fn of_webhook(object: &Map<String, Value>) -> Result<RawRecord, Refused> {
         found = Some(id);
     }
     let Some(id) = found else {
-        return Err(refused("the message is neither a session record nor a webhook that names a session"));
+        return Err(refused("the message is neither a session request nor a webhook that names a session"));
     };
     let decided_at = verification.and_then(decision_time);
     Ok(RawRecord { session_id: Some(id.to_owned()), decided_at, ..RawRecord::default() })
@@ -320,17 +320,17 @@ mod tests {
             ),
             (
                 json!({"verification": null, "status": "success"}).to_string(),
-                "the message is neither a session record nor a webhook that names a session",
+                "the message is neither a session request nor a webhook that names a session",
             ),
             (
                 json!({"id": ID, "name": "Ada"}).to_string(),
-                "the message is neither a session record nor a webhook that names a session",
+                "the message is neither a session request nor a webhook that names a session",
             ),
             (
                 json!({"attemptId": OTHER}).to_string(),
-                "the message is neither a session record nor a webhook that names a session",
+                "the message is neither a session request nor a webhook that names a session",
             ),
-            ("{}".into(), "the message is neither a session record nor a webhook that names a session"),
+            ("{}".into(), "the message is neither a session request nor a webhook that names a session"),
             (two.to_string(), "the message names two sessions"),
             (confirmation.to_string(), "the message is of SNS itself and notifies of nothing"),
             (

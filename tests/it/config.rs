@@ -100,7 +100,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         "limits.lease: must be between 3s and 11h",
         "queue.idle_exit: a duration is",
         "signing.group: a group has 1 to 64 characters",
-        "signing.private_key: a secret never stands in the configuration itself",
+        "signing.private_key: a secret is never written into the configuration itself",
         "sining: unknown key; did you mean `signing`?",
         "ledger.url: ",
     ] {

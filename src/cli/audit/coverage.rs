@@ -20,7 +20,7 @@ use crate::veriff::VeriffClient;
 use crate::veriff::settings::IntegrationSettings;
 
 const AFTER_HELP: &str = "\
-Asks Veriff for the lists of each session, at the configured rate, and compares them with the newest manifest in the
+Asks Veriff for the lists of each session, at the configured rate, and compares them with the newest manifest in the \
 store. Downloads no media. With --without-veriff it only reports sessions that are not archived at all.
 
 Exit codes:

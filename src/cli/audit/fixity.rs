@@ -12,10 +12,11 @@ use crate::session::budget::Budget;
 
 const AFTER_HELP: &str = "\
 Both modes read every manifest and every sidecar and compare their digests. For the media themselves:
-  head  compares what the store reports of each object: that the version exists, its size, its lock, and the checksum that
-        the store computed when it was written (of its parts, for a long object). A directory has no checksums, so only
-        sizes are compared
-  read  also downloads and hashes each object: the only way to find bytes that changed behind the store's back
+  head  compares what the store reports of each object: that the version exists, its size, its
+        lock, and the checksum that the store computed when it was written (of its parts, for a
+        long object). A directory has no checksums, so only sizes are compared
+  read  also downloads and hashes each object: the only way to find bytes that changed behind
+        the store's back
 
 Exit codes:
     0  nothing is wrong

@@ -25,12 +25,12 @@ use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
 
 const AFTER_HELP: &str = "\
-Reads the manifests of each session and the lines of all closed run records, and compares them with everything the \
-ledger
-says. With --listing-only or --inventory it compares only keys, versions and sizes. It does not check bytes (`audit
-fixity`) or signatures of run records (`audit chain`). Ledger and store are each read once, in constant memory.
+Reads the manifests of each session and the lines of all closed run records, and compares them with everything \
+that the ledger says. With --listing-only or --inventory it compares only keys, versions and sizes. It does not check \
+bytes (`audit fixity`) or signatures of run records (`audit chain`). Ledger and store are each read once, in constant \
+memory.
 
-For --inventory, give the manifest.json of an S3 Inventory report (CSV), on S3 or downloaded with its files next to it, or
+For --inventory, give the manifest.json of an S3 Inventory report (CSV), on S3 or downloaded with its files next to it, or \
 the files themselves. A report is as old as its date: what was archived since is reported as missing.
 
 Exit codes:

@@ -13,7 +13,7 @@ use crate::config::StoreSettings;
 use crate::error::Exit;
 
 const AFTER_HELP: &str = "\
-Compares the lock of every object version with what its sidecar promised and with the retention policy in the
+Compares the lock of every object version with what its sidecar promised and with the retention policy in the \
 configuration: missing, weaker, shorter, or longer than max_period. Also reads one object for each encryption key.
 
 Exit codes:

@@ -35,8 +35,8 @@ use crate::veriff::{VeriffClient, VeriffError};
 const BAD_LINES_TOLD: u64 = 20;
 
 const AFTER_HELP: &str = "\
-Changes nothing, and asks Veriff only with --sample. The numbers are estimates, based on the sample, else on earlier
-sessions in the ledger, else on 6 media items and 10 MiB per session. A session named twice is counted twice. Messages of
+Changes nothing, and asks Veriff only with --sample. The numbers are estimates, based on the sample, else on earlier \
+sessions in the ledger, else on 6 media items and 10 MiB per session. A session named twice is counted twice. Messages of \
 a queue are only counted, each as one unknown session.
 
 Exit codes:

@@ -1,4 +1,4 @@
-//! SQS: session records from a queue, hidden from other workers while one is at work.
+//! SQS: session requests from a queue, hidden from other workers while one is at work.
 //!
 //! Long polling, a few messages at a time. The visibility timeout is the lease: renewed for all that is in hand, cut short
 //! when a message is released. Only an acknowledged message is deleted; one that cannot be read or fails is left to the
