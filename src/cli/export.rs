@@ -26,8 +26,7 @@ const MAX_TEXT_LENGTH: usize = 2000;
 
 const AFTER_HELP: &str = "\
 Before anything is read, an event that records who exports what and why is written into the archive, locked as the \
-policy
-requires. Without permission to write below events/ there is no export. Needs neither Veriff nor the ledger.
+policy requires. Without permission to write below events/ there is no export. Needs neither Veriff nor the ledger.
 
 Exit codes:
     0  the bag holds everything that was requested

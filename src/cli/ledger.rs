@@ -51,8 +51,7 @@ pub(super) enum LedgerCommand {
 
 const REBUILD_HELP: &str = "\
 Exit codes: 0 done, 4 some documents cannot be read (the rest is done), 5 the store or the ledger does not answer, 77 \
-the
-store refuses access or is another archive, 130 or 143 stopped by a signal: repeat it.";
+the store refuses access or is another archive, 130 or 143 stopped by a signal: repeat it.";
 
 /// From which store.
 #[derive(Debug, clap::Args)]
