@@ -206,7 +206,7 @@ impl Depositor<'_> {
         let head = self.lane.writer.head_of_oldest(&key).await?;
         let sha256 = self.lane.writer.digest_of(&key, head.version_id.as_deref()).await?;
         let lock = self.lane.writer.strengthen(&key, head.version_id.as_deref(), head.lock, plan.lock).await?;
-        let detail = "the object had no sidecar, and Veriff no longer has it or has other bytes";
+        let detail = "the object had no sidecar, and Veriff did not send the same bytes";
         anomalies.push(Anomaly { code: anomaly::RECONSTRUCTED.to_owned(), detail: detail.to_owned() });
         let checksum = head.checksum.clone().unwrap_or_else(|| Checksum::full(sha256));
         let stored = Stored { version_id: head.version_id, checksum };
