@@ -1,4 +1,4 @@
-//! State: how far an audit came, in a file, so that it can be stopped and gone on with.
+//! State: how far an audit came, in a file, so that it can be stopped and resumed.
 //!
 //! Replaced whole and atomically, so that a crash leaves the state before. It holds places and counts, no findings: those
 //! were printed before the place behind them was written.
@@ -19,7 +19,7 @@ const STATE_SCHEMA: &str = "veriff-archive/audit-state/v1";
 pub struct StateFile<P> {
     path: Option<PathBuf>,
     kind: AuditKind,
-    /// What it was asked to look at, such as `share=3/7`: another question is not gone on with.
+    /// What it was asked to look at, such as `share=3/7`: another question is not resumed.
     question: String,
     progress: std::marker::PhantomData<P>,
 }
@@ -63,7 +63,7 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
         Self { path, kind, question, progress: std::marker::PhantomData }
     }
 
-    /// Tells whether anything is kept at all.
+    /// Returns whether anything is kept at all.
     #[must_use]
     pub const fn is_kept(&self) -> bool {
         self.path.is_some()
