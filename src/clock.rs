@@ -147,7 +147,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Returns the wall clock.
     fn now(&self) -> Timestamp;
 
-    /// Returns a clock that never goes back, for durations and deadlines.
+    /// Returns a clock that never goes back, for durations and deadlines; the one that sleeps and timeouts follow, too.
     fn instant(&self) -> Instant;
 }
 
@@ -163,7 +163,33 @@ impl Clock for SystemClock {
 
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
     fn instant(&self) -> Instant {
-        Instant::now()
+        // The runtime's: where its time is paused, sleeps and deadlines stay in step.
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// Says when it is time again for what is done now and then.
+#[derive(Debug)]
+pub struct Every {
+    interval: Duration,
+    last: Instant,
+}
+
+impl Every {
+    /// Begins the first interval.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, last: SystemClock.instant() }
+    }
+
+    /// Reports whether an interval has passed, and if so begins the next.
+    pub fn is_due(&mut self) -> bool {
+        let now = SystemClock.instant();
+        let is_due = now.saturating_duration_since(self.last) >= self.interval;
+        if is_due {
+            self.last = now;
+        }
+        is_due
     }
 }
 
@@ -208,6 +234,17 @@ mod tests {
         assert_eq!(time.to_string(), "2026-03-02T09:14:30.047Z");
         let whole: Timestamp = "2026-03-02T09:14:30Z".parse().unwrap();
         assert_eq!(whole.to_string(), "2026-03-02T09:14:30.000Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_that_never_goes_back_follows_the_runtime() {
+        let mut every = Every::new(Duration::from_secs(10));
+        let start = SystemClock.instant();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(SystemClock.instant() - start, Duration::from_secs(9));
+        assert!(!every.is_due());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(every.is_due() && !every.is_due());
     }
 
     #[test]

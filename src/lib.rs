@@ -32,6 +32,8 @@ pub mod source;
 pub mod store;
 pub mod veriff;
 
+pub mod aws;
+pub mod chance;
 pub mod clock;
 pub mod error;
 pub mod metrics;

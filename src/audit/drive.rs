@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::reach::Reach;
 use super::reconcile::inventory::InventoryError;
@@ -21,7 +20,7 @@ use super::scope::Scope;
 use super::state::{StateError, StateFile};
 use super::walk::{Walk, WalkedSession};
 use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Every, Timestamp};
 use crate::error::Code;
 use crate::ledger::{Ledger, LedgerError, SessionRow};
 use crate::model::key::ObjectKey;
@@ -170,8 +169,8 @@ pub struct Drive<T> {
     /// It goes on where one was stopped.
     pub is_gone_on_with: bool,
     stop: Stop,
-    written_at: Instant,
-    told_at: Instant,
+    write: Every,
+    report: Every,
 }
 
 impl<T: Tally> Drive<T> {
@@ -200,7 +199,6 @@ impl<T: Tally> Drive<T> {
         }
         findings.counts = progress.counts;
         findings.codes.clone_from(&progress.codes);
-        let now = Instant::now();
         Ok(Self {
             kind: question.kind,
             mode: question.mode,
@@ -208,8 +206,8 @@ impl<T: Tally> Drive<T> {
             progress,
             is_gone_on_with,
             stop,
-            written_at: now,
-            told_at: now,
+            write: Every::new(STATE_INTERVAL),
+            report: Every::new(PROGRESS_INTERVAL),
         })
     }
 
@@ -276,13 +274,10 @@ impl<T: Tally> Drive<T> {
         }
         self.progress.seen += u64::from(!mark.past_sessions);
         self.progress.mark = mark;
-        let now = Instant::now();
-        if now.duration_since(self.written_at) >= STATE_INTERVAL {
-            self.written_at = now;
+        if self.write.is_due() {
             self.write(findings, false)?;
         }
-        if now.duration_since(self.told_at) >= PROGRESS_INTERVAL {
-            self.told_at = now;
+        if self.report.is_due() {
             let checked: Vec<String> =
                 self.progress.tally.checked().iter().map(|(what, count)| format!("{count} {what}")).collect();
             tracing::info!(

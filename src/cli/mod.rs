@@ -33,7 +33,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 pub use output::OutputFormat;
-pub use run::{ProgressArg, RunArgs};
+pub use progress::ProgressArg;
+pub use run::RunArgs;
 pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
 use crate::audit::drive::AuditError;

@@ -12,10 +12,8 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::run::ProgressArg;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::{Board, Meter};
-use crate::run::Worker;
 use crate::run::summary::days_until;
 
 /// How often the bar is drawn.
@@ -34,15 +32,17 @@ pub(super) struct Shown {
     pub(super) source: Option<String>,
 }
 
-impl Shown {
-    pub(super) fn of(worker: &Worker, source: Option<&str>) -> Self {
-        Self {
-            meter: Arc::clone(&worker.meter),
-            board: Arc::clone(&worker.board),
-            clock: Arc::clone(&worker.clock),
-            source: source.map(str::to_owned),
-        }
-    }
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressArg {
+    /// A bar on a terminal, else log lines
+    Auto,
+    /// A bar
+    Bar,
+    /// One JSON line a minute
+    Log,
+    /// Not at all
+    None,
 }
 
 /// Progress being shown.

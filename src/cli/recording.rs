@@ -11,8 +11,8 @@ use crate::model::run::ClosedReason;
 use crate::model::signature::SigningKey;
 use crate::run::record::{Draft, Ending, RecordError, Recorder};
 use crate::run::summary::RunRecordSummary;
-use crate::run::{Recording, Worker};
-use crate::source::{Source, Tally as SourceTally};
+use crate::run::{Parts, Recording, Worked};
+use crate::source::Source;
 use crate::stop::Stop;
 use crate::stop::Stopped;
 
@@ -28,14 +28,14 @@ const STOPPED_PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// As the ledger's.
 pub(super) async fn begin(
-    worker: &mut Worker,
+    parts: &Parts,
     source: &dyn Source,
     config: &Config,
     signer: Option<SigningKey>,
     started_at: Timestamp,
-) -> anyhow::Result<()> {
-    let run_id = worker.archiver.run.id();
-    let principal = worker.archiver.writer.store().principal().await;
+) -> anyhow::Result<Recording> {
+    let run_id = parts.archiver.run.id();
+    let principal = parts.archiver.writer.store().principal().await;
     let shown = serde_json::to_value(config.show())?;
     let start = RunStart {
         run_id: run_id.clone(),
@@ -46,16 +46,15 @@ pub(super) async fn begin(
         draft: Some(Draft::of(config.signing.group.clone(), config.actor.clone(), principal, shown).to_text()),
     };
     let recorder = Arc::new(Recorder {
-        archiver: Arc::clone(&worker.archiver),
-        ledger: Arc::clone(&worker.ledger),
-        clock: Arc::clone(&worker.clock),
+        archiver: Arc::clone(&parts.archiver),
+        ledger: Arc::clone(&parts.ledger),
+        clock: Arc::clone(&parts.clock),
         signer,
         lease: config.limits.lease,
     });
-    close_lapsed(&recorder, &worker.stop).await;
-    worker.ledger.start_run(&start).await?;
-    worker.recording = Some(Recording::of(recorder, start));
-    Ok(())
+    close_lapsed(&recorder, &parts.stop).await;
+    parts.ledger.start_run(&start).await?;
+    Ok(Recording::of(recorder, start))
 }
 
 /// Closes what dead runs left open; this run has its own work, and does not fail over theirs.
@@ -71,16 +70,16 @@ async fn close_lapsed(recorder: &Recorder, stop: &Stop) {
 }
 
 /// Closes the record of a run that ended; nothing if there is none, or a later run has to close it.
-pub(super) async fn end(worker: &mut Worker, source: &SourceTally, exit: Exit) -> Option<RunRecordSummary> {
-    let mut recording = worker.recording.take()?;
-    let is_told = matches!(worker.stopped, Some(Stopped::Interrupted | Stopped::Terminated));
-    let is_cut = worker.stopped.is_some() || worker.desks.values().any(|desk| desk.gate.stopped().is_some());
+pub(super) async fn end(worked: &mut Worked, exit: Exit) -> Option<RunRecordSummary> {
+    let mut recording = worked.recording.take()?;
+    let is_told = matches!(worked.stopped, Some(Stopped::Interrupted | Stopped::Terminated));
+    let is_cut = worked.stopped.is_some() || !worked.stopped_integrations.is_empty();
     let ending = Ending {
         exit_code: exit.code(),
         reason: if is_cut { ClosedReason::Stopped } else { ClosedReason::Finished },
-        counts: worker.tally.counts,
-        source_sha256: source.sha256,
-        records: worker.records,
+        counts: worked.tally.counts,
+        source_sha256: worked.source.sha256,
+        records: worked.records,
     };
     let patience = if is_told { STOPPED_PATIENCE } else { CLOSING_PATIENCE };
     let closed = match tokio::time::timeout(patience, recording.close(&ending)).await {

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Holder, open_file, open_leased, open_store};
 use super::output::print;
-use super::progress::{self, Shown};
+use super::progress::{self, ProgressArg, Shown};
 use super::source::SourceArgs;
-use super::summary::{next, summarise};
+use super::summary::{RunFacts, next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use super::{recording, signals};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -28,7 +28,7 @@ use crate::retry::Backoff;
 use crate::run::backlog::BacklogView;
 use crate::run::results::ResultsFile;
 use crate::run::summary::{HorizonSummary, Summary, Tally, days_until, exit_of};
-use crate::run::{Desk, Limits, Worker};
+use crate::run::{Desk, Limits, Parts, WorkSettings, Worker};
 use crate::session::body::Habits;
 use crate::session::budget::Budget;
 use crate::session::identity::Identity;
@@ -105,19 +105,6 @@ pub struct RunArgs {
     pub progress: ProgressArg,
 }
 
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ProgressArg {
-    /// A bar on a terminal, else log lines
-    Auto,
-    /// A bar
-    Bar,
-    /// One JSON line a minute
-    Log,
-    /// Not at all
-    None,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -166,39 +153,43 @@ async fn archive(
         prepared = Box::pin(prepare(args, config, watched, &stop)) => prepared?,
         stopped = stop.requested() => return Ok(exit_of(&Tally::default(), Some(stopped), false, HorizonSummary::default(), 0)),
     };
-    let Prepared { mut worker, source, signer } = prepared;
+    let Prepared { mut parts, source, signer } = prepared;
+    let Parts { archiver, ledger, clock, .. } = &parts;
+    let (archiver, ledger, clock) = (Arc::clone(archiver), Arc::clone(ledger), Arc::clone(clock));
     let started_at = watched.started_at;
     if !args.dry_run {
-        recording::begin(&mut worker, &*source, config, signer, started_at).await?;
+        parts.recording = Some(recording::begin(&parts, &*source, config, signer, started_at).await?);
     }
-    let shown = Shown::of(&worker, args.source.sessions.as_deref());
-    let progress = progress::show(args.progress, shown);
+    let sessions = args.source.sessions.clone();
+    let (meter, board) = (Arc::clone(&watched.meter), Arc::clone(&watched.board));
+    let progress = progress::show(args.progress, Shown { meter, board, clock: Arc::clone(&clock), source: sessions });
     // The ledger of a dry run is empty and would be reported as such.
-    let watch =
-        (!args.dry_run).then(|| telemetry.watch_ledger(Arc::clone(&worker.ledger), config.limits.horizon_alarm));
-    let tally = Box::pin(worker.run(source)).await;
+    let watch = (!args.dry_run).then(|| telemetry.watch_ledger(Arc::clone(&ledger), config.limits.horizon_alarm));
+    let worker = Worker::new(parts, work_settings(args, config));
+    let mut done = Box::pin(worker.run(source)).await;
     progress.finish().await;
 
-    let overview = overview(&*worker.ledger, config, &*worker.clock).await;
+    let overview = overview(&*ledger, config, &*clock).await;
     if let Some(watch) = watch {
         watch.finish(overview.as_ref()).await;
     }
-    let horizon = horizon(overview.as_ref(), worker.clock.now());
-    let is_any_stopped = worker.desks.values().any(|desk| desk.gate.stopped().is_some());
-    let exit = exit_of(&worker.tally, worker.stopped, is_any_stopped, horizon, args.limit_exit_code);
-    let run_record = recording::end(&mut worker, &tally, exit).await;
-    let summary = Summary { run_record, ..summarise(&worker, &tally, horizon, started_at, exit, next(exit, typed)) };
+    let horizon = horizon(overview.as_ref(), clock.now());
+    let is_any_stopped = !done.stopped_integrations.is_empty();
+    let exit = exit_of(&done.tally, done.stopped, is_any_stopped, horizon, args.limit_exit_code);
+    let run_record = recording::end(&mut done, exit).await;
+    let run = RunFacts { run_id: archiver.run.id(), dry_run: args.dry_run, started_at, finished_at: clock.now() };
+    let summary = Summary { run_record, ..summarise(run, &done, &watched.meter, horizon, exit, next(exit, typed)) };
     if !args.dry_run {
-        write_end(&worker, &summary).await;
+        write_end(&*ledger, &summary).await;
     }
-    worker.ledger.close().await;
+    ledger.close().await;
     print(&summary, global.format())?;
     Ok(exit)
 }
 
 /// Everything a run needs.
 struct Prepared {
-    worker: Worker,
+    parts: Parts,
     source: Box<dyn Source>,
     signer: Option<SigningKey>,
 }
@@ -238,37 +229,29 @@ async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop
         _ => None,
     };
     let desk = |(name, integration)| (name, Desk::of(integration, args.expect_absent));
-    let worker = Worker {
+    let parts = Parts {
         archiver: Arc::new(archiver),
         desks: integrations.into_iter().map(desk).collect(),
-        default_integration: args.source.integration.clone(),
         ledger,
         recording: None,
         results,
-        limits: limits(args, config),
-        skip_settled: args.source.skip_settled,
-        dry_run: args.dry_run,
         clock: Arc::clone(clock),
         meter: Arc::clone(meter),
         board: Arc::clone(&watched.board),
         stop: stop.clone(),
-        tally: Tally::default(),
-        records: 0,
-        source_keeps: false,
-        stopped: None,
     };
-    Ok(Prepared { worker, source, signer })
+    Ok(Prepared { parts, source, signer })
 }
 
 /// Writes down how the run ended; the summary reports it in any case.
-async fn write_end(worker: &Worker, summary: &Summary) {
+async fn write_end(ledger: &dyn Ledger, summary: &Summary) {
     let finish = RunFinish {
         run_id: summary.run_id.clone(),
         finished_at: summary.finished_at,
         exit_code: summary.exit_code,
         counts: summary.counts,
     };
-    if let Err(error) = worker.ledger.finish_run(&finish).await {
+    if let Err(error) = ledger.finish_run(&finish).await {
         tracing::warn!(error.code = %error.code(), "the end of the run could not be recorded: {error}");
     }
 }
@@ -320,8 +303,8 @@ fn kms_key(settings: &StoreSettings) -> Option<String> {
     }
 }
 
-const fn limits(args: &RunArgs, config: &Config) -> Limits {
-    Limits {
+fn work_settings(args: &RunArgs, config: &Config) -> WorkSettings {
+    let limits = Limits {
         sessions_in_flight: config.limits.sessions_in_flight,
         no_progress: config.limits.no_progress,
         drain_timeout: args.drain_timeout,
@@ -329,6 +312,12 @@ const fn limits(args: &RunArgs, config: &Config) -> Limits {
         max_duration: args.max_duration,
         max_bytes: args.max_bytes,
         max_failures: args.max_failures,
+    };
+    WorkSettings {
+        default_integration: args.source.integration.clone(),
+        limits,
+        skip_settled: args.source.skip_settled,
+        dry_run: args.dry_run,
     }
 }
 

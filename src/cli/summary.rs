@@ -9,45 +9,52 @@ use indicatif::BinaryBytes;
 use super::output::Answer;
 use crate::clock::Timestamp;
 use crate::error::Exit;
-use crate::run::Worker;
+use crate::metrics::Meter;
+use crate::model::RunId;
+use crate::run::Worked;
 use crate::run::summary::{HorizonSummary, RequestSummary, SUMMARY_SCHEMA, SourceSummary, Summary};
-use crate::source::Tally as SourceTally;
 use crate::stop::Stopped;
+
+/// Which run is summed up.
+pub(super) struct RunFacts {
+    pub(super) run_id: RunId,
+    pub(super) dry_run: bool,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
+}
 
 /// Sums up a run.
 pub(super) fn summarise(
-    worker: &Worker,
-    source: &SourceTally,
+    run: RunFacts,
+    worked: &Worked,
+    meter: &Meter,
     horizon: HorizonSummary,
-    started_at: Timestamp,
     exit: Exit,
     next: String,
 ) -> Summary {
-    let stopped_integrations = worker
-        .desks
-        .iter()
-        .filter_map(|(name, desk)| Some((name.clone(), desk.gate.stopped()?.as_str().to_owned())))
-        .collect();
+    let RunFacts { run_id, dry_run, started_at, finished_at } = run;
+    let stopped = worked.stopped_integrations.iter();
+    let source = &worked.source;
     Summary {
         schema: SUMMARY_SCHEMA,
-        run_id: worker.archiver.run.id(),
-        dry_run: worker.dry_run,
+        run_id,
+        dry_run,
         started_at,
-        finished_at: worker.clock.now(),
+        finished_at,
         exit_code: exit.code(),
-        stopped: worker.stopped.map(Stopped::describe),
-        source: SourceSummary { kind: source.kind.to_owned(), records: worker.records, sha256: source.sha256 },
-        counts: worker.tally.counts,
-        repeated: worker.tally.repeated,
-        codes: worker.tally.code_summaries(),
-        warnings: worker.tally.warnings.clone(),
-        stopped_integrations,
+        stopped: worked.stopped.map(Stopped::describe),
+        source: SourceSummary { kind: source.kind.to_owned(), records: worked.records, sha256: source.sha256 },
+        counts: worked.tally.counts,
+        repeated: worked.tally.repeated,
+        codes: worked.tally.code_summaries(),
+        warnings: worked.tally.warnings.clone(),
+        stopped_integrations: stopped.map(|(name, reason)| (name.clone(), reason.as_str().to_owned())).collect(),
         requests: RequestSummary {
-            sent: worker.meter.requests.get(),
-            throttled: worker.meter.throttled.get(),
-            retries: worker.meter.retries.get(),
-            downloads: worker.meter.downloads.get(),
-            bytes_received: worker.meter.bytes_received.get(),
+            sent: meter.requests.get(),
+            throttled: meter.throttled.get(),
+            retries: meter.retries.get(),
+            downloads: meter.downloads.get(),
+            bytes_received: meter.bytes_received.get(),
         },
         horizon,
         run_record: None,

@@ -19,6 +19,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chance;
 use crate::clock::Timestamp;
 
 /// The longest id that is accepted, in characters.
@@ -192,16 +193,15 @@ impl EventId {
 
 /// Makes a UUID v7.
 fn sorted_by(now: Timestamp) -> uuid::Uuid {
-    let seconds = u64::try_from(now.unix_seconds()).unwrap_or(0);
-    let nanos = u32::try_from(now.unix_millis().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
-    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+    let millis = u64::try_from(now.unix_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &chance::bytes()).into_uuid()
 }
 
 impl ArchiveId {
     /// Makes a new random id.
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string())
+        Self(chance::uuid().to_string())
     }
 }
 

@@ -15,6 +15,7 @@ use ed25519_dalek::{Signature, Signer as _};
 use secrecy::SecretString;
 
 use super::digest::Sha256Digest;
+use crate::chance;
 
 /// A key that signs. Prints only which one it is.
 pub struct SigningKey(ed25519_dalek::SigningKey);
@@ -40,7 +41,7 @@ impl SigningKey {
     /// Makes a new key from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        Self(ed25519_dalek::SigningKey::from_bytes(&rand::random()))
+        Self(ed25519_dalek::SigningKey::from_bytes(&chance::secret()))
     }
 
     /// Reads a private key.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
 use crate::audit::reach::refused;
 use crate::audit::walk::{Walk, WalkedSession};
 use crate::audit::{Finding, FindingCode, Findings, Severity};
+use crate::clock::Every;
 use crate::ledger::{
     Adopted, ClosedRecord, ClosedRun, Ledger, LedgerError, ManifestRef, MediaRow, SessionEntry, State,
 };
@@ -167,7 +167,7 @@ impl Rebuild<'_> {
     pub async fn run(&self, problems: &mut Findings) -> Result<(Rebuilt, Option<Stopped>), RebuildError> {
         let mut rebuilt = Rebuilt::default();
         let mut batches = Box::pin(self.batches().map(|batch| self.take(batch)).buffered(BATCHES_IN_FLIGHT));
-        let mut told_at = Instant::now();
+        let mut report = Every::new(PROGRESS_INTERVAL);
         let mut stopped = Box::pin(self.stop.requested());
         loop {
             let next = tokio::select! {
@@ -184,8 +184,7 @@ impl Rebuild<'_> {
             if let Some(error) = batch.end {
                 return Err(error);
             }
-            if told_at.elapsed() >= PROGRESS_INTERVAL {
-                told_at = Instant::now();
+            if report.is_due() {
                 let sessions = rebuilt.new + rebuilt.updated + rebuilt.unchanged;
                 tracing::info!(sessions, manifests = rebuilt.manifests, "the ledger is being rebuilt");
             }

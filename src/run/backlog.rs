@@ -76,22 +76,11 @@ impl BacklogSource {
     /// Waits for the claim that is under way, or begins one.
     async fn restock(&mut self) -> Result<(), SourceError> {
         if self.claiming.is_none() {
-            let (ledger, mut claim) = (Arc::clone(&self.ledger), self.claim.clone());
-            let clock = Arc::clone(&self.clock);
+            let (ledger, claim, clock) = (Arc::clone(&self.ledger), self.claim.clone(), Arc::clone(&self.clock));
             self.claiming = Some(tokio::spawn(async move {
-                let mut failed = 0;
-                loop {
-                    claim.now = clock.now();
-                    let error = match ledger.claim(&claim).await {
-                        Ok(claimed) => return Ok(claimed),
-                        Err(error) => error,
-                    };
-                    failed += 1;
-                    match Backoff::of_tries(CLAIM_TRIES).wait(failed, None) {
-                        Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
-                        _ => return Err(error),
-                    }
-                }
+                let may_pass = |error: &LedgerError| error.code().is_retryable();
+                let claim = || async { ledger.claim(&Claim { now: clock.now(), ..claim.clone() }).await };
+                Backoff::of_tries(CLAIM_TRIES).retry(may_pass, claim).await
             }));
         }
         let Some(claiming) = &mut self.claiming else { return Ok(()) };

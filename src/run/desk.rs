@@ -13,10 +13,8 @@ use crate::veriff::{Call, VeriffError};
 /// One integration in a run.
 #[derive(Debug)]
 pub struct Desk {
-    /// The integration.
-    pub integration: Arc<Integration>,
-    /// Whether it may go on.
-    pub gate: Gate,
+    pub(super) integration: Arc<Integration>,
+    pub(super) gate: Gate,
     pub(super) held: Vec<Held>,
     pub(super) worked: Option<SessionRequest>,
     pub(super) was_told: bool,

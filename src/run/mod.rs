@@ -8,6 +8,7 @@ pub mod backlog;
 mod desk;
 mod flight;
 pub mod gate;
+mod intake;
 mod limits;
 pub mod record;
 mod recording;
@@ -25,28 +26,25 @@ use std::time::{Duration, Instant};
 
 pub use self::desk::Desk;
 use self::desk::Held;
-use self::flight::{Finished, Flight, Landing, not_done};
+use self::flight::{Finished, Flight, Landing};
 pub use self::limits::Limits;
 use self::recording::Beat;
 pub use self::recording::Recording;
 use self::second::SecondTry;
 use crate::clock::Clock;
 use crate::error::Code;
-use crate::ledger::{Ledger, LedgerError, State};
+use crate::ledger::Ledger;
 use crate::metrics::{Board, Meter, SessionMeter};
 use crate::model::RunId;
 use crate::model::request::SessionRequest;
-use crate::model::retention::Mode;
 use crate::run::gate::StopReason;
-use crate::run::results::{ResultLine, ResultsFile};
+use crate::run::results::ResultsFile;
 use crate::run::summary::Tally;
 use crate::session::visit::Outcome;
 use crate::session::visit::{Visit, VisitError};
 use crate::session::{Archiver, Integration};
 use crate::source::{Delivery, Release, Source, SourceError};
-use crate::stop::Stop;
-use crate::stop::Stopped;
-use crate::veriff::settings::IntegrationKind;
+use crate::stop::{Stop, Stopped};
 
 /// How often limits on time are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,40 +65,78 @@ const FIRST_SESSIONS_IN_FLIGHT: usize = 3;
 /// Works through a source.
 #[derive(Debug)]
 pub struct Worker {
+    archiver: Arc<Archiver>,
+    desks: BTreeMap<String, Desk>,
+    ledger: Arc<dyn Ledger>,
+    recording: Option<Recording>,
+    /// `None` also after it could not be written.
+    results: Option<ResultsFile>,
+    default_integration: Option<String>,
+    limits: Limits,
+    skip_settled: bool,
+    dry_run: bool,
+    clock: Arc<dyn Clock>,
+    meter: Arc<Meter>,
+    board: Arc<Board>,
+    stop: Stop,
+    tally: Tally,
+    records: u64,
+    /// See [`Source::keeps`].
+    source_keeps: bool,
+    stopped: Option<Stopped>,
+}
+
+/// What a worker works with.
+#[derive(Debug)]
+pub struct Parts {
     /// Archives one session.
     pub archiver: Arc<Archiver>,
     /// The integrations, by name.
     pub desks: BTreeMap<String, Desk>,
-    /// The integration of records that name none.
-    pub default_integration: Option<String>,
     /// What was archived is written down here.
     pub ledger: Arc<dyn Ledger>,
-    /// What the run record is made of; nothing if it keeps none.
+    /// What the run record is made of; nothing if it has none.
     pub recording: Option<Recording>,
-    /// And told here.
+    /// Each session's end is written here, too.
     pub results: Option<ResultsFile>,
-    /// The limits.
-    pub limits: Limits,
-    /// Sessions that are settled are not asked for again.
-    pub skip_settled: bool,
-    /// Nothing is written; sessions are only looked at.
-    pub dry_run: bool,
-    /// Tells the time.
+    /// Says what time it is.
     pub clock: Arc<dyn Clock>,
     /// Counts.
     pub meter: Arc<Meter>,
     /// Shows.
     pub board: Arc<Board>,
-    /// Told to stop.
+    /// Ends the run early.
     pub stop: Stop,
-    /// What was done so far.
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkSettings {
+    /// The integration of requests that name none.
+    pub default_integration: Option<String>,
+    /// The limits.
+    pub limits: Limits,
+    /// Sessions that are settled are not asked for again.
+    pub skip_settled: bool,
+    /// Nothing is written; sessions are only inspected.
+    pub dry_run: bool,
+}
+
+/// What came of the work.
+#[derive(Debug)]
+pub struct Worked {
+    /// What was done.
     pub tally: Tally,
-    /// Records received.
+    /// How many requests were received.
     pub records: u64,
-    /// The source hands out again what is released, see [`Source::keeps`].
-    pub source_keeps: bool,
+    /// What the source says of itself.
+    pub source: crate::source::Tally,
     /// Why the run stopped early, if it did.
     pub stopped: Option<Stopped>,
+    /// The integrations that were stopped, and why.
+    pub stopped_integrations: BTreeMap<String, StopReason>,
+    /// What the run record is made of; still to be closed.
+    pub recording: Option<Recording>,
 }
 
 /// A session under way.
@@ -146,8 +182,34 @@ enum Pass {
 }
 
 impl Worker {
-    /// Works until the source ends or the run is told to stop. Returns the source's own tally.
-    pub async fn run(&mut self, mut source: Box<dyn Source>) -> crate::source::Tally {
+    /// Makes a worker that has done nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts, settings: WorkSettings) -> Self {
+        let Parts { archiver, desks, ledger, recording, results, clock, meter, board, stop } = parts;
+        let WorkSettings { default_integration, limits, skip_settled, dry_run } = settings;
+        Self {
+            archiver,
+            desks,
+            ledger,
+            recording,
+            results,
+            default_integration,
+            limits,
+            skip_settled,
+            dry_run,
+            clock,
+            meter,
+            board,
+            stop,
+            tally: Tally::default(),
+            records: 0,
+            source_keeps: false,
+            stopped: None,
+        }
+    }
+
+    /// Works until the source ends or the run is told to stop.
+    pub async fn run(mut self, mut source: Box<dyn Source>) -> Worked {
         self.source_keeps = source.keeps();
         Box::pin(self.work(source.as_mut(), Pass::First)).await;
         self.settle_held(source.as_mut()).await;
@@ -186,7 +248,15 @@ impl Worker {
         {
             self.lose_results(&error);
         }
-        source.tally()
+        let stopped = |(name, desk): (String, Desk)| Some((name, desk.gate.stopped()?));
+        Worked {
+            tally: self.tally,
+            records: self.records,
+            source: source.tally(),
+            stopped: self.stopped,
+            stopped_integrations: self.desks.into_iter().filter_map(stopped).collect(),
+            recording: self.recording,
+        }
     }
 
     /// Keeps sessions in flight until there are no more to take.
@@ -250,38 +320,6 @@ impl Worker {
         if self.desks.values().all(is_untried) { limit.min(FIRST_SESSIONS_IN_FLIGHT) } else { limit }
     }
 
-    /// Begins a session, or settles a delivery that cannot be begun.
-    async fn take(&mut self, delivery: Delivery, source: &mut dyn Source, flight: &mut Flight, pass: Pass) {
-        let (record, desk) = match self.admit(&delivery) {
-            Ok(admitted) => admitted,
-            Err(reason) => {
-                let reason = format!("{}: {reason}", delivery.place);
-                return self.refuse(delivery, source, &reason).await;
-            }
-        };
-        let Some((integration, stopped)) =
-            self.desks.get(&desk).map(|desk| (Arc::clone(&desk.integration), desk.gate.stopped()))
-        else {
-            return;
-        };
-        if let Some(reason) = stopped {
-            return self.give_back(delivery, source, code_of(reason), reason.as_str()).await;
-        }
-        if self.stopped.is_some() || pass == Pass::Telling {
-            return self.give_back_deferred(delivery, source).await;
-        }
-        let skip_settled = match self.skip_settled(&record).await {
-            Ok(skip_settled) => skip_settled,
-            Err(error) => {
-                tracing::error!(error.code = %error.code(), "the run ends: {error}");
-                self.stopped.get_or_insert(Stopped::Fatal(error.code()));
-                return self.give_back(delivery, source, error.code(), "the ledger cannot be read").await;
-            }
-        };
-        let visit = self.visit(integration, record.clone(), skip_settled);
-        flight.begin(Taken { delivery, record, desk }, visit);
-    }
-
     /// Prepares the work on one session.
     fn visit(
         &self,
@@ -300,16 +338,6 @@ impl Worker {
             };
             (visit, Cost::of(&meter, started, clock.as_ref()))
         }
-    }
-
-    /// Tells whether settled sessions are skipped and, if so, whether the ledger knows this one as settled: a manifest is
-    /// not written again merely because time has passed, so the store alone may not tell.
-    async fn skip_settled(&self, record: &SessionRequest) -> Result<Option<bool>, LedgerError> {
-        if !self.skip_settled {
-            return Ok(None);
-        }
-        let row = self.ledger.session(&record.session_id).await?;
-        Ok(Some(row.is_some_and(|row| row.state == State::Archived && row.settled && row.complete)))
     }
 
     /// Settles a session that landed. A panic is a defect of this program: the run stops, the session stays pending.
@@ -361,66 +389,11 @@ impl Worker {
         self.recording.as_ref().map_or_else(|| vec![self.archiver.run.id()], |recording| recording.runs().to_vec())
     }
 
-    /// Counts a line that cannot be worked on as failed, with its place and the reason.
-    async fn refuse(&mut self, delivery: Delivery, source: &mut dyn Source, reason: &str) {
-        tracing::error!(run.id = %self.archiver.run.id(), error.code = %Code::InputInvalid, "{reason}");
-        self.count("", Outcome::Failed, Some(Code::InputInvalid));
-        self.board.sessions.increment();
-        self.board.failed.increment();
-        let session = match &delivery.record {
-            Ok(record) => Some(record.clone()),
-            Err(bad) => bad.session_id.clone().map(SessionRequest::of),
-        };
-        if let Some(record) = session {
-            let mut line = ResultLine::of(record, Outcome::Failed);
-            line.code = Some(Code::InputInvalid);
-            line.message = Some(reason.to_owned());
-            self.tell(&line).await;
-        }
-        self.hand_back(&delivery, source, Release::Later).await;
-    }
-
-    /// Gives a delivery back to its source.
-    async fn hand_back(&mut self, delivery: &Delivery, source: &mut dyn Source, how: Release) {
-        if let Err(error) = source.release(delivery, how).await {
-            self.source_failed(&error);
-        }
-    }
-
-    /// Gives a delivery back that was never begun.
-    async fn give_back(&mut self, delivery: Delivery, source: &mut dyn Source, code: Code, message: &str) {
-        let Ok(record) = delivery.record.clone() else {
-            let reason = delivery.place.to_string();
-            return self.refuse(delivery, source, &reason).await;
-        };
-        let desk = self.desk_of(&record).unwrap_or_default();
-        let done = not_done(Taken { delivery, record, desk }, code, message);
-        self.write_down_pending(done, source).await;
-    }
-
-    /// Writes down a session that was not done, with the reason its visit bears.
-    async fn write_down_pending(&mut self, done: Done, source: &mut dyn Source) {
-        let told = done.visit.as_ref().ok();
-        let (code, message) = (told.and_then(|visit| visit.code), told.and_then(|visit| visit.message.clone()));
-        self.write_down(done, End { outcome: Outcome::Pending, code, message }, source).await;
-    }
-
-    /// Tells of a session that was set aside and is not tried again, with the code it was set aside for.
-    async fn give_back_deferred(&mut self, delivery: Delivery, source: &mut dyn Source) {
-        let row = match &delivery.record {
-            Ok(record) => self.ledger.session(&record.session_id).await.ok().flatten(),
-            Err(_) => None,
-        };
-        let code = row.as_ref().and_then(|row| row.code.as_deref()).and_then(Code::parse).unwrap_or(Code::RunStopped);
-        let message = row.and_then(|row| row.message).unwrap_or_else(|| "the run was stopped".to_owned());
-        self.give_back(delivery, source, code, &message).await;
-    }
-
     /// Waits for sessions in flight, then gives them up; each is settled one way or the other.
     async fn drain(&mut self, source: &mut dyn Source, flight: &mut Flight) {
         let is_stuck = self.stopped == Some(Stopped::NoProgress);
         let patience = if is_stuck { Duration::ZERO } else { self.limits.drain_timeout };
-        let abandon_at = tokio::time::Instant::now() + patience;
+        let abandon_at = self.clock.instant() + patience;
         Box::pin(self.settle_until(abandon_at, source, flight)).await;
         if flight.is_empty() {
             return;
@@ -433,7 +406,7 @@ impl Worker {
         }
     }
 
-    async fn settle_until(&mut self, until: tokio::time::Instant, source: &mut dyn Source, flight: &mut Flight) {
+    async fn settle_until(&mut self, until: Instant, source: &mut dyn Source, flight: &mut Flight) {
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
@@ -442,7 +415,7 @@ impl Worker {
                     Some(landing) => self.landed(landing, source, Pass::Second).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(until) => return,
+                () = tokio::time::sleep_until(until.into()) => return,
                 _ = watch.tick() => {
                     self.beat().await;
                     self.renew(source, flight, None).await;
@@ -451,39 +424,16 @@ impl Worker {
         }
     }
 
+    /// Writes down a session that was not done, with the reason its visit bears.
+    async fn write_down_pending(&mut self, done: Done, source: &mut dyn Source) {
+        let told = done.visit.as_ref().ok();
+        let (code, message) = (told.and_then(|visit| visit.code), told.and_then(|visit| visit.message.clone()));
+        self.write_down(done, End { outcome: Outcome::Pending, code, message }, source).await;
+    }
+
     fn source_failed(&mut self, error: &SourceError) {
         tracing::error!(error.code = %error.code(), "the source failed: {error}");
         self.stopped.get_or_insert(Stopped::Fatal(error.code()));
-    }
-
-    /// Refuses what a record may not ask of an integration: media of people who only tried things out must not be locked
-    /// for years against everyone.
-    fn permit(&self, record: &SessionRequest, desk: &str) -> Result<(), &'static str> {
-        let kind = self.desks.get(desk).map(|desk| desk.integration.client.settings().kind);
-        let class = record.retention_class.as_deref().and_then(|name| self.archiver.writer.policy().class(name));
-        if kind == Some(IntegrationKind::Test) && class.is_some_and(|class| class.mode == Mode::Compliance) {
-            return Err("a test integration may not use a retention_class with mode COMPLIANCE");
-        }
-        Ok(())
-    }
-
-    /// Reads a delivery's record and finds its integration.
-    fn admit(&self, delivery: &Delivery) -> Result<(SessionRequest, String), String> {
-        let record = delivery.record.clone().map_err(|bad| bad.reason)?;
-        let desk = self.desk_of(&record)?;
-        self.permit(&record, &desk)?;
-        Ok((record, desk))
-    }
-
-    /// Finds the integration of a record: its own, else the default, else the only one.
-    fn desk_of(&self, record: &SessionRequest) -> Result<String, &'static str> {
-        let name = record.integration.as_ref().or(self.default_integration.as_ref());
-        match name {
-            Some(name) if self.desks.contains_key(name) => Ok(name.clone()),
-            Some(_) => Err("the integration is not a configured one"),
-            None if self.desks.len() == 1 => self.desks.keys().next().cloned().ok_or("no integration is configured"),
-            None => Err("the request names no integration and several are configured; use --integration"),
-        }
     }
 }
 

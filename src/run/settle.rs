@@ -13,7 +13,7 @@ use crate::error::{Code, ErrorClass};
 use crate::ledger::{LedgerError, SessionEntry, State};
 use crate::model::SessionId;
 use crate::model::request::SessionRequest;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Tries};
 use crate::run::gate::{StopReason, Verdict};
 use crate::run::results::{ResultLine, ResultsError};
 use crate::session::visit::Outcome;
@@ -64,6 +64,7 @@ impl Worker {
             Verdict::Probe => self.probe(done, source, pass).await,
             Verdict::Stop(reason) => self.stop_integration(done, source, reason).await,
         }
+        // After the session itself: by now the gate is open, and what waited for it is judged like any other.
         if heard {
             self.settle_held_of(&session, source).await;
         }
@@ -150,6 +151,8 @@ impl Worker {
 
     /// Settles a session that stands for itself.
     async fn settle(&mut self, mut done: Done, source: &mut dyn Source, pass: Pass) {
+        // Here and not in the visit: only the gate knows an absent session from one of another integration, and a manifest
+        // of absence is locked evidence that nobody can take back.
         if let Ok(visit) = &mut done.visit
             && let Some(absence) = visit.absence.take()
             && !self.dry_run
@@ -180,6 +183,8 @@ impl Worker {
     /// Says how a session ends whose visit came to nothing; a fatal error also ends the run.
     fn end_of(&mut self, error: &VisitError) -> End {
         let code = error.code();
+        // A full store and a ledger out of reach may pass, but not within this run: every other session would be fetched
+        // for nothing.
         let ends_run = code.class() == ErrorClass::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
         let mut outcome = Outcome::Failed;
         if ends_run {
@@ -199,6 +204,8 @@ impl Worker {
     /// A source that keeps it hands it out again, to whichever worker asks.
     async fn defer(&mut self, done: Done, end: End, source: &mut dyn Source) {
         let session = done.taken.record.session_id.clone();
+        // The ledger before the source: as soon as the session is released another worker may have it, whose commit must
+        // come after this one.
         if self.commit(&done, &end).await {
             tracing::info!(session.id = %session, error.code = end.code.map(tracing::field::display), "set aside for a second try at the end of the run");
             self.board.deferred.increment();
@@ -208,6 +215,7 @@ impl Worker {
             }
             self.hand_back(&done.taken.delivery, source, Release::Later).await;
         } else {
+            // Without the ledger there is no second try in which it would be counted.
             self.count(&done.taken.desk, Outcome::Pending, end.code);
         }
     }
@@ -220,10 +228,14 @@ impl Worker {
 
     /// Writes a session's end into ledger and results, and tells the source, in that order.
     pub(super) async fn write_down(&mut self, done: Done, mut end: End, source: &mut dyn Source) {
+        // It comes again by itself, so it has not failed yet.
         if self.source_keeps && end.outcome == Outcome::Failed && end.code.is_some_and(Code::is_retryable) {
             end.outcome = Outcome::Pending;
         }
+        // Ledger, line, source. What is acknowledged never comes again, so by then the ledger must have it, and whoever
+        // reads only the lines must find it. Dying in between costs a repetition, which finds the session archived.
         if !self.commit(&done, &end).await {
+            // Archived perhaps, but nothing says so: the next run finds out from the store.
             end = End { outcome: Outcome::Pending, code: Some(Code::LedgerUnavailable), message: end.message };
         }
         self.log(&done, &end);
@@ -292,6 +304,8 @@ impl Worker {
     ) -> Result<(), LedgerError> {
         for _ in 0..RUNS_A_COMMIT {
             let committed = async {
+                // A commit whose answer was lost may have used the number that the next line would get. It goes first, so
+                // that no number is given twice and none is left out.
                 if let Some(doubtful) = self.recording.as_mut().and_then(Recording::take_doubtful) {
                     Box::pin(self.commit_line(&doubtful)).await?;
                 }
@@ -301,6 +315,7 @@ impl Worker {
                 self.commit_line(entry).await
             };
             match committed.await {
+                // Another run took this one for dead and closed its record: a line added to that would be in no record.
                 Err(LedgerError::RunClosed(_)) => self.go_on_as_another_run().await?,
                 committed => return committed,
             }
@@ -328,23 +343,12 @@ impl Worker {
     }
 
     async fn commit_entry(&self, entry: &SessionEntry) -> Result<(), LedgerError> {
-        let backoff = Backoff::of_tries(COMMIT_TRIES);
-        let mut failed = 0;
-        loop {
-            match self.ledger.commit(entry).await {
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    failed += 1;
-                    match backoff.wait(failed, None) {
-                        // Told to stop, a run ends with what the next one finds in the store anyway.
-                        Some(wait) if error.code().is_retryable() && !self.stop.is_requested() => {
-                            tokio::time::sleep(wait).await;
-                        }
-                        _ => return Err(error),
-                    }
-                }
-            }
-        }
+        // Told to stop, a run ends with what the next one finds in the store anyway.
+        let tries = Backoff::of_tries(COMMIT_TRIES).begin().until(&self.stop);
+        let wait = |tries: &mut Tries, error: &LedgerError| {
+            if error.code().is_retryable() { tries.wait(None) } else { None }
+        };
+        tries.run(wait, || self.ledger.commit(entry)).await.map(|_| ())
     }
 
     fn entry(&self, done: &Done, end: &End) -> SessionEntry {

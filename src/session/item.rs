@@ -83,6 +83,8 @@ impl Depositor<'_> {
         };
         match Transfer::of(&self.lane, plan, &place.key).run().await {
             Ok((fetched, landed)) => self.write_down(plan, place, fetched, landed).await,
+            // A crash between object and sidecar leaves this, and Veriff may have deleted its media since. The bytes are
+            // here and locked: they are described as far as they can be.
             Err(ItemError::Veriff(VeriffError::Missing { .. })) if self.standing.object(&place.key).is_some() => {
                 self.reconstruct(plan, place, Vec::new()).await
             }
@@ -118,6 +120,8 @@ impl Depositor<'_> {
             Place { attempt_id: item.attempt_id.clone(), key }
         };
         let sidecar = place.key.sidecar();
+        // Before any byte is asked for: to a PUT, a key under a delete marker is empty, and it would add a version that
+        // nobody takes for the archive's.
         if self.standing.is_shadowed(&place.key) || self.standing.is_shadowed(&sidecar) {
             return Err(WriteError::Shadowed { key: place.key }.into());
         }
@@ -137,6 +141,7 @@ impl Depositor<'_> {
             writer.read_sidecar(&sidecar_key, sidecar_version.as_deref()).await?;
         let head = self.lane.writer.store().head(&key, object_version).await?;
         let head = head.ok_or_else(|| WriteError::Damaged { key: key.clone(), reason: "was listed and is gone" })?;
+        // Compared, not believed: nothing else is known of the run that wrote them, and the manifest will vouch for both.
         let tells_of_it = sidecar.object.key == key
             && sidecar.object.size_bytes == head.size_bytes
             && sidecar.session_id == *self.session_id
@@ -235,6 +240,8 @@ impl Depositor<'_> {
         if !conflict {
             return self.with_sidecar(plan, place.attempt_id, sidecar, stored, plan.lock).await;
         }
+        // Ours first. An object with a sidecar counts as archived: in the other order, dying in between would leave our
+        // bytes without a sidecar for ever.
         let (sidecar_sha256, sidecar_version_id) = self.lane.writer.place_sidecar(&sidecar, plan.lock).await?;
         let beside = ConflictItem {
             media_id: plan.item.media_id.clone(),

@@ -168,6 +168,8 @@ impl<'a> Transfer<'a> {
         let mut begun_again = 0;
         let mut wrongly_signed = false;
         let mut kept_room = None;
+        // A loop of its own, because each try differs by what came of the one before, and none waits in room that others
+        // could use.
         loop {
             let room = match kept_room.take() {
                 Some(room) => room,
@@ -200,7 +202,10 @@ impl<'a> Transfer<'a> {
                     wrongly_signed |= matches!(error, VeriffError::Signature { .. });
                     self.yield_turn();
                     drop(room);
-                    tries.wait(error, self.lane.session_meter).await?;
+                    match self.lane.client.next_wait(&mut tries, &error, self.lane.session_meter) {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        None => return Err(error.into()),
+                    }
                 }
                 Err(ItemError::Keep(WriteError::Store(error)))
                     if error.code().is_retryable() && begun_again < KEY_TRIES && size_bytes.is_none_or(is_long) =>

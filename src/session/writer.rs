@@ -183,12 +183,15 @@ impl ArchiveWriter {
     ) -> Result<Placed, WriteError> {
         match outcome {
             PutOutcome::Created(stored) => {
+                // Before anything relies on it: a bucket that drops locks or encryption without a word shows it here, after
+                // one object and not after a million.
                 self.confirm_first(key, &stored, due, class).await?;
                 Ok(Placed::Created(stored))
             }
             PutOutcome::Taken => {
                 let head = self.head_of_oldest(key).await?;
                 if self.holds(key, &head, sha256, expected).await? {
+                    // Only now: bytes that are not ours are not ours to lock.
                     self.strengthen(key, head.version_id.as_deref(), head.lock, due).await?;
                     Ok(Placed::Same(head))
                 } else {
@@ -215,6 +218,8 @@ impl ArchiveWriter {
             Placed::Created(stored) => Ok((payload.sha256(), stored.version_id)),
             Placed::Same(head) => Ok((payload.sha256(), head.version_id)),
             Placed::Other(head) => {
+                // Two workers, or one before and after a crash, describe the same bytes at different times. Either sidecar
+                // is as good, and the one that is there cannot be replaced.
                 let (standing, sha256, _) = self.read_sidecar(&key, head.version_id.as_deref()).await?;
                 if standing.object.sha256 != sidecar.object.sha256 || standing.object.key != sidecar.object.key {
                     return Err(WriteError::Damaged { key, reason: "is a sidecar that describes other bytes" });
@@ -260,6 +265,7 @@ impl ArchiveWriter {
         if !standing.stands(&sidecar_key, media.sidecar_version_id.as_deref(), None) {
             return Err(WriteError::Damaged { key: sidecar_key, reason: "does not exist as its manifest says" });
         }
+        // The listing has shown all there is, where there are no locks: no request for each item of each visit.
         if !self.store.features().locks {
             return Ok(Verified { lock: None, differs: false });
         }

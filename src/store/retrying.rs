@@ -5,12 +5,11 @@
 //! are reported to whoever counts them. A body that breaks off while it is read is the caller's business.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use super::{
     Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms, Upload,
@@ -19,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::model::digest::{Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Pause, Tries};
 
 /// What is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub struct RetryingStore {
 struct Pace {
     backoff: Backoff,
     progress: Progress,
-    paused_until: Mutex<Option<Instant>>,
+    pause: Pause,
     retries: AtomicU64,
 }
 
@@ -52,10 +51,7 @@ impl RetryingStore {
     /// Wraps a store.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, backoff: Backoff, progress: Progress) -> Self {
-        Self {
-            inner,
-            pace: Arc::new(Pace { backoff, progress, paused_until: Mutex::new(None), retries: AtomicU64::new(0) }),
-        }
+        Self { inner, pace: Arc::new(Pace { backoff, progress, pause: Pause::default(), retries: AtomicU64::new(0) }) }
     }
 
     /// Returns how often something was tried again.
@@ -72,69 +68,41 @@ impl fmt::Debug for Pace {
 }
 
 impl Pace {
-    /// Waits until nobody is asked to wait.
-    async fn pass(&self) {
-        loop {
-            let until = *self.paused_until();
-            match until.filter(|until| *until > Instant::now()) {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => return,
+    /// Tries until it succeeds, will not, or the budget is used up. A store that asks for fewer requests makes everyone
+    /// wait, also whoever begins meanwhile.
+    async fn tried<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let pause = &self.pause;
+        let work = || {
+            let work = work();
+            async move {
+                pause.pass().await;
+                work.await
             }
-        }
+        };
+        let done = self.backoff.begin().run(|tries, error| self.wait(tries, error), work).await?;
+        (self.progress)(Event::Succeeded);
+        Ok(done)
     }
 
-    /// Waits after a failure that may pass, or gives the error back when it will not or the budget is used up.
-    async fn wait(&self, failed: u32, error: StoreError) -> Result<(), StoreError> {
-        let (asked, slow_down) = match &error {
+    /// Draws the wait after a failure that may pass.
+    fn wait(&self, tries: &mut Tries, error: &StoreError) -> Option<Duration> {
+        let (asked, slow_down) = match error {
             StoreError::Unavailable { wait, slow_down, .. } => (*wait, *slow_down),
             StoreError::Checksum { .. } => (None, false),
-            _ => return Err(error),
+            _ => return None,
         };
-        let Some(wait) = self.backoff.wait(failed, asked) else {
-            return Err(error);
-        };
+        let wait = tries.wait(asked)?;
         self.retries.fetch_add(1, Ordering::Relaxed);
         (self.progress)(Event::Retried);
-        tracing::debug!(error = %error, failed, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "store: trying again");
+        tracing::debug!(error = %error, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "store: trying again");
         if slow_down {
-            self.pause(wait);
+            self.pause.begin(wait);
         }
-        tokio::time::sleep(wait).await;
-        Ok(())
+        Some(wait)
     }
-
-    fn pause(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut paused_until = self.paused_until();
-        *paused_until = Some(paused_until.map_or(until, |before| before.max(until)));
-    }
-
-    fn paused_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tries an expression until it succeeds, will not, or the budget is used up. A macro because what is tried borrows for
-/// each try anew.
-macro_rules! tried {
-    ($pace:expr, $work:expr) => {{
-        let mut failed = 0;
-        loop {
-            $pace.pass().await;
-            match $work.await {
-                Ok(done) => {
-                    ($pace.progress)(Event::Succeeded);
-                    break Ok(done);
-                }
-                Err(error) => {
-                    failed += 1;
-                    if let Err(error) = $pace.wait(failed, error).await {
-                        break Err(error);
-                    }
-                }
-            }
-        }
-    }};
 }
 
 #[async_trait]
@@ -156,18 +124,18 @@ impl Store for RetryingStore {
     }
 
     async fn check(&self) -> Result<StoreReport, StoreError> {
-        tried!(self.pace, self.inner.check())
+        self.pace.tried(|| self.inner.check()).await
     }
 
     async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        let mut lost = Lost::default();
-        tried!(self.pace, lost.looked_for(&*self.inner, key, self.inner.put(key, payload, terms)))
+        let lost = Lost::default();
+        self.pace.tried(|| lost.looked_for(&*self.inner, key, self.inner.put(key, payload, terms))).await
     }
 
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        let started: Result<_, StoreError> = tried!(self.pace, self.inner.start_upload(key, terms));
+        let started = self.pace.tried(|| self.inner.start_upload(key, terms)).await?;
         Ok(Box::new(RetryingUpload {
-            inner: started?,
+            inner: tokio::sync::Mutex::new(started),
             store: Arc::clone(&self.inner),
             key: key.clone(),
             pace: Arc::clone(&self.pace),
@@ -175,43 +143,45 @@ impl Store for RetryingStore {
     }
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
-        tried!(self.pace, self.inner.head(key, version))
+        self.pace.tried(|| self.inner.head(key, version)).await
     }
 
     async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
-        tried!(self.pace, self.inner.read_lock(key, version))
+        self.pace.tried(|| self.inner.read_lock(key, version)).await
     }
 
     async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError> {
-        tried!(self.pace, self.inner.open(key, version))
+        self.pace.tried(|| self.inner.open(key, version)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
-        tried!(self.pace, self.inner.list(prefix, after.clone()))
+        self.pace.tried(|| self.inner.list(prefix, after.clone())).await
     }
 
     async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {
-        tried!(self.pace, self.inner.extend_lock(key, version, lock))
+        self.pace.tried(|| self.inner.extend_lock(key, version, lock)).await
     }
 }
 
 /// Whether a write may have been done although no good answer came.
 #[derive(Debug, Default)]
-struct Lost(bool);
+struct Lost(AtomicBool);
 
 impl Lost {
     /// Writes; looks first for what an earlier try may have left.
     async fn looked_for(
-        &mut self,
+        &self,
         store: &dyn Store,
         key: &ObjectKey,
         write: impl Future<Output = Result<PutOutcome, StoreError>> + Send,
     ) -> Result<PutOutcome, StoreError> {
-        if self.0 && stands(store, key).await? {
+        if self.0.load(Ordering::Relaxed) && stands(store, key).await? {
             return Ok(PutOutcome::Taken);
         }
         let written = write.await;
-        self.0 |= matches!(written, Err(StoreError::Unavailable { slow_down: false, .. }));
+        if matches!(written, Err(StoreError::Unavailable { slow_down: false, .. })) {
+            self.0.store(true, Ordering::Relaxed);
+        }
         written
     }
 }
@@ -227,7 +197,8 @@ async fn stands(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> 
 }
 
 struct RetryingUpload {
-    inner: Box<dyn Upload>,
+    /// Behind a lock because each try borrows it anew; nobody else ever waits for it.
+    inner: tokio::sync::Mutex<Box<dyn Upload>>,
     store: Arc<dyn Store>,
     key: ObjectKey,
     pace: Arc<Pace>,
@@ -236,16 +207,17 @@ struct RetryingUpload {
 #[async_trait]
 impl Upload for RetryingUpload {
     async fn put_part(&mut self, part: &Payload) -> Result<(), StoreError> {
-        tried!(self.pace, self.inner.put_part(part))
+        self.pace.tried(|| async { self.inner.lock().await.put_part(part).await }).await
     }
 
     async fn complete(&mut self, sha256: Sha256Digest) -> Result<PutOutcome, StoreError> {
-        let mut lost = Lost::default();
-        tried!(self.pace, lost.looked_for(&*self.store, &self.key, self.inner.complete(sha256)))
+        let lost = Lost::default();
+        let complete = || async { self.inner.lock().await.complete(sha256).await };
+        self.pace.tried(|| lost.looked_for(&*self.store, &self.key, complete())).await
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
-        tried!(self.pace, self.inner.abort())
+        self.pace.tried(|| async { self.inner.lock().await.abort().await }).await
     }
 }
 
@@ -254,7 +226,8 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::retry::LONGEST_WAIT;
     use crate::store::dir::DirStore;
 
     /// Fails the first calls of `head`, then does what the directory does. Its `put` fails as often, and does its work
@@ -398,15 +371,23 @@ mod tests {
     async fn a_busy_store_makes_everyone_wait() {
         let asked = Duration::from_secs(90);
         let fixture = failing(1, unavailable(Some(asked), true)).await;
-        let start = Instant::now();
+        let start = SystemClock.instant();
         let told = fixture.store.clone();
         let told = tokio::spawn(async move { told.head(&key(), None).await });
         while fixture.store.retries() == 0 {
             tokio::task::yield_now().await;
         }
         fixture.store.list("", None).await.unwrap();
-        assert!(start.elapsed() >= asked);
+        assert!(SystemClock.instant() - start >= asked);
         told.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_asks_for_a_wait_without_end_is_asked_again_after_a_day() {
+        let fixture = failing(1, unavailable(Some(Duration::from_secs(u64::MAX)), true)).await;
+        let start = SystemClock.instant();
+        assert_eq!(fixture.store.head(&key(), None).await.unwrap(), None);
+        assert_eq!(SystemClock.instant() - start, LONGEST_WAIT);
     }
 
     async fn put(fixture: &Fixture) -> PutOutcome {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{self, HeaderMap};
 
 use super::pace::Pass;
 use super::signing::Signer;
@@ -17,9 +16,6 @@ use crate::model::sidecar::SignatureCheck;
 
 /// Codes that mean the key itself is refused, whatever was asked for.
 const KEY_CODES: [u64; 8] = [1801, 1802, 1803, 1804, 1812, 1813, 1814, 1815];
-
-/// The longest wait of a `Retry-After` that is obeyed as given; beyond it `limits.no_progress` decides.
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// A list or record as it was sent.
 #[derive(Debug, Clone)]
@@ -273,16 +269,6 @@ pub(super) fn transport_error(error: &reqwest::Error) -> VeriffError {
     if error.is_body() || error.is_decode() { VeriffError::Truncated } else { unavailable("the connection broke") }
 }
 
-/// Reads `Retry-After` in both its forms, seconds and date.
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => Timestamp::parse_http_date(text)?.since(now),
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,19 +292,5 @@ mod tests {
             assert_eq!(VeriffError::of_status(401, Some(code), None).refuses_key(), key, "{code}");
         }
         assert!(!VeriffError::of_status(403, None, None).refuses_key());
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now: Timestamp = "2026-11-23T06:00:00Z".parse().unwrap();
-        let wait = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
-            retry_after(&headers, now)
-        };
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Mon, 23 Nov 2026 06:00:30 GMT"), Some(Duration::from_secs(30)));
-        assert_eq!(wait("Mon, 23 Nov 2026 05:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
     }
 }

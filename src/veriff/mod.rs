@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::metrics::{Meter, SessionMeter, UpstreamMeter};
 use crate::model::sidecar::SignatureCheck;
 use crate::model::{AttemptId, MediaId, SessionId};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Tries, retry_after};
 use crate::secret::SecretError;
 
 /// How long connecting may take.
@@ -148,7 +148,7 @@ impl VeriffClient {
         let base = settings.base_url.as_str().trim_end_matches('/').to_owned();
         let host = settings.base_url.host_str().unwrap_or_default();
         let host = settings.base_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let pace = Pace::new(settings.max_requests_per_second, settings.max_concurrency);
+        let pace = Pace::new(settings.max_requests_per_second, settings.max_concurrency, Arc::clone(&clock));
         Ok(Self {
             wrong_lists: AtomicU32::new(0),
             was_answered: AtomicBool::new(false),
@@ -190,8 +190,28 @@ impl VeriffClient {
 
     /// Starts a budget of tries for one thing.
     #[must_use]
-    pub fn tries(&self) -> Tries<'_> {
-        Tries { client: self, failed: 0, free: 0 }
+    pub const fn tries(&self) -> Tries {
+        self.backoff.begin()
+    }
+
+    /// Draws the wait before another try; nothing when the budget is used up or trying again cannot help.
+    ///
+    /// A refusal for load counts as a try only while other requests succeed: when all are refused it is the pace that is
+    /// wrong, and what ends that is `limits.no_progress`.
+    pub fn next_wait(&self, tries: &mut Tries, error: &VeriffError, meter: &SessionMeter) -> Option<Duration> {
+        if !error.may_try_again() {
+            return None;
+        }
+        self.meter.failed(self.clock.instant());
+        let asked = error.wait();
+        let wait = if matches!(error, VeriffError::Throttled { .. }) && !self.pace.others_succeed() {
+            tries.wait_for_free(asked)
+        } else {
+            tries.wait(asked)?
+        };
+        self.note_retry(meter);
+        tracing::debug!(error.code = %error.code(), wait_ms = wait.as_millis(), "trying again: {error}");
+        Some(wait)
     }
 
     /// Asks for a list or record until there is an answer or the budget is used up. `read` takes the body of a 200
@@ -205,31 +225,25 @@ impl VeriffClient {
         meter: &SessionMeter,
         read: impl Fn(&[u8]) -> Result<T, &'static str>,
     ) -> Result<(Answer, Option<T>), VeriffError> {
-        let mut tries = self.tries();
-        let mut wrongly_signed = false;
-        loop {
-            let error = match self.ask_once(call, meter).await {
-                Ok(answer) if answer.is_absent() => return Ok((answer, None)),
-                Ok(answer) => match read(&answer.body) {
-                    Err(reason) => VeriffError::Unexpected { reason, again: true },
-                    Ok(content) if self.accepts(answer.signature) => {
-                        self.wrong_lists.store(0, Ordering::Relaxed);
-                        return Ok((answer, Some(content)));
-                    }
-                    Ok(content) if self.records_mismatches() && (wrongly_signed || self.signs_lists_otherwise()) => {
-                        self.wrong_lists.fetch_add(1, Ordering::Relaxed);
-                        return Ok((answer, Some(content)));
-                    }
-                    Ok(_) => {
-                        let again = !wrongly_signed;
-                        wrongly_signed = true;
-                        VeriffError::Signature { again }
-                    }
-                },
-                Err(error) => error,
-            };
-            tries.wait(error, meter).await?;
-        }
+        let was_wrongly_signed = AtomicBool::new(false);
+        let once = || async {
+            let answer = self.ask_once(call, meter).await?;
+            if answer.is_absent() {
+                return Ok((answer, None));
+            }
+            let content = read(&answer.body).map_err(|reason| VeriffError::Unexpected { reason, again: true })?;
+            if self.accepts(answer.signature) {
+                self.wrong_lists.store(0, Ordering::Relaxed);
+            } else {
+                let again = !was_wrongly_signed.swap(true, Ordering::Relaxed);
+                if !self.records_mismatches() || (again && !self.signs_lists_otherwise()) {
+                    return Err(VeriffError::Signature { again });
+                }
+                self.wrong_lists.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok((answer, Some(content)))
+        };
+        self.tries().run(|tries, error| self.next_wait(tries, error, meter), once).await
     }
 
     /// Opens the bytes of one media item. One try: the caller, who can tell a broken body, has the budget.
@@ -368,7 +382,7 @@ impl VeriffClient {
         if matches!(status, 200 | 404 | 410) {
             return Ok((response, pass));
         }
-        let wait = answer::retry_after(response.headers(), self.clock.now());
+        let wait = text_of(response.headers(), &header::RETRY_AFTER).and_then(|it| retry_after(&it, self.clock.now()));
         if matches!(status, 429 | 503) {
             pass.refused(wait);
             if status == 429 {
@@ -382,45 +396,6 @@ impl VeriffClient {
     /// Returns the path as documents record it, with whatever path the base URL has.
     fn recorded_path(&self, call: Call<'_>) -> String {
         format!("{}{}", self.settings.base_url.path().trim_end_matches('/'), call.path())
-    }
-}
-
-/// A budget of tries for one thing.
-#[derive(Debug)]
-pub struct Tries<'a> {
-    client: &'a VeriffClient,
-    failed: u32,
-    free: u32,
-}
-
-impl Tries<'_> {
-    /// Waits before another try, or gives the error back when there is none.
-    ///
-    /// A refusal for load counts as a try only while other requests succeed: when all are refused it is the pace that is
-    /// wrong, and what ends that is `limits.no_progress`.
-    ///
-    /// # Errors
-    /// The error itself, when the budget is used up or trying again cannot help.
-    pub async fn wait(&mut self, error: VeriffError, meter: &SessionMeter) -> Result<(), VeriffError> {
-        if !error.may_try_again() {
-            return Err(error);
-        }
-        self.client.meter.failed(self.client.clock.instant());
-        let asked = error.wait();
-        let wait = if matches!(error, VeriffError::Throttled { .. }) && !self.client.pace.others_succeed() {
-            self.free += 1;
-            self.client.backoff.jittered(self.free).max(asked.unwrap_or_default())
-        } else {
-            self.failed += 1;
-            match self.client.backoff.wait(self.failed, asked) {
-                Some(wait) => wait,
-                None => return Err(error),
-            }
-        };
-        self.client.note_retry(meter);
-        tracing::debug!(error.code = %error.code(), wait_ms = wait.as_millis(), "trying again: {error}");
-        tokio::time::sleep(wait).await;
-        Ok(())
     }
 }
 

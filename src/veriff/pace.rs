@@ -7,10 +7,11 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+
+use crate::clock::Clock;
 
 /// The least share of the configured rate that refusals bring us down to.
 const MIN_RATE_SHARE: f64 = 1.0 / 64.0;
@@ -29,6 +30,7 @@ const THROTTLE_MEMORY: Duration = Duration::from_mins(1);
 pub struct Pace {
     rate_per_second: f64,
     max_concurrency: f64,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     freed: Notify,
 }
@@ -54,12 +56,13 @@ pub struct Pass {
 impl Pace {
     /// Makes a pace of so many requests a second, at most so many at once.
     #[must_use]
-    pub fn new(requests_per_second: f64, max_concurrency: usize) -> Arc<Self> {
-        let now = Instant::now();
+    pub fn new(requests_per_second: f64, max_concurrency: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let now = clock.instant();
         let max_concurrency = f64::from(u32::try_from(max_concurrency.max(1)).unwrap_or(u32::MAX));
         Arc::new(Self {
             rate_per_second: requests_per_second,
             max_concurrency,
+            clock,
             state: Mutex::new(State {
                 limit: max_concurrency,
                 in_flight: 0,
@@ -77,7 +80,7 @@ impl Pace {
     pub async fn enter(self: &Arc<Self>) -> Pass {
         let mut pass = self.take_slot().await;
         loop {
-            let now = Instant::now();
+            let now = self.clock.instant();
             let until = {
                 let mut state = self.state();
                 if state.paused_until > now {
@@ -86,9 +89,9 @@ impl Pace {
                     break self.take_turn(&mut state, now, &mut pass);
                 }
             };
-            tokio::time::sleep_until(until).await;
+            tokio::time::sleep(until.saturating_duration_since(now)).await;
         }
-        tokio::time::sleep_until(pass.entered_at).await;
+        tokio::time::sleep_until(pass.entered_at.into()).await;
         pass
     }
 
@@ -101,7 +104,7 @@ impl Pace {
                 let mut state = self.state();
                 if in_whole(state.in_flight) < state.limit.floor() {
                     state.in_flight += 1;
-                    return Pass { pace: Arc::clone(self), entered_at: Instant::now() };
+                    return Pass { pace: Arc::clone(self), entered_at: self.clock.instant() };
                 }
             }
             freed.await;
@@ -120,7 +123,8 @@ impl Pace {
     /// Tells whether other requests of the integration still get answers.
     #[must_use]
     pub fn others_succeed(&self) -> bool {
-        self.state().succeeded_at.is_some_and(|at| at.elapsed() < THROTTLE_MEMORY)
+        let now = self.clock.instant();
+        self.state().succeeded_at.is_some_and(|at| now.saturating_duration_since(at) < THROTTLE_MEMORY)
     }
 
     /// Returns how many requests may be in flight now.
@@ -146,14 +150,14 @@ impl Pass {
         let mut state = self.pace.state();
         state.limit = (state.limit + 1.0 / state.limit).min(self.pace.max_concurrency);
         state.rate_share = (state.rate_share + RATE_STEP).min(1.0);
-        state.succeeded_at = Some(Instant::now());
+        state.succeeded_at = Some(self.pace.clock.instant());
         drop(state);
         self.pace.freed.notify_one();
     }
 
     /// Notes that the request was refused for load, and how long the server asks to wait.
     pub fn refused(&self, wait: Option<Duration>) {
-        let now = Instant::now();
+        let now = self.pace.clock.instant();
         let mut state = self.pace.state();
         if let Some(wait) = wait {
             state.paused_until = state.paused_until.max(now + wait);
@@ -181,22 +185,27 @@ fn in_whole(number: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+
+    fn pace(requests_per_second: f64, max_concurrency: usize) -> Arc<Pace> {
+        Pace::new(requests_per_second, max_concurrency, Arc::new(SystemClock))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_never_exceeded_after_the_first_burst() {
-        let pace = Pace::new(5.0, 100);
-        let start = Instant::now();
+        let pace = pace(5.0, 100);
+        let start = SystemClock.instant();
         for _ in 0..25 {
             drop(pace.enter().await);
         }
-        let elapsed = start.elapsed();
+        let elapsed = SystemClock.instant() - start;
         assert!(elapsed >= Duration::from_secs(4), "{elapsed:?}");
         assert!(elapsed <= Duration::from_secs(5), "{elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn refusals_halve_once_a_burst_and_success_recovers() {
-        let pace = Pace::new(1000.0, 8);
+        let pace = pace(1000.0, 8);
         let passes = [pace.enter().await, pace.enter().await, pace.enter().await];
         tokio::time::advance(Duration::from_millis(10)).await;
         for pass in &passes {
@@ -216,16 +225,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_that_was_asked_for_stops_the_whole_integration() {
-        let pace = Pace::new(1000.0, 8);
+        let pace = pace(1000.0, 8);
         pace.enter().await.refused(Some(Duration::from_secs(30)));
-        let start = Instant::now();
+        let start = SystemClock.instant();
         drop(pace.enter().await);
-        assert!(start.elapsed() >= Duration::from_secs(30));
+        assert!(SystemClock.instant() - start >= Duration::from_secs(30));
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_than_the_limit_are_in_flight() {
-        let pace = Pace::new(1000.0, 2);
+        let pace = pace(1000.0, 2);
         let first = pace.enter().await;
         let _second = pace.enter().await;
         let third = tokio::time::timeout(Duration::from_secs(5), pace.enter()).await;
@@ -236,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_success_is_remembered_for_a_minute() {
-        let pace = Pace::new(1000.0, 2);
+        let pace = pace(1000.0, 2);
         assert!(!pace.others_succeed());
         pace.enter().await.succeeded();
         assert!(pace.others_succeed());

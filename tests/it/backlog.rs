@@ -1,5 +1,7 @@
 //! The ledger's own queue as an operator meets it: filled, worked off under leases, looked through, and closed.
 
+#![expect(clippy::disallowed_methods, reason = "a test measures by the machine's clock")]
+
 use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The program dies, is told to stop, or meets itself: whatever it leaves, the next run makes whole.
 
+#![expect(clippy::disallowed_methods, reason = "a test measures by the machine's clock")]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::Child;
 use std::time::Duration;

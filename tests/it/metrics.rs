@@ -1,5 +1,7 @@
 //! Metrics: what a run tells of itself while it goes on and when it ends, to whoever listens or to nobody.
 
+#![expect(clippy::disallowed_methods, reason = "a test measures by the machine's clock")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;

@@ -150,16 +150,25 @@ fn may_pass(code: &str) -> bool {
     matches!(code, "40001" | "40P01" | "57P01" | "57P02" | "57P03" | "57P05") || code.starts_with("08")
 }
 
-/// Decides whether a call is made again, and waits before it.
-pub(super) async fn again(failure: Failure, failed: u32, action: &'static str) -> Result<(), LedgerError> {
-    match CALLS.wait(failed, None) {
-        Some(wait) if failure.may_pass() => {
-            tracing::debug!("the ledger could not {action}, trying again: {failure:?}");
-            tokio::time::sleep(wait).await;
-            Ok(())
-        }
-        _ => Err(failure.told(action)),
-    }
+/// Makes a call, each time within a limit of time, until it succeeds or there is no sense in trying.
+pub(super) async fn made<T, E, F>(
+    action: &'static str,
+    limit: Duration,
+    mut call: impl FnMut() -> F,
+) -> Result<T, LedgerError>
+where
+    Failure: From<E>,
+    F: Future<Output = Result<T, E>>,
+{
+    let within = || {
+        let call = tokio::time::timeout(limit, call());
+        async move { call.await.map_or(Err(Failure::Late(limit)), |called| called.map_err(Failure::from)) }
+    };
+    let may_pass = |failure: &Failure| {
+        tracing::debug!("the ledger could not {action}: {failure:?}");
+        failure.may_pass()
+    };
+    CALLS.retry(may_pass, within).await.map_err(|failure| failure.told(action))
 }
 
 /// Makes a call until it succeeds or there is no sense in trying: `call!("be read", self.read_it())`.
@@ -167,20 +176,9 @@ macro_rules! call {
     ($action:literal, $call:expr) => {
         call!($action, $crate::ledger::postgres::connect::CALL_TIMEOUT, $call)
     };
-    ($action:literal, $limit:expr, $call:expr) => {{
-        let mut failed = 0;
-        loop {
-            let failure = match tokio::time::timeout($limit, $call).await {
-                Ok(Ok(done)) => break Ok(done),
-                Ok(Err(failure)) => $crate::ledger::postgres::connect::Failure::from(failure),
-                Err(_) => $crate::ledger::postgres::connect::Failure::Late($limit),
-            };
-            failed += 1;
-            if let Err(error) = $crate::ledger::postgres::connect::again(failure, failed, $action).await {
-                break Err(error);
-            }
-        }
-    }};
+    ($action:literal, $limit:expr, $call:expr) => {
+        $crate::ledger::postgres::connect::made($action, $limit, || $call).await
+    };
 }
 pub(super) use call;
 

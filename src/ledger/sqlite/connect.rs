@@ -140,20 +140,10 @@ where
     F: Future<Output = Result<SqlitePool, sqlx::Error>>,
 {
     const BUSY: &str = "5";
-    let mut failed = 0;
-    loop {
-        let error = match attempt().await {
-            Ok(pool) => return Ok(pool),
-            Err(error) => error,
-        };
-        let is_busy =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == BUSY);
-        failed += 1;
-        match OPENING.wait(failed, None) {
-            Some(wait) if is_busy => tokio::time::sleep(wait).await,
-            _ => return Err(error),
-        }
-    }
+    let is_busy = |error: &sqlx::Error| {
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == BUSY)
+    };
+    OPENING.retry(is_busy, attempt).await
 }
 
 /// Brings the schema up to date, one process at a time.

@@ -3,25 +3,19 @@
 //! The only place that knows SQS's error codes. A reason repeats the server's code and, where it cannot hold a secret, its
 //! message.
 
-use std::error::Error as StdError;
+use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_sqs::config::http::HttpResponse;
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-
+use crate::aws::{self, Answer};
 use crate::error::Code;
 use crate::source::SourceError;
-
-/// The longest part of a server's message that is repeated.
-const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Why a request did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The message is not ours any more: deleted, or handed to another worker after its time.
     Gone(String),
-    /// It may work later.
-    Unavailable(String),
+    /// It may work later; the wait is what the queue asks for.
+    Unavailable(String, Option<Duration>),
     /// It will not work until a person has changed something.
     Denied(String),
 }
@@ -30,65 +24,37 @@ impl Fault {
     /// Makes the error for a caller to whom a message that is gone is nothing special.
     pub(super) fn into_error(self, action: &'static str) -> SourceError {
         let (code, reason) = match self {
-            Self::Gone(reason) | Self::Unavailable(reason) => (Code::QueueUnavailable, reason),
+            Self::Gone(reason) | Self::Unavailable(reason, _) => (Code::QueueUnavailable, reason),
             Self::Denied(reason) => (Code::QueueDenied, reason),
         };
         SourceError::Queue { action, code, reason }
     }
 }
 
-/// Reads what the SDK makes of a failed request.
-pub(super) fn fault_of<E>(error: &SdkError<E, HttpResponse>) -> Fault
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    match error {
-        SdkError::ServiceError(context) => {
-            let (code, message) = (context.err().code(), context.err().message());
-            judge(context.raw().status().as_u16(), code.unwrap_or_default(), message.unwrap_or_default())
-        }
-        SdkError::ResponseError(context) => judge(context.raw().status().as_u16(), "", "an answer that is not SQS's"),
-        SdkError::TimeoutError(_) => Fault::Unavailable("timed out".to_owned()),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            Fault::Unavailable("could not connect in time".to_owned())
-        }
-        other => without_answer(other),
+/// Says what a failed request means to a queue.
+pub(super) fn fault_of(fault: aws::Fault) -> Fault {
+    match fault {
+        aws::Fault::Answered(answer) => judge(answer),
+        aws::Fault::Unanswered { reason, .. } => Fault::Unavailable(reason, None),
+        aws::Fault::NoCredentials(reason) => Fault::Denied(reason.to_owned()),
     }
-}
-
-fn without_answer(error: &(dyn StdError + 'static)) -> Fault {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    let mut last = error.to_string();
-    while let Some(error) = cause {
-        match error.downcast_ref::<CredentialsError>() {
-            Some(CredentialsError::CredentialsNotLoaded(_)) => {
-                let advice = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role";
-                return Fault::Denied(format!("no AWS credentials were found; {advice}"));
-            }
-            Some(CredentialsError::InvalidConfiguration(_)) => {
-                return Fault::Denied("the AWS configuration is not valid".to_owned());
-            }
-            Some(_) => return Fault::Unavailable("no AWS credentials could be loaded now".to_owned()),
-            None => {}
-        }
-        last = error.to_string();
-        cause = error.source();
-    }
-    Fault::Unavailable(short(&last))
 }
 
 /// Judges one entry of a batch.
 pub(super) fn fault_of_entry(code: &str, message: &str, is_ours: bool) -> Fault {
-    judge(if is_ours { 400 } else { 500 }, code, message)
+    let status = if is_ours { 400 } else { 500 };
+    judge(Answer { status, code: code.to_owned(), message: message.to_owned(), wait: None })
 }
 
-fn judge(status: u16, code: &str, message: &str) -> Fault {
+fn judge(mut answer: Answer) -> Fault {
     // The older protocol puts a namespace before the name: AWS.SimpleQueueService.NonExistentQueue.
-    let name = code.rsplit(['.', '#']).next().unwrap_or_default();
-    let described = || described(status, name, message);
+    if let Some(at) = answer.code.rfind(['.', '#']) {
+        answer.code.drain(..=at);
+    }
+    let (status, name) = (answer.status, answer.code.as_str());
     match name {
         "ReceiptHandleIsInvalid" | "MessageNotInflight" | "InvalidParameterValue" | "InvalidIdFormat" => {
-            Fault::Gone(described())
+            Fault::Gone(answer.described())
         }
         "NonExistentQueue" | "QueueDoesNotExist" => {
             Fault::Denied(format!("the queue does not exist ({status} {name})"))
@@ -105,14 +71,14 @@ fn judge(status: u16, code: &str, message: &str) -> Fault {
         | "NotSignedUp"
         | "OptInRequired" => Fault::Denied(format!("{status} {name}")),
         // The credential chain may bring new ones.
-        "ExpiredToken" | "ExpiredTokenException" => Fault::Unavailable(format!("{status} {name}")),
+        "ExpiredToken" | "ExpiredTokenException" => Fault::Unavailable(format!("{status} {name}"), answer.wait),
         "AccessDenied" | "AccessDeniedException" | "InvalidAddress" | "UnsupportedOperation" => {
-            Fault::Denied(described())
+            Fault::Denied(answer.described())
         }
-        "KmsThrottled" => Fault::Unavailable(described()),
-        kms if kms.starts_with("Kms") => Fault::Denied(described()),
-        _ if matches!(status, 401 | 403 | 404) && !is_busy(name) => Fault::Denied(described()),
-        _ => Fault::Unavailable(described()),
+        "KmsThrottled" => Fault::Unavailable(answer.described(), answer.wait),
+        kms if kms.starts_with("Kms") => Fault::Denied(answer.described()),
+        _ if matches!(status, 401 | 403 | 404) && !is_busy(name) => Fault::Denied(answer.described()),
+        _ => Fault::Unavailable(answer.described(), answer.wait),
     }
 }
 
@@ -121,24 +87,13 @@ fn is_busy(name: &str) -> bool {
     name.contains("Throttl") || matches!(name, "OverLimit" | "RequestLimitExceeded")
 }
 
-fn described(status: u16, name: &str, message: &str) -> String {
-    let mut text = status.to_string();
-    for part in [name, message] {
-        if !part.is_empty() {
-            text.push(' ');
-            text.push_str(&short(part));
-        }
-    }
-    text
-}
-
-fn short(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answer(status: u16, code: &str, message: &str) -> Answer {
+        Answer { status, code: code.to_owned(), message: message.to_owned(), wait: None }
+    }
 
     #[test]
     fn every_answer_has_its_meaning() {
@@ -167,7 +122,7 @@ mod tests {
             (400, "com.amazonaws.sqs#ReceiptHandleIsInvalid", None),
             (400, "MessageNotInflight", None),
         ] {
-            let fault = judge(status, code, "");
+            let fault = judge(answer(status, code, ""));
             let found = match &fault {
                 Fault::Gone(_) => None,
                 _ => Some(fault.into_error("take messages").code()),
@@ -178,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_answer_about_a_signature_is_not_repeated() {
-        let error = judge(403, "InvalidClientTokenId", "you sent AKIAEXAMPLE").into_error("take messages");
+        let error = judge(answer(403, "InvalidClientTokenId", "you sent AKIAEXAMPLE")).into_error("take messages");
         assert_eq!(error.to_string(), "cannot take messages: 403 InvalidClientTokenId");
     }
 }

@@ -24,7 +24,7 @@ use self::queue::{Message, Queue};
 pub use self::queue::{QueueReport, Redrive};
 use super::message::parse_message;
 use super::{Checks, Delivery, Place, QueueSettings, Release, Source, SourceError, Tally, comeback};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::model::SessionId;
 
 /// How long a request waits for messages: the longest that SQS takes, since an empty answer costs as much as a full one.
@@ -124,7 +124,8 @@ impl SqsSource {
     /// # Errors
     /// Fatal (configuration): no address of a queue, or no region is known.
     pub async fn open(url: &str, settings: &QueueSettings, terms: Terms, checks: Checks) -> Result<Self, SourceError> {
-        Ok(Self::over(Queue::connect(url, settings, None).await?, settings.idle_exit, terms, checks))
+        let queue = Queue::connect(url, settings, None, Arc::clone(&checks.clock)).await?;
+        Ok(Self::over(queue, settings.idle_exit, terms, checks))
     }
 
     /// Opens a queue with a fixed key instead of the default credential chain, for tests and tools that
@@ -142,7 +143,7 @@ impl SqsSource {
     ) -> Result<Self, SourceError> {
         let secret = secret_access_key.expose_secret();
         let credentials = Credentials::new(access_key_id, secret, None, None, "fixed access key");
-        let queue = Queue::connect(url, settings, Some(credentials)).await?;
+        let queue = Queue::connect(url, settings, Some(credentials), Arc::clone(&checks.clock)).await?;
         Ok(Self::over(queue, settings.idle_exit, terms, checks))
     }
 
@@ -251,7 +252,7 @@ impl SqsSource {
                     lost.insert(receipt.to_owned());
                 }
                 // They last for a while yet, and are renewed at the next look.
-                Err(Fault::Unavailable(_) | Fault::Denied(_)) => is_whole = false,
+                Err(Fault::Unavailable(..) | Fault::Denied(_)) => is_whole = false,
             }
         }
         self.received_at.retain(|receipt, _| !lost.contains(receipt));
@@ -288,7 +289,7 @@ impl Source for SqsSource {
         match self.request.beside(self.queue.delete(receipt)).await {
             Ok(()) => Ok(()),
             Err(fault @ Fault::Denied(_)) => Err(fault.into_error("delete a message")),
-            Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
+            Err(Fault::Gone(reason) | Fault::Unavailable(reason, _)) => {
                 tracing::warn!(
                     "{}: its session is done, but it could not be deleted; it will be delivered again and its session \
                      found unchanged: {reason}",
@@ -311,7 +312,7 @@ impl Source for SqsSource {
         match self.request.beside(self.queue.hide(&receipt, wait)).await {
             Ok(()) => Ok(()),
             Err(fault @ Fault::Denied(_)) => Err(fault.into_error("release a message")),
-            Err(Fault::Gone(reason) | Fault::Unavailable(reason)) => {
+            Err(Fault::Gone(reason) | Fault::Unavailable(reason, _)) => {
                 tracing::warn!(
                     "{}: could not be released; it is delivered again when its lease lapses: {reason}",
                     delivery.place
@@ -384,7 +385,7 @@ impl fmt::Debug for SqsSource {
 /// # Errors
 /// Retryable: it does not answer. Fatal: it refuses, does not exist, or its address is none.
 pub async fn inspect(url: &str, settings: &QueueSettings) -> Result<QueueReport, SourceError> {
-    Queue::connect(url, settings, None).await?.report().await
+    Queue::connect(url, settings, None, Arc::new(SystemClock)).await?.report().await
 }
 
 fn is_among(delivery: &Delivery, receipts: &HashSet<String>) -> bool {
@@ -403,7 +404,7 @@ mod tests {
         let under_way = async move {
             let _renewing = shared.lock().await;
             tokio::task::yield_now().await;
-            Ok((Vec::new(), tokio::time::Instant::now().into_std()))
+            Ok((Vec::new(), SystemClock.instant()))
         };
         let mut request = Request { under_way: Some(Box::pin(under_way)), received: None };
         // Begun, and left by its caller while it holds what both need.

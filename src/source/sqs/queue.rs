@@ -1,9 +1,10 @@
 //! The queue itself: where it is, and the requests to it.
 //!
-//! The SDK tries once; a small loop here decides about more. Nothing of a message but its body, its receipt and how often
+//! The SDK tries once; the limits here decide about more. Nothing of a message but its body, its receipt and how often
 //! it was received is asked for.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -22,8 +23,10 @@ use futures_util::future::join_all;
 use url::Url;
 
 use super::error::{Fault, fault_of, fault_of_entry};
+use crate::aws;
+use crate::clock::Clock;
 use crate::error::Code;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Tries};
 use crate::source::{QueueSettings, SourceError};
 
 /// A server that does not take a connection within this time is not there.
@@ -49,6 +52,7 @@ const COMPATIBLE_REGION: &str = "us-east-1";
 pub(super) struct Queue {
     client: Client,
     url: String,
+    clock: Arc<dyn Clock>,
 }
 
 /// A message as the queue hands it out. Not for printing: its body may contain personal data.
@@ -101,6 +105,7 @@ impl Queue {
         url: &str,
         settings: &QueueSettings,
         credentials: Option<Credentials>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, SourceError> {
         let invalid = |reason: &str| SourceError::Queue {
             action: "use the queue",
@@ -126,7 +131,7 @@ impl Queue {
         if let Some(credentials) = credentials {
             loader = loader.credentials_provider(credentials);
         }
-        Ok(Self { client: Client::new(&loader.load().await), url: url.to_owned() })
+        Ok(Self { client: Client::new(&loader.load().await), url: url.to_owned(), clock })
     }
 
     /// Waits for messages, `wait` at the longest, and hides them for `lease`.
@@ -238,23 +243,14 @@ impl Queue {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let backoff = Backoff::of_tries(tries);
-        let mut failed = 0;
-        loop {
-            let fault = match tokio::time::timeout(limit, send()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => fault_of(&error),
-                Err(_) => Fault::Unavailable(format!("no answer within {} s", limit.as_secs())),
-            };
-            failed += 1;
-            match (&fault, backoff.wait(failed, None)) {
-                (Fault::Unavailable(reason), Some(wait)) => {
-                    tracing::debug!("cannot {action} now: {reason}");
-                    tokio::time::sleep(wait).await;
-                }
-                _ => return Err(fault),
-            }
-        }
+        let wait = |tries: &mut Tries, fault: &Fault| {
+            let Fault::Unavailable(reason, asked) = fault else { return None };
+            tracing::debug!("cannot {action} now: {reason}");
+            // No longer than an answer may take: whoever asks holds messages whose leases run out.
+            tries.wait(asked.map(|asked| asked.min(limit)))
+        };
+        let once = || async { aws::ask("SQS", limit, self.clock.now(), send()).await.map_err(fault_of) };
+        Backoff::of_tries(tries).begin().run(wait, once).await
     }
 }
 

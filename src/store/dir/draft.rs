@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{OBJECT_MODE, TEMP_PREFIX, blocking, io_error};
+use crate::chance;
 use crate::model::digest::{Checksum, Hasher, Payload, Sha256Digest};
 use crate::store::{PutOutcome, StoreError, Stored, Upload};
 
@@ -73,7 +74,7 @@ impl Draft {
     pub(super) fn new(place: PathBuf) -> io::Result<Self> {
         let directory = parent_of(&place);
         make_dirs(directory)?;
-        let temp = directory.join(format!("{TEMP_PREFIX}{}", uuid::Uuid::new_v4()));
+        let temp = directory.join(format!("{TEMP_PREFIX}{}", chance::uuid()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temp)?;
         Ok(Self { file, temp, place, size_bytes: 0, hasher: Hasher::default() })
     }

@@ -21,6 +21,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::error::{Fault, fault_of, no_lock, unavailable};
 use super::wire::{S3Chunks, StoreClock};
+use crate::aws;
 use crate::clock::Timestamp;
 use crate::model::digest::Checksum;
 use crate::model::key::ObjectKey;
@@ -86,17 +87,10 @@ impl Bucket {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        match tokio::time::timeout(limit, request).await {
-            Err(_) => {
-                let reason = format!("no answer within {} s", limit.as_secs());
-                Err(Fault::Error(unavailable(action, reason, true)))
-            }
-            Ok(Err(error)) => Err(fault_of(action, &error)),
-            Ok(Ok(answer)) => {
-                *self.token_expired_at() = None;
-                Ok(answer)
-            }
-        }
+        let now = self.clock.ours().now();
+        let answer = aws::ask("S3", limit, now, request).await.map_err(|fault| fault_of(action, fault))?;
+        *self.token_expired_at() = None;
+        Ok(answer)
     }
 
     /// Makes an error of what the caller has no other use for.

@@ -3,18 +3,8 @@
 //! The only place that knows S3's error codes. A reason repeats the server's code and, where it helps a person and cannot
 //! hold a secret, its message.
 
-use std::error::Error as StdError;
-use std::io::{self, ErrorKind};
-use std::time::Duration;
-
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-
+use crate::aws::{self, Answer};
 use crate::store::StoreError;
-
-/// The longest part of a server's message that is repeated.
-const MAX_MESSAGE_CHARS: usize = 300;
 
 /// What became of a request that did not succeed.
 #[derive(Debug)]
@@ -37,47 +27,12 @@ pub(super) enum Fault {
     Error(StoreError),
 }
 
-/// The parts of an answer that decide.
-#[derive(Debug, Default)]
-struct Answer<'a> {
-    status: u16,
-    code: &'a str,
-    message: &'a str,
-    wait: Option<Duration>,
-}
-
-/// Reads what the SDK makes of a failed request.
-pub(super) fn fault_of<E>(action: &'static str, error: &SdkError<E, HttpResponse>) -> Fault
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    match error {
-        SdkError::ServiceError(context) => {
-            let raw = context.raw();
-            judge(
-                action,
-                &Answer {
-                    status: raw.status().as_u16(),
-                    code: context.err().code().unwrap_or_default(),
-                    message: context.err().message().unwrap_or_default(),
-                    wait: retry_after(raw),
-                },
-            )
-        }
-        SdkError::ResponseError(context) => judge(
-            action,
-            &Answer {
-                status: context.raw().status().as_u16(),
-                message: "an answer that is not S3's",
-                wait: retry_after(context.raw()),
-                ..Answer::default()
-            },
-        ),
-        SdkError::TimeoutError(_) => Fault::Error(unavailable(action, "timed out".to_owned(), true)),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            Fault::Error(unavailable(action, "could not connect in time".to_owned(), true))
-        }
-        other => Fault::Error(without_answer(action, other)),
+/// Says what a failed request means to a store.
+pub(super) fn fault_of(action: &'static str, fault: aws::Fault) -> Fault {
+    match fault {
+        aws::Fault::Answered(answer) => judge(action, &answer),
+        aws::Fault::Unanswered { reason, is_away } => Fault::Error(unavailable(action, reason, is_away)),
+        aws::Fault::NoCredentials(reason) => Fault::Error(StoreError::Denied { action, reason: reason.to_owned() }),
     }
 }
 
@@ -93,66 +48,20 @@ pub(super) fn no_lock(answer: &str) -> StoreError {
     ))
 }
 
-fn without_answer(action: &'static str, error: &(dyn StdError + 'static)) -> StoreError {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    let mut last = error.to_string();
-    let mut is_away = false;
-    while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<CredentialsError>() {
-            return credentials_error(action, refused);
-        }
-        is_away |= error.downcast_ref::<io::Error>().is_some_and(shows_absence);
-        last = error.to_string();
-        cause = error.source();
-    }
-    unavailable(action, short(&last), is_away)
-}
-
-/// A server that takes no connections is away for everyone; one connection that broke off is nothing to wait for.
-fn shows_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::TimedOut
-    )
-}
-
-fn credentials_error(action: &'static str, error: &CredentialsError) -> StoreError {
-    match error {
-        CredentialsError::CredentialsNotLoaded(_) => StoreError::Denied {
-            action,
-            reason:
-                "no AWS credentials were found; give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
-                    .to_owned(),
-        },
-        CredentialsError::InvalidConfiguration(_) => {
-            StoreError::Denied { action, reason: "the AWS configuration is not valid".to_owned() }
-        }
-        _ => unavailable(action, "no AWS credentials could be loaded now".to_owned(), true),
-    }
-}
-
-fn retry_after(raw: &HttpResponse) -> Option<Duration> {
-    raw.headers().get("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs)
-}
-
-fn judge(action: &'static str, answer: &Answer<'_>) -> Fault {
-    match answer.code {
+fn judge(action: &'static str, answer: &Answer) -> Fault {
+    match answer.code.as_str() {
         "PreconditionFailed" => Fault::Taken,
         "ConditionalRequestConflict" | "OperationAborted" => Fault::Conflict,
         "NoSuchKey" | "NoSuchVersion" => Fault::Absent,
         "NoSuchUpload" => Fault::NoSuchUpload,
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Fault::ExpiredToken,
         "RequestTimeTooSkewed" | "RequestExpired" => Fault::ClockSkew,
-        "InvalidRequest" if !mentions_lock(answer.message) => Fault::Invalid(described(answer)),
+        "InvalidRequest" if !mentions_lock(&answer.message) => Fault::Invalid(answer.described()),
         code => by_code(action, code, answer).map_or_else(|| by_status(action, answer), Fault::Error),
     }
 }
 
-fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<StoreError> {
+fn by_code(action: &'static str, code: &str, answer: &Answer) -> Option<StoreError> {
     Some(match code {
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
             StoreError::Checksum { action }
@@ -166,7 +75,7 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
         "InvalidObjectState" => StoreError::Unfit(
             "an object of the archive is in an archive storage class and cannot be read; restore it first".to_owned(),
         ),
-        "InvalidRequest" | "InvalidArgument" if mentions_lock(answer.message) => no_lock(&described(answer)),
+        "InvalidRequest" | "InvalidArgument" if mentions_lock(&answer.message) => no_lock(&answer.described()),
         "InvalidStorageClass" => {
             StoreError::Unfit("the bucket does not know the storage class; correct store.storage_class".to_owned())
         }
@@ -187,17 +96,17 @@ fn by_code(action: &'static str, code: &str, answer: &Answer<'_>) -> Option<Stor
     })
 }
 
-fn by_kms(action: &'static str, code: &str, answer: &Answer<'_>) -> StoreError {
+fn by_kms(action: &'static str, code: &str, answer: &Answer) -> StoreError {
     if code.contains("Throttling") || answer.status >= 500 {
         return busy(action, answer, true);
     }
     StoreError::Unfit(format!(
         "KMS refuses the bucket's key ({}); check that store.kms_key_id exists, is enabled and may be used",
-        described(answer)
+        answer.described()
     ))
 }
 
-fn by_status(action: &'static str, answer: &Answer<'_>) -> Fault {
+fn by_status(action: &'static str, answer: &Answer) -> Fault {
     Fault::Error(match answer.status {
         404 | 405 => return Fault::Absent,
         409 => return Fault::Conflict,
@@ -205,7 +114,7 @@ fn by_status(action: &'static str, answer: &Answer<'_>) -> Fault {
         401 | 403 => denied(action, answer),
         301 | 307 | 308 => StoreError::Unfit(format!(
             "the bucket is in another place ({}); set store.region or store.endpoint_url to the bucket's",
-            described(answer)
+            answer.described()
         )),
         501 => StoreError::Unsupported(action),
         507 => StoreError::Full,
@@ -215,32 +124,17 @@ fn by_status(action: &'static str, answer: &Answer<'_>) -> Fault {
     })
 }
 
-fn denied(action: &'static str, answer: &Answer<'_>) -> StoreError {
-    StoreError::Denied { action, reason: described(answer) }
+fn denied(action: &'static str, answer: &Answer) -> StoreError {
+    StoreError::Denied { action, reason: answer.described() }
 }
 
-fn busy(action: &'static str, answer: &Answer<'_>, slow_down: bool) -> StoreError {
-    StoreError::Unavailable { action, reason: described(answer), wait: answer.wait, slow_down }
+fn busy(action: &'static str, answer: &Answer, slow_down: bool) -> StoreError {
+    StoreError::Unavailable { action, reason: answer.described(), wait: answer.wait, slow_down }
 }
 
 fn mentions_lock(message: &str) -> bool {
     let message = message.to_ascii_lowercase().replace(' ', "");
     message.contains("objectlock") || message.contains("retention") || message.contains("retainuntil")
-}
-
-fn described(answer: &Answer<'_>) -> String {
-    let mut text = answer.status.to_string();
-    for part in [answer.code, answer.message] {
-        if !part.is_empty() {
-            text.push(' ');
-            text.push_str(&short(part));
-        }
-    }
-    text
-}
-
-fn short(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -249,6 +143,7 @@ mod tests {
     use crate::error::Code;
 
     fn judged(status: u16, code: &str, message: &str) -> Fault {
+        let (code, message) = (code.to_owned(), message.to_owned());
         judge("write an object", &Answer { status, code, message, wait: None })
     }
 

@@ -1,5 +1,7 @@
 //! What tests stand on: servers that are real and start by themselves, and a look behind what the program sees.
 
+#![expect(clippy::disallowed_methods, reason = "a test waits by the machine's clock, and draws names of its own")]
+
 pub(crate) mod audited;
 pub(crate) mod browser;
 pub(crate) mod evidence;
