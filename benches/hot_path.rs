@@ -33,7 +33,7 @@ use veriff_archive::session::identity::Identity;
 use veriff_archive::session::visit::Outcome;
 use veriff_archive::session::writer::ArchiveWriter;
 use veriff_archive::session::{Archiver, CurrentRun, Integration};
-use veriff_archive::store::Store as _;
+use veriff_archive::store::ReadStore as _;
 use veriff_archive::store::s3::S3Store;
 use veriff_archive::store::settings::S3Settings;
 use veriff_archive::veriff::VeriffClient;

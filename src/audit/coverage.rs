@@ -23,7 +23,7 @@ use crate::model::{ArchiveId, AttemptId, MediaId, SessionId, is_final_status};
 use crate::session::catalog::{self, Catalog};
 use crate::session::standing::{self, InspectError, Standing, StandingManifest};
 use crate::source::Source;
-use crate::store::Store;
+use crate::store::ReadStore;
 use crate::veriff::VeriffClient;
 
 /// How many sessions in a row may fail to be asked for before Veriff is taken to be away.
@@ -108,7 +108,7 @@ pub type NameOf<'a> = Box<dyn Fn(&Expected) -> Option<String> + 'a>;
 /// Holds one session after another against Veriff and the store.
 pub struct Coverage<'a> {
     /// The store.
-    pub store: &'a dyn Store,
+    pub store: &'a dyn ReadStore,
     /// What the ledger knows, where there is one.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// The archive that the store is.

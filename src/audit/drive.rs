@@ -28,7 +28,7 @@ use crate::model::{ArchiveId, RunId, SessionId};
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::{Store, StoreError, list_all};
+use crate::store::{ReadStore, StoreError, list_all};
 use crate::veriff::VeriffError;
 
 /// How many sessions are looked at at once; their objects are, too, within the limit of requests.
@@ -347,7 +347,7 @@ pub enum Feed<'a> {
     /// Everything in the store, in the order of keys.
     Walk(Walk<'a>, Scope),
     /// A list; bad lines are passed over with a warning.
-    List(&'a dyn Store, Box<dyn Source>),
+    List(&'a dyn ReadStore, Box<dyn Source>),
 }
 
 impl std::fmt::Debug for Feed<'_> {
@@ -419,7 +419,7 @@ async fn next_of(
 ///
 /// # Errors
 /// As the store's.
-pub async fn listed(store: &dyn Store, session: &SessionId) -> Result<WalkedSession, StoreError> {
+pub async fn listed(store: &dyn ReadStore, session: &SessionId) -> Result<WalkedSession, StoreError> {
     let versions = list_all(store, &ObjectKey::session_prefix(session)).await?;
     Ok(WalkedSession { folder: session.as_str().to_owned(), versions })
 }

@@ -13,7 +13,7 @@ use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
 use crate::retry::Backoff;
 use crate::session::standing::MAX_DOCUMENT_BYTES;
-use crate::store::{ListedVersion, ObjectBody, ObjectHead, Store, StoreError, list_all};
+use crate::store::{ListedVersion, ObjectBody, ObjectHead, ReadStore, StoreError, list_all};
 
 /// How often bytes that break off are read from the start.
 const BODY_TRIES: Backoff = Backoff::of_tries(4);
@@ -21,7 +21,7 @@ const BODY_TRIES: Backoff = Backoff::of_tries(4);
 /// The store, asked with restraint.
 #[derive(Debug)]
 pub struct Reach<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn ReadStore,
     permits: Semaphore,
     keeps_locks: bool,
     keeps_checksums: bool,
@@ -55,7 +55,7 @@ impl<'a> Reach<'a> {
     /// Asks this store, never more than `concurrency` requests at once. A store that is no bucket keeps neither locks nor
     /// checksums.
     #[must_use]
-    pub fn of(store: &'a dyn Store, concurrency: usize, is_bucket: bool) -> Self {
+    pub fn of(store: &'a dyn ReadStore, concurrency: usize, is_bucket: bool) -> Self {
         Self {
             store,
             permits: Semaphore::new(concurrency.max(1)),
@@ -88,7 +88,7 @@ impl<'a> Reach<'a> {
 
     /// Returns the store itself.
     #[must_use]
-    pub const fn store(&self) -> &'a dyn Store {
+    pub const fn store(&self) -> &'a dyn ReadStore {
         self.store
     }
 

@@ -26,7 +26,7 @@ use crate::model::retention::{ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, Ret
 use crate::model::sidecar::Sidecar;
 use crate::model::{ArchiveId, SessionId};
 use crate::session::writer::promised_lock;
-use crate::store::{ListedVersion, ObjectHead, PageToken, Store, StoreError};
+use crate::store::{ListedVersion, ObjectHead, PageToken, ReadStore, StoreError};
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -304,7 +304,7 @@ impl Retention<'_> {
 
     /// Lists the documents that belong to no session, behind a place.
     pub fn documents<'s>(
-        store: &'s dyn Store,
+        store: &'s dyn ReadStore,
         scope: &'s Scope,
         from: &Mark,
     ) -> impl Stream<Item = Result<Step<ListedVersion>, AuditError>> + 's {
@@ -470,7 +470,7 @@ fn is_document(key: &ObjectKey) -> bool {
 
 /// Lists the oldest version of each key below a prefix.
 fn oldest_below(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     prefix: &'static str,
     from: Option<PageToken>,
 ) -> impl Stream<Item = Result<ListedVersion, AuditError>> {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::model::SessionId;
 use crate::model::key::ObjectKey;
-use crate::store::{ListedVersion, PageToken, Store, StoreError};
+use crate::store::{ListedVersion, PageToken, ReadStore, StoreError};
 
 /// The prefix of all sessions.
 const SESSIONS: &str = "sessions/";
@@ -33,7 +33,7 @@ impl WalkedSession {
 /// A walk over everything under `sessions/`.
 #[derive(Debug)]
 pub struct Walk<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn ReadStore,
     page: VecDeque<ListedVersion>,
     next: Option<PageToken>,
     begun: bool,
@@ -48,7 +48,7 @@ pub fn place_of(id: &str) -> String {
 impl<'a> Walk<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
     #[must_use]
-    pub fn of(store: &'a dyn Store, after: Option<&str>) -> Self {
+    pub fn of(store: &'a dyn ReadStore, after: Option<&str>) -> Self {
         // A slash is followed by 0: behind everything in the folder and before whatever comes next.
         let next = after.map(|folder| PageToken::AfterKey(ObjectKey::from_store(format!("{SESSIONS}{folder}0"))));
         Self { store, page: VecDeque::new(), next, begun: false }
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
 
     /// Begins at the first session whose folder is not before this text.
     #[must_use]
-    pub fn from(store: &'a dyn Store, first: &str) -> Self {
+    pub fn from(store: &'a dyn ReadStore, first: &str) -> Self {
         let next = Some(PageToken::AfterKey(ObjectKey::from_store(format!("{SESSIONS}{first}"))));
         Self { store, page: VecDeque::new(), next, begun: false }
     }
@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
     /// Returns the next session, or nothing at the end.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As [`ReadStore::list`].
     pub async fn next(&mut self) -> Result<Option<WalkedSession>, StoreError> {
         let Some(first) = self.next_version().await? else { return Ok(None) };
         let folder = folder_of(&first.key).to_owned();

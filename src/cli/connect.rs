@@ -22,7 +22,7 @@ use crate::store::dir::DirStore;
 use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
-use crate::store::{ObjectBody, Store};
+use crate::store::{ObjectBody, ReadStore, Store};
 
 /// Who a source of leases works for.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub(super) fn checks(config: &Config, clock: &Arc<dyn Clock>) -> Checks {
     }
 }
 
-/// Opens the store.
+/// Opens the store to archive into it; a directory is made where there is none.
 ///
 /// # Errors
 /// Fatal: it cannot be used as configured.
@@ -102,18 +102,26 @@ pub(super) async fn open_store(settings: &StoreSettings, clock: &Arc<dyn Clock>)
     })
 }
 
-/// Opens the store that is configured, to read from it: nothing is made where nothing is.
+/// Opens the store that is configured, to read from it.
+///
+/// # Errors
+/// As [`open_existing_store`].
+pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn ReadStore>> {
+    Ok(open_existing_store(config, clock).await?)
+}
+
+/// Opens the store that is configured, and makes nothing where nothing is.
 ///
 /// # Errors
 /// Fatal: there is none, or it cannot be used as configured.
-pub(super) async fn open_store_to_read(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<RetryingStore> {
+pub(super) async fn open_existing_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
     let inner: Arc<dyn Store> = match config.require_store()? {
         StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(clock)).await?),
         StoreSettings::Dir(directory) => Arc::new(DirStore::to_read(directory, Arc::clone(clock))),
     };
     let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
     store.check().await?;
-    Ok(store)
+    Ok(Arc::new(store))
 }
 
 /// Opens a ledger to look at it: as everyone does, which upgrades a file of an earlier version, or to read where it may not

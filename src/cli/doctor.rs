@@ -17,7 +17,7 @@ use crate::store::dir::DirStore;
 use crate::store::policy::{self, MAX_CLOCK_OFFSET_MS};
 use crate::store::s3::{S3Store, Seen};
 use crate::store::settings::S3Settings;
-use crate::store::{Store as _, StoreError, StoreReport};
+use crate::store::{ReadStore as _, StoreError, StoreReport};
 use crate::veriff::reach::reach;
 use crate::veriff::settings::IntegrationSettings;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 
-use super::connect::{open_file, open_store_to_read};
+use super::connect::{open_existing_store, open_file};
 use super::output::{Answer, print};
 use super::source::{FormatArg, FormatArgs};
 use super::{GlobalArgs, StoreArgs, signals};
@@ -18,7 +18,6 @@ use crate::export::{Asked, Exported, Form, Request, export};
 use crate::session::writer::ArchiveWriter;
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::Store;
 use crate::store::policy::demand;
 
 /// The longest reason, in characters.
@@ -143,14 +142,14 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
         }
         None => Asked::of_ids(&args.session).await?,
     };
-    let store = open_store_to_read(config, &clock).await?;
+    let store = open_existing_store(config, &clock).await?;
     // The event must be kept as the policy says.
     demand(&store.check().await?, config.retention.demands_locks() && settings.url().can_lock())?;
     let kms_key_id = match settings {
         StoreSettings::S3(settings) => settings.kms_key_id.clone(),
         StoreSettings::Dir(_) => None,
     };
-    let writer = ArchiveWriter::new(Arc::new(store), config.retention.clone(), kms_key_id);
+    let writer = ArchiveWriter::new(store, config.retention.clone(), kms_key_id);
     let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     let request = Request {
         place: args.to.clone(),

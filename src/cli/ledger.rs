@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::connect::open_store;
+use super::connect::open_store_to_read;
 use super::output::{Answer, print};
 use super::{GlobalArgs, StoreArgs, signals};
 use crate::audit::Findings;
@@ -16,12 +16,10 @@ use crate::error::Exit;
 use crate::ledger::{self, Migrated};
 use crate::model::ArchiveId;
 use crate::rebuild::{Rebuild, Rebuilt};
-use crate::retry::Backoff;
 use crate::session::identity::Identity;
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::retrying::RetryingStore;
-use crate::store::{Store as _, StoreError};
+use crate::store::StoreError;
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/ledger-migrate/v1";
@@ -142,21 +140,16 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let stop = Stop::default();
     signals::listen(stop.clone())?;
     let settings = config.require_store()?;
-    let store = RetryingStore::new(
-        open_store(settings, &clock).await?,
-        Backoff::of_tries(config.limits.tries),
-        Arc::new(|_| {}),
-    );
-    store.check().await?;
+    let store = open_store_to_read(&config, &clock).await?;
     let ledger = ledger::open(&config.ledger_url).await?;
-    let identity = Identity::find(&store, Arc::clone(&ledger)).await?;
+    let identity = Identity::find(&*store, Arc::clone(&ledger)).await?;
     let Some(archive) = identity.known().cloned() else {
         return Err(StoreError::Unfit(format!("{} has no archive.json; check store.url", settings.url())).into());
     };
     ledger.adopt_archive(&archive).await?;
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
     let task = Rebuild {
-        store: &store,
+        store: &*store,
         is_bucket: matches!(settings, StoreSettings::S3(_)),
         ledger: &*ledger,
         archive: archive.clone(),

@@ -156,7 +156,7 @@ pub(super) async fn run(args: &ProveArgs, global: &GlobalArgs) -> anyhow::Result
     let config = global.load_config_to_read(args.store.store.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store_to_read(&config, &clock).await?;
-    let exit = match find(&store, session, args.media.as_ref(), args.run.as_ref()).await {
+    let exit = match find(&*store, session, args.media.as_ref(), args.run.as_ref()).await {
         Ok(proof) => {
             print(&proof, global.format())?;
             return Ok(Exit::Success);

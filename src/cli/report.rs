@@ -16,7 +16,7 @@ use crate::config::{Config, format_duration};
 use crate::error::Exit;
 use crate::ledger::{self, Volume, VolumeQuery};
 use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
-use crate::store::{Store as _, StoreError, StoreReport};
+use crate::store::{StoreError, StoreReport};
 
 const AFTER_HELP: &str = "\
 Reads the ledger and the results of audits, writes only the page, and does not create a ledger. Contains no session ids, \

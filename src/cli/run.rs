@@ -36,9 +36,9 @@ use crate::session::writer::ArchiveWriter;
 use crate::session::{Archiver, CurrentRun, Integration};
 use crate::source::Source;
 use crate::stop::Stop;
-use crate::store::Store;
 use crate::store::policy::demand;
 use crate::store::retrying::{Event, RetryingStore};
+use crate::store::{ReadStore as _, Store};
 use crate::telemetry::{Telemetry, Watched};
 use crate::veriff::VeriffClient;
 

@@ -6,6 +6,7 @@
 
 mod asked;
 mod bag;
+mod event;
 mod names;
 mod page;
 mod proofs;
@@ -20,20 +21,21 @@ use serde::Serialize;
 
 pub use asked::Asked;
 pub use bag::Form;
+pub use event::export;
 
-use self::bag::{Bag, Lines, expect_free, leftovers};
+use self::bag::{Bag, Lines};
 use self::page::{IndexView, Page, RowView};
 use crate::audit::{Finding, Severity, SeverityCounts};
 use crate::clock::Timestamp;
 use crate::error::{Code, Exit};
 use crate::ledger::LedgerError;
-use crate::model::event::{EVENT_SCHEMA, Event, EventKind};
+use crate::model::event::Event;
 use crate::model::key::ObjectKey;
 use crate::model::{ArchiveId, EventId, IdError};
-use crate::session::identity::{IdentityError, archive_of};
-use crate::session::writer::{ArchiveWriter, Placed, WriteError};
+use crate::session::identity::IdentityError;
+use crate::session::writer::WriteError;
 use crate::source::SourceError;
-use crate::store::{StoreError, Terms};
+use crate::store::{ReadStore, StoreError};
 
 /// The value of `schema` in the answer.
 pub const EXPORT_SCHEMA: &str = "veriff-archive/export/v1";
@@ -230,7 +232,7 @@ impl Exported {
 
 /// An export under way.
 struct Export<'a> {
-    writer: &'a ArchiveWriter,
+    store: &'a dyn ReadStore,
     event: Event,
     place: PathBuf,
     page: Page,
@@ -246,16 +248,14 @@ struct Export<'a> {
     answer: Exported,
 }
 
-/// Exports.
-///
-/// Dropping the future leaves no bag; the event remains all the same.
-///
-/// # Errors
-/// Fatal: something exists where the bag should go, the event may not be written, the store refuses. Retryable: the
-/// store does not answer, or there is no space. In each case there is no bag.
-pub async fn export(writer: &ArchiveWriter, mut asked: Asked, request: Request) -> Result<Exported, ExportError> {
-    let event = prepare(writer, &asked, &request).await?;
-    let mut export = Export::begin(writer, event, &request, &asked).map_err(unwritable(&request.place))?;
+/// Makes the bag of what is asked for. `event` says in the archive that this is done.
+async fn fill(
+    store: &dyn ReadStore,
+    event: Event,
+    mut asked: Asked,
+    request: &Request,
+) -> Result<Exported, ExportError> {
+    let mut export = Export::begin(store, event, request, &asked).map_err(unwritable(&request.place))?;
     let mut last = String::new();
     loop {
         let ids = asked.after(&last).await?;
@@ -270,56 +270,7 @@ pub async fn export(writer: &ArchiveWriter, mut asked: Asked, request: Request) 
             export.show(view)?;
         }
     }
-    export.finish(&request, &asked)
-}
-
-/// Checks what can be checked before, and writes the event.
-async fn prepare(writer: &ArchiveWriter, asked: &Asked, request: &Request) -> Result<Event, ExportError> {
-    if asked.sessions.count == 0 {
-        return Err(ExportError::Nothing);
-    }
-    if request.form == Form::Zip && asked.sessions.count > MAX_ZIP_SESSIONS {
-        return Err(ExportError::TooManyForZip { sessions: asked.sessions.count });
-    }
-    expect_free(&request.place).map_err(unwritable(&request.place))?;
-    for leftover in leftovers(&request.place).map_err(unwritable(&request.place))? {
-        let path = leftover.display();
-        tracing::warn!(
-            "{path} is from an export that was killed or is still running; if none is running, remove it: it contains \
-             evidence"
-        );
-    }
-    let archive_id = archive_of(writer.store()).await?.ok_or(ExportError::NoArchive)?;
-    let at = writer.store().now();
-    let event = Event {
-        schema: EVENT_SCHEMA.to_owned(),
-        archive_id,
-        event_id: EventId::new(at),
-        kind: EventKind::Export,
-        at,
-        actor: request.actor.clone(),
-        store_principal: request.store_principal.clone(),
-        requested_by: request.requested_by.clone(),
-        reason: request.reason.clone(),
-        sessions: asked.sessions.clone(),
-        input_sha256: asked.input_sha256,
-        destination: request.form.as_str().to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    write_event(writer, &event).await.map_err(ExportError::Event)?;
-    tracing::info!(event.id = %event.event_id, object.key = %event.key(), sessions = event.sessions.count, "the event of this export is written");
-    Ok(event)
-}
-
-/// Puts the event under the lock of documents that belong to no session, and verifies that it is there.
-async fn write_event(writer: &ArchiveWriter, event: &Event) -> Result<(), WriteError> {
-    let lock = writer.due_by_default()?;
-    let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
-    match writer.place(&event.key(), &event.to_payload(), &terms, "event").await? {
-        // The same: an answer was lost and the write tried again.
-        Placed::Created(_) | Placed::Same(_) => Ok(()),
-        Placed::Other(_) => Err(WriteError::Damaged { key: event.key(), reason: "contains another event" }),
-    }
+    export.finish(request, &asked)
 }
 
 fn unwritable(place: &Path) -> impl Fn(io::Error) -> ExportError {
@@ -330,7 +281,7 @@ fn unwritable(place: &Path) -> impl Fn(io::Error) -> ExportError {
 }
 
 impl<'a> Export<'a> {
-    fn begin(writer: &'a ArchiveWriter, event: Event, request: &Request, asked: &Asked) -> io::Result<Self> {
+    fn begin(store: &'a dyn ReadStore, event: Event, request: &Request, asked: &Asked) -> io::Result<Self> {
         let place = &request.place;
         let mut bag = Bag::create(place, request.form, event.at)?;
         bag.add("data/event.json", &event.to_payload().segments().concat())?;
@@ -366,7 +317,7 @@ impl<'a> Export<'a> {
         }
         let (sections, rows) = (Lines::new(place)?, Lines::new(place)?);
         Ok(Self {
-            writer,
+            store,
             event,
             place: place.clone(),
             page: Page::new().map_err(io::Error::other)?,
@@ -415,7 +366,7 @@ impl<'a> Export<'a> {
         let place = self.place.clone();
         let failed = unwritable(&place);
         let has_problems = !self.answer.codes.is_empty() || asked.invalid > 0;
-        let finished_at = self.writer.store().now();
+        let finished_at = self.store.now();
         self.answer.finished_at = finished_at;
         self.answer.advice().clone_into(&mut self.answer.next);
         let is_one_page = self.is_one_page();

@@ -28,7 +28,7 @@ impl Export<'_> {
                 return Ok(());
             }
             for (run, sessions) in runs {
-                let proofs = match find_in_run(self.writer.store(), &run, &sessions).await {
+                let proofs = match find_in_run(self.store, &run, &sessions).await {
                     Ok(proofs) => proofs,
                     Err(ProveError::Store(error)) => return Err(error.into()),
                     Err(ProveError::NotFound(_)) => Vec::new(),

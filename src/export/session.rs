@@ -53,7 +53,7 @@ impl Export<'_> {
     /// Exports a session, apart from its proofs and its page.
     pub(super) async fn session(&mut self, id: &SessionId) -> Result<SessionView, ExportError> {
         let mut view = SessionView::of(id);
-        let looked = inspect(self.writer.store(), Some(&self.event.archive_id), id).await;
+        let looked = inspect(self.store, Some(&self.event.archive_id), id).await;
         let standing = match looked {
             Ok(standing) => standing,
             Err(error) => {
@@ -325,7 +325,7 @@ impl Export<'_> {
     }
 
     async fn copy_once(&mut self, wanted: &Wanted<'_>, path: &str) -> Result<Copied, ExportError> {
-        let Some(mut body) = self.writer.store().open(wanted.key, wanted.version_id).await? else {
+        let Some(mut body) = self.store.open(wanted.key, wanted.version_id).await? else {
             return Ok(Copied::Gone);
         };
         if wanted.size_bytes.is_some_and(|expected| expected != body.size_bytes) {
@@ -379,7 +379,7 @@ impl Export<'_> {
     ) -> Result<Result<Document, &'static str>, ExportError> {
         let mut tries = 1;
         loop {
-            let Some(body) = self.writer.store().open(key, version_id).await? else {
+            let Some(body) = self.store.open(key, version_id).await? else {
                 return Ok(Err("nothing"));
             };
             let lock = body.lock;

@@ -14,7 +14,7 @@ use crate::model::digest::Sha256Digest;
 use crate::model::merkle::{Tree, leaf, root_from};
 use crate::model::run::RunLine;
 use crate::model::{RunId, SessionId};
-use crate::store::Store;
+use crate::store::ReadStore;
 
 /// What is read of every line.
 #[derive(Deserialize)]
@@ -29,7 +29,7 @@ struct Named<'a> {
 /// # Errors
 /// As the store's; permanent: the archive is damaged.
 pub async fn find_in_run(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     run: &RunId,
     sessions: &BTreeSet<SessionId>,
 ) -> Result<Vec<Proof>, ProveError> {

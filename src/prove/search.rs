@@ -16,7 +16,7 @@ use crate::model::merkle::{leaf, root_from};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::{MediaId, RunId, SessionId};
 use crate::session::standing::{InspectError, inspect};
-use crate::store::{Store, StoreError};
+use crate::store::{ReadStore, StoreError};
 
 /// The prefix of all run records and chains.
 const RUNS: &str = "runs/";
@@ -70,7 +70,7 @@ pub(super) struct Place {
 /// # Errors
 /// As the store's; permanent: no signed run names it, or the archive is damaged.
 pub async fn find(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     session: &SessionId,
     media: Option<&MediaId>,
     run: Option<&RunId>,
@@ -123,7 +123,7 @@ pub(super) fn proof_of(
 }
 
 async fn search(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     session: &SessionId,
     media: Option<&MediaId>,
     run: Option<&RunId>,
@@ -167,7 +167,7 @@ async fn search(
 }
 
 /// Finds the record of a run: by the time in its id, else by walking all of them.
-async fn locate(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
+async fn locate(store: &dyn ReadStore, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
     if let Some(key) = by_time(store, run).await? {
         return Ok(Some(key));
     }
@@ -181,7 +181,7 @@ async fn locate(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, Sto
 }
 
 /// Finds the record of a run by the time that a UUID of version 7 begins with (RFC 9562, section 5.7).
-pub(super) async fn by_time(store: &dyn Store, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
+pub(super) async fn by_time(store: &dyn ReadStore, run: &RunId) -> Result<Option<ObjectKey>, StoreError> {
     let digits: String = run.as_str().chars().filter(|c| *c != '-').take(12).collect();
     let Ok(millis) = i64::from_str_radix(&digits, 16) else { return Ok(None) };
     let began_at = Timestamp::from_unix_millis(millis);
@@ -197,7 +197,7 @@ pub(super) async fn by_time(store: &dyn Store, run: &RunId) -> Result<Option<Obj
 
 /// Looks for the line in one run; nothing if the run is not signed or has none.
 async fn try_run(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     key: ObjectKey,
     session: &SessionId,
     media: Option<&MediaId>,
@@ -223,7 +223,7 @@ async fn try_run(
     Ok(found.map(|place| (signed, place)))
 }
 
-pub(super) async fn open(store: &dyn Store, key: ObjectKey) -> Result<Option<Signed>, ProveError> {
+pub(super) async fn open(store: &dyn ReadStore, key: ObjectKey) -> Result<Option<Signed>, ProveError> {
     let folder = key.as_str().trim_end_matches("run.json").to_owned();
     let listed = KeyWalk::of(store, folder).collect().await?;
     let Some(bytes) = own(store, &listed, &key).await? else { return Ok(None) };
@@ -239,7 +239,7 @@ pub(super) async fn open(store: &dyn Store, key: ObjectKey) -> Result<Option<Sig
 }
 
 /// Reads the archive's own version of an object that was listed; nothing if there is none.
-async fn own(store: &dyn Store, listed: &[ListedKey], key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+async fn own(store: &dyn ReadStore, listed: &[ListedKey], key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
     let version = listed.iter().find(|listed| listed.key == *key).and_then(|listed| listed.own.as_ref());
     match version {
         Some(version) => read(store, key, version.version_id.as_deref()).await,
@@ -248,7 +248,7 @@ async fn own(store: &dyn Store, listed: &[ListedKey], key: &ObjectKey) -> Result
 }
 
 pub(super) async fn for_each_line(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     signed: &Signed,
     mut take: impl FnMut(u64, &[u8]),
 ) -> Result<(), ProveError> {
@@ -269,7 +269,7 @@ pub(super) async fn for_each_line(
 }
 
 /// Finds the entry that names a record: first among those written after it, then among all others, newest first.
-pub(super) async fn entry_of(store: &dyn Store, signed: &Signed) -> Result<Option<ProofEntry>, ProveError> {
+pub(super) async fn entry_of(store: &dyn ReadStore, signed: &Signed) -> Result<Option<ProofEntry>, ProveError> {
     let written_at = signed.listed.iter().find(|listed| listed.key == signed.key);
     let written_at = written_at.and_then(|listed| listed.own.as_ref()?.modified_at).map(|at| at.plus_millis(-SLACK_MS));
     let listed = KeyWalk::of(store, ObjectKey::chain_prefix(&signed.record.group)).collect().await?;

@@ -27,7 +27,7 @@ use crate::model::run::{ChainEntry, RunCounts, RunRecord};
 use crate::model::{ArchiveId, SessionId};
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::{ListedVersion, Store, StoreError};
+use crate::store::{ListedVersion, ReadStore, StoreError};
 
 /// How many sessions, or runs, are read at once from a bucket. A manifest is some kilobytes long: a request is all waiting.
 const IN_FLIGHT: usize = 64;
@@ -58,7 +58,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Rebuild<'a> {
     /// The store.
-    pub store: &'a dyn Store,
+    pub store: &'a dyn ReadStore,
     /// It lists any part of its keys as soon as another: a directory reads all names for each page.
     pub is_bucket: bool,
     /// The ledger to fill.

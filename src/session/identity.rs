@@ -15,7 +15,7 @@ use crate::model::key::ObjectKey;
 use crate::model::manifest::{ARCHIVE_SCHEMA, ArchiveDocument};
 use crate::session::standing::MAX_DOCUMENT_BYTES;
 use crate::session::writer::{ArchiveWriter, Placed, WriteError};
-use crate::store::{Store, StoreError, Terms, list_all};
+use crate::store::{ReadStore, StoreError, Terms, list_all};
 
 /// The identity of the archive, found or made on first use.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Identity {
     ///
     /// # Errors
     /// Fatal: the two belong to different archives. Retryable: one of them does not answer.
-    pub async fn find(store: &dyn Store, ledger: Arc<dyn Ledger>) -> Result<Self, IdentityError> {
+    pub async fn find(store: &dyn ReadStore, ledger: Arc<dyn Ledger>) -> Result<Self, IdentityError> {
         let mut found = read(store).await?;
         let known = ledger.archive_id().await?;
         if found.is_none() && known.is_some() {
@@ -124,11 +124,11 @@ impl Identity {
 ///
 /// # Errors
 /// As [`Identity::find`].
-pub async fn archive_of(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
+pub async fn archive_of(store: &dyn ReadStore) -> Result<Option<ArchiveId>, IdentityError> {
     read(store).await
 }
 
-async fn read(store: &dyn Store) -> Result<Option<ArchiveId>, IdentityError> {
+async fn read(store: &dyn ReadStore) -> Result<Option<ArchiveId>, IdentityError> {
     let key = ObjectKey::archive();
     let versions = list_all(store, key.as_str()).await?;
     let mut own = versions.into_iter().filter(|version| version.key == key && !version.is_delete_marker);

@@ -13,7 +13,7 @@ use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{Manifest, PreviousManifest};
 use crate::model::retention::Lock;
 use crate::model::{ArchiveId, AttemptId, MediaId, SessionId};
-use crate::store::{ListedVersion, Store, StoreError, list_all};
+use crate::store::{ListedVersion, ReadStore, StoreError, list_all};
 
 /// The longest manifest or sidecar that is read. Ten attempts with all their lists have well under one megabyte.
 pub const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -132,7 +132,7 @@ impl Standing {
 /// # Errors
 /// As the store's; permanent if the newest manifest is not what it must be; fatal if it belongs to another archive.
 pub async fn inspect(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     archive: Option<&ArchiveId>,
     session: &SessionId,
 ) -> Result<Standing, InspectError> {
@@ -150,7 +150,7 @@ pub async fn inspect(
 }
 
 async fn read_manifest(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     archive: Option<&ArchiveId>,
     session: &SessionId,
     version: &ListedVersion,

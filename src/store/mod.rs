@@ -22,9 +22,9 @@ use crate::model::digest::{Checksum, Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
 
-/// A place that keeps objects.
+/// A place that holds objects, for whoever only reads them: audits, reports, proofs.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait ReadStore: Send + Sync + fmt::Debug {
     /// Tells what the store can do, as `check` found it.
     fn features(&self) -> Features;
 
@@ -48,6 +48,40 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Fatal: the store refuses us or does not exist. Retryable: it cannot be reached.
     async fn check(&self) -> Result<StoreReport, StoreError>;
 
+    /// Returns what stands under a key, or `None`. Without a version: the current one.
+    ///
+    /// # Errors
+    /// Retryable: unreachable or refusing for load. Fatal: denied.
+    async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError>;
+
+    /// Asks for the lock of a version and for nothing else. [`ReadStore::head`] shows the lock only to those who have the right
+    /// to see it, and cannot tell a lock that is hidden from none; this can.
+    ///
+    /// # Errors
+    /// As [`ReadStore::head`]. Fatal (denied): the store does not tell us.
+    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
+        Ok(self.head(key, version).await?.and_then(|head| head.lock))
+    }
+
+    /// Opens the bytes under a key, or `None`. Without a version: the current one.
+    ///
+    /// # Errors
+    /// As [`ReadStore::head`]; also when reading its chunks.
+    async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError>;
+
+    /// Lists what stands under a prefix, one page, in the order of keys and, within a key, newest version first, delete
+    /// markers included. `after` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// As [`ReadStore::head`].
+    async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError>;
+}
+
+/// A place that holds objects, for whoever archives: what is absent can be put, and a lock made stricter or longer.
+///
+/// Nothing here overwrites or deletes. A `&dyn Store` is a `&dyn ReadStore` too, and never the other way round.
+#[async_trait]
+pub trait Store: ReadStore {
     /// Writes a body of at most [`SINGLE_PUT_MAX_BYTES`](crate::model::digest::SINGLE_PUT_MAX_BYTES) where nothing
     /// stands under the key.
     ///
@@ -60,34 +94,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Store::put`].
     async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError>;
-
-    /// Returns what stands under a key, or `None`. Without a version: the current one.
-    ///
-    /// # Errors
-    /// As [`Store::put`].
-    async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError>;
-
-    /// Asks for the lock of a version and for nothing else. [`Store::head`] shows the lock only to those who have the right
-    /// to see it, and cannot tell a lock that is hidden from none; this can.
-    ///
-    /// # Errors
-    /// As [`Store::put`]. Fatal (denied): the store does not tell us.
-    async fn read_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<Lock>, StoreError> {
-        Ok(self.head(key, version).await?.and_then(|head| head.lock))
-    }
-
-    /// Opens the bytes under a key, or `None`. Without a version: the current one.
-    ///
-    /// # Errors
-    /// As [`Store::put`]; also when reading its chunks.
-    async fn open(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectBody>, StoreError>;
-
-    /// Lists what stands under a prefix, one page, in the order of keys and, within a key, newest version first, delete
-    /// markers included. `after` is the `next` of the page before.
-    ///
-    /// # Errors
-    /// As [`Store::put`].
-    async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError>;
 
     /// Makes the lock of a version stricter or longer; never weaker or shorter.
     ///
@@ -238,7 +244,7 @@ pub trait Chunks: Send {
     /// Returns the next bytes, or `None` at the end.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`ReadStore::open`].
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError>;
 }
 
@@ -252,7 +258,7 @@ impl ObjectBody {
     /// Returns the next bytes, or `None` at the end.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`ReadStore::open`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
         self.chunks.next().await
     }
@@ -260,7 +266,7 @@ impl ObjectBody {
     /// Reads a document whole.
     ///
     /// # Errors
-    /// As [`Store::open`]; permanent if it is longer than `limit` bytes.
+    /// As [`ReadStore::open`]; permanent if it is longer than `limit` bytes.
     pub async fn read_to_end(mut self, limit: u64) -> Result<Vec<u8>, StoreError> {
         if self.size_bytes > limit {
             return Err(StoreError::TooLarge { size_bytes: self.size_bytes, limit_bytes: limit });
@@ -278,7 +284,7 @@ impl ObjectBody {
     /// Reads and hashes all bytes, keeping none.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`ReadStore::open`].
     pub async fn digest(mut self) -> Result<Sha256Digest, StoreError> {
         let mut hasher = crate::model::digest::Hasher::default();
         while let Some(chunk) = self.chunk().await? {
@@ -370,8 +376,8 @@ impl StoreError {
 /// session's.
 ///
 /// # Errors
-/// As [`Store::list`].
-pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ListedVersion>, StoreError> {
+/// As [`ReadStore::list`].
+pub async fn list_all(store: &dyn ReadStore, prefix: &str) -> Result<Vec<ListedVersion>, StoreError> {
     let mut page = store.list(prefix, None).await?;
     let mut versions = page.versions;
     while let Some(next) = page.next {

@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms, Upload,
+    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, ReadStore, Store, StoreError, StoreReport,
+    Terms, Upload,
 };
 use crate::clock::Timestamp;
 use crate::model::digest::{Payload, Sha256Digest};
@@ -32,10 +33,10 @@ pub enum Event {
 /// Told of every success and every further try.
 pub type Progress = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// A store that tries again.
-#[derive(Debug, Clone)]
-pub struct RetryingStore {
-    inner: Arc<dyn Store>,
+/// A store that tries again, with the rights of what it wraps: over one that only reads it only reads.
+#[derive(Debug)]
+pub struct RetryingStore<S: ?Sized> {
+    inner: Arc<S>,
     pace: Arc<Pace>,
 }
 
@@ -47,10 +48,10 @@ struct Pace {
     retries: AtomicU64,
 }
 
-impl RetryingStore {
+impl<S: ReadStore + ?Sized> RetryingStore<S> {
     /// Wraps a store.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, backoff: Backoff, progress: Progress) -> Self {
+    pub fn new(inner: Arc<S>, backoff: Backoff, progress: Progress) -> Self {
         Self { inner, pace: Arc::new(Pace { backoff, progress, pause: Pause::default(), retries: AtomicU64::new(0) }) }
     }
 
@@ -106,7 +107,7 @@ impl Pace {
 }
 
 #[async_trait]
-impl Store for RetryingStore {
+impl<S: ReadStore + ?Sized> ReadStore for RetryingStore<S> {
     fn features(&self) -> Features {
         self.inner.features()
     }
@@ -127,21 +128,6 @@ impl Store for RetryingStore {
         self.pace.tried(|| self.inner.check()).await
     }
 
-    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        let lost = Lost::default();
-        self.pace.tried(|| lost.looked_for(&*self.inner, key, self.inner.put(key, payload, terms))).await
-    }
-
-    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        let started = self.pace.tried(|| self.inner.start_upload(key, terms)).await?;
-        Ok(Box::new(RetryingUpload {
-            inner: tokio::sync::Mutex::new(started),
-            store: Arc::clone(&self.inner),
-            key: key.clone(),
-            pace: Arc::clone(&self.pace),
-        }))
-    }
-
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
         self.pace.tried(|| self.inner.head(key, version)).await
     }
@@ -157,6 +143,24 @@ impl Store for RetryingStore {
     async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
         self.pace.tried(|| self.inner.list(prefix, after.clone())).await
     }
+}
+
+#[async_trait]
+impl<S: Store + ?Sized + 'static> Store for RetryingStore<S> {
+    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
+        let lost = Lost::default();
+        self.pace.tried(|| lost.looked_for(&*self.inner, key, self.inner.put(key, payload, terms))).await
+    }
+
+    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+        let started = self.pace.tried(|| self.inner.start_upload(key, terms)).await?;
+        Ok(Box::new(RetryingUpload {
+            inner: tokio::sync::Mutex::new(started),
+            store: Arc::clone(&self.inner),
+            key: key.clone(),
+            pace: Arc::clone(&self.pace),
+        }))
+    }
 
     async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {
         self.pace.tried(|| self.inner.extend_lock(key, version, lock)).await
@@ -171,7 +175,7 @@ impl Lost {
     /// Writes; looks first for what an earlier try may have left.
     async fn looked_for(
         &self,
-        store: &dyn Store,
+        store: &(impl ReadStore + ?Sized),
         key: &ObjectKey,
         write: impl Future<Output = Result<PutOutcome, StoreError>> + Send,
     ) -> Result<PutOutcome, StoreError> {
@@ -188,7 +192,7 @@ impl Lost {
 
 /// Tells whether a store with versions lists any under a key. Asked before a write is tried again: a store that was cut
 /// off in the middle of the first try may hold its version without minding it when the second one asks for an empty key.
-async fn stands(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {
+async fn stands(store: &(impl ReadStore + ?Sized), key: &ObjectKey) -> Result<bool, StoreError> {
     if !store.features().versions {
         return Ok(false);
     }
@@ -196,16 +200,16 @@ async fn stands(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> 
     Ok(page.versions.iter().any(|version| version.key == *key))
 }
 
-struct RetryingUpload {
+struct RetryingUpload<S: ?Sized> {
     /// Behind a lock because each try borrows it anew; nobody else ever waits for it.
     inner: tokio::sync::Mutex<Box<dyn Upload>>,
-    store: Arc<dyn Store>,
+    store: Arc<S>,
     key: ObjectKey,
     pace: Arc<Pace>,
 }
 
 #[async_trait]
-impl Upload for RetryingUpload {
+impl<S: Store + ?Sized> Upload for RetryingUpload<S> {
     async fn put_part(&mut self, part: &Payload) -> Result<(), StoreError> {
         self.pace.tried(|| async { self.inner.lock().await.put_part(part).await }).await
     }
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Store for Failing {
+    impl ReadStore for Failing {
         fn features(&self) -> Features {
             Features { versions: true, ..self.inner.features() }
         }
@@ -264,20 +268,6 @@ mod tests {
 
         async fn check(&self) -> Result<StoreReport, StoreError> {
             self.inner.check().await
-        }
-
-        async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-            let failed = self.fails();
-            if failed.is_ok() || self.loses_the_answer {
-                let outcome = self.inner.put(key, payload, terms).await?;
-                failed.map(|()| outcome)
-            } else {
-                Err(self.error.clone())
-            }
-        }
-
-        async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-            self.inner.start_upload(key, terms).await
         }
 
         async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
@@ -292,6 +282,23 @@ mod tests {
         async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
             self.inner.list(prefix, after).await
         }
+    }
+
+    #[async_trait]
+    impl Store for Failing {
+        async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
+            let failed = self.fails();
+            if failed.is_ok() || self.loses_the_answer {
+                let outcome = self.inner.put(key, payload, terms).await?;
+                failed.map(|()| outcome)
+            } else {
+                Err(self.error.clone())
+            }
+        }
+
+        async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+            self.inner.start_upload(key, terms).await
+        }
 
         async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {
             self.inner.extend_lock(key, version, lock).await
@@ -299,7 +306,7 @@ mod tests {
     }
 
     struct Fixture {
-        store: RetryingStore,
+        store: Arc<RetryingStore<Failing>>,
         failing: Arc<Failing>,
         successes: Arc<AtomicU32>,
         _directory: tempfile::TempDir,
@@ -320,7 +327,7 @@ mod tests {
             counted.fetch_add(u32::from(event == Event::Succeeded), Ordering::SeqCst);
         });
         Fixture {
-            store: RetryingStore::new(Arc::clone(&failing) as Arc<dyn Store>, Backoff::of_tries(4), progress),
+            store: Arc::new(RetryingStore::new(Arc::clone(&failing), Backoff::of_tries(4), progress)),
             failing,
             successes,
             _directory: directory,
@@ -372,7 +379,7 @@ mod tests {
         let asked = Duration::from_secs(90);
         let fixture = failing(1, unavailable(Some(asked), true)).await;
         let start = SystemClock.instant();
-        let told = fixture.store.clone();
+        let told = Arc::clone(&fixture.store);
         let told = tokio::spawn(async move { told.head(&key(), None).await });
         while fixture.store.retries() == 0 {
             tokio::task::yield_now().await;

@@ -18,7 +18,7 @@ use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::run::ChunkRef;
 use veriff_archive::model::signature::{PublicKey, SigningKey};
 use veriff_archive::stop::Stop;
-use veriff_archive::store::Store;
+use veriff_archive::store::ReadStore;
 use veriff_archive::store::dir::DirStore;
 use veriff_sim::Simulator;
 
@@ -52,7 +52,7 @@ impl Asked {
         self.of_store(&DirStore::open(root, Arc::new(SystemClock)).await.unwrap()).await
     }
 
-    async fn of_store(&self, store: &dyn Store) -> Answered {
+    async fn of_store(&self, store: &dyn ReadStore) -> Answered {
         let audit = ChainAudit {
             store,
             clock: &SystemClock,

@@ -13,13 +13,12 @@ use veriff_archive::audit::walk::Walk;
 use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
 use veriff_archive::clock::{SystemClock, Timestamp};
 use veriff_archive::model::SessionId;
-use veriff_archive::model::digest::Payload;
 use veriff_archive::model::key::{ObjectKey, SessionObject, StoreObject};
 use veriff_archive::model::retention::{Class, Lock, Mode, RetentionPolicy};
 use veriff_archive::session::budget::Budget;
 use veriff_archive::stop::Stop;
 use veriff_archive::store::{
-    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms, Upload,
+    Features, ListPage, ObjectBody, ObjectHead, PageToken, ReadStore, StoreError, StoreReport,
 };
 
 use crate::support::audited::{Audited, codes, collected, question, serious, session_of};
@@ -47,7 +46,7 @@ fn in_force() -> RetentionPolicy {
 /// An audit of this archive, with whatever store stands before its own.
 struct Auditor<'a> {
     audited: &'a Audited,
-    store: &'a dyn Store,
+    store: &'a dyn ReadStore,
     policy: RetentionPolicy,
     kms_key_id: Option<&'a str>,
 }
@@ -108,7 +107,7 @@ impl<'a> Auditor<'a> {
 /// The store of an auditor who is not shown everything, or who looks much later.
 #[derive(Debug)]
 struct Veiled<'a> {
-    inner: &'a dyn Store,
+    inner: &'a dyn ReadStore,
     hides_locks: bool,
     now: Option<Timestamp>,
     /// What everything is encrypted with, and whether that can be used.
@@ -122,7 +121,7 @@ impl<'a> Veiled<'a> {
 }
 
 #[async_trait]
-impl Store for Veiled<'_> {
+impl ReadStore for Veiled<'_> {
     fn features(&self) -> Features {
         self.inner.features()
     }
@@ -133,18 +132,6 @@ impl Store for Veiled<'_> {
 
     async fn check(&self) -> Result<StoreReport, StoreError> {
         self.inner.check().await
-    }
-
-    async fn put(&self, _: &ObjectKey, _: &Payload, _: &Terms) -> Result<PutOutcome, StoreError> {
-        panic!("an audit writes nothing")
-    }
-
-    async fn start_upload(&self, _: &ObjectKey, _: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        panic!("an audit writes nothing")
-    }
-
-    async fn extend_lock(&self, _: &ObjectKey, _: Option<&str>, _: Lock) -> Result<(), StoreError> {
-        panic!("an audit writes nothing")
     }
 
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {

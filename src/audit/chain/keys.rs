@@ -9,7 +9,7 @@ use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::key::ObjectKey;
 use crate::retry::Backoff;
 use crate::session::standing::MAX_DOCUMENT_BYTES;
-use crate::store::{ListedVersion, PageToken, Store, StoreError};
+use crate::store::{ListedVersion, PageToken, ReadStore, StoreError};
 
 /// How often bytes that break off are read from the start.
 const BODY_TRIES: Backoff = Backoff::of_tries(4);
@@ -28,7 +28,7 @@ pub(crate) struct ListedKey {
 /// A walk over everything under a prefix.
 #[derive(Debug)]
 pub(crate) struct KeyWalk<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn ReadStore,
     prefix: String,
     page: VecDeque<ListedVersion>,
     next: Option<PageToken>,
@@ -37,7 +37,7 @@ pub(crate) struct KeyWalk<'a> {
 
 impl<'a> KeyWalk<'a> {
     /// Begins at the first key.
-    pub(crate) fn of(store: &'a dyn Store, prefix: impl Into<String>) -> Self {
+    pub(crate) fn of(store: &'a dyn ReadStore, prefix: impl Into<String>) -> Self {
         Self { store, prefix: prefix.into(), page: VecDeque::new(), next: None, begun: false }
     }
 
@@ -50,7 +50,7 @@ impl<'a> KeyWalk<'a> {
     /// Returns the next key, or nothing at the end.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As [`ReadStore::list`].
     pub(crate) async fn next(&mut self) -> Result<Option<ListedKey>, StoreError> {
         let Some(first) = self.next_version().await? else { return Ok(None) };
         let key = first.key.clone();
@@ -72,7 +72,7 @@ impl<'a> KeyWalk<'a> {
     /// Returns everything that is left. For prefixes of bounded size only, such as one run's.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As [`ReadStore::list`].
     pub(crate) async fn collect(mut self) -> Result<Vec<ListedKey>, StoreError> {
         let mut keys = Vec::new();
         while let Some(key) = self.next().await? {
@@ -117,7 +117,7 @@ impl ListedKey {
 /// # Errors
 /// As the store's; permanent if it is longer than any document of this program.
 pub(crate) async fn read(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     key: &ObjectKey,
     version: Option<&str>,
 ) -> Result<Option<Vec<u8>>, StoreError> {

@@ -11,7 +11,7 @@ use crate::model::key::{SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
 use crate::model::run::{LineItem, LineManifest, RunLine};
 use crate::model::{ArchiveId, RunId};
-use crate::store::{Store, StoreError};
+use crate::store::{ReadStore, StoreError};
 
 /// How many manifests are read at once.
 const AT_ONCE: usize = 16;
@@ -30,7 +30,7 @@ pub(super) struct Looked {
 /// # Errors
 /// As the store's.
 pub(super) async fn look(
-    store: &dyn Store,
+    store: &dyn ReadStore,
     archive: Option<&ArchiveId>,
     lines: Vec<RunLine>,
 ) -> Result<Vec<Looked>, StoreError> {
@@ -39,7 +39,7 @@ pub(super) async fn look(
     looked.into_iter().collect()
 }
 
-async fn look_at(store: &dyn Store, archive: Option<&ArchiveId>, line: RunLine) -> Result<Looked, StoreError> {
+async fn look_at(store: &dyn ReadStore, archive: Option<&ArchiveId>, line: RunLine) -> Result<Looked, StoreError> {
     let Some(named) = &line.manifest else { return Ok(Looked::default()) };
     let finding = |code, repair: &str| {
         let finding = Finding::of(Severity::Error, code, repair).session(&line.session_id);

@@ -36,7 +36,7 @@ use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::manifest::ArchiveDocument;
 use crate::model::signature::PublicKey;
 use crate::stop::Stop;
-use crate::store::Store;
+use crate::store::ReadStore;
 
 /// The prefix of all chains.
 const CHAINS: &str = "runs/chain/";
@@ -45,7 +45,7 @@ const CHAINS: &str = "runs/chain/";
 #[derive(Debug)]
 pub struct ChainAudit<'a> {
     /// The store.
-    pub store: &'a dyn Store,
+    pub store: &'a dyn ReadStore,
     /// Tells when the audit began and ended.
     pub clock: &'a dyn Clock,
     /// Tells when to stop.

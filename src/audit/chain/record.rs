@@ -14,7 +14,7 @@ use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::merkle::{Tree, leaf};
 use crate::model::run::{ChunkRef, RunLine, RunRecord};
 use crate::model::{ArchiveId, RunId};
-use crate::store::{ListedVersion, Store, StoreError};
+use crate::store::{ListedVersion, ReadStore, StoreError};
 
 /// How many lines are held against their manifests at a time.
 const BATCH: usize = 64;
@@ -37,7 +37,7 @@ pub(super) struct Archive {
 /// What records are held against.
 #[derive(Debug)]
 pub(super) struct Against<'a> {
-    pub(super) store: &'a dyn Store,
+    pub(super) store: &'a dyn ReadStore,
     pub(super) archive: Archive,
     pub(super) seals: Seals,
     /// Read the manifests that lines name.

@@ -10,7 +10,7 @@ use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::signature::PublicKey;
-use crate::store::{ListedVersion, Store, StoreError};
+use crate::store::{ListedVersion, ReadStore, StoreError};
 
 /// How many bytes an Ed25519 signature has.
 const SIGNATURE_BYTES: usize = 64;
@@ -68,7 +68,7 @@ impl Seals {
     /// As the store's, and as [`Report::add`].
     pub(super) async fn check(
         &self,
-        store: &dyn Store,
+        store: &dyn ReadStore,
         key: &ObjectKey,
         document: &[u8],
         signature: Option<&ListedVersion>,

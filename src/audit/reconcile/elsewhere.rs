@@ -13,13 +13,16 @@ use crate::audit::{Finding, FindingCode, Severity};
 use crate::ledger::{Ledger, LedgerError, RecordState};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
-use crate::store::{ListedVersion, Store};
+use crate::store::{ListedVersion, ReadStore};
 
 /// Behind every key below `sessions/`, and before whatever comes next.
 const BEHIND_SESSIONS: &str = "sessions0";
 
 /// Lists every key that is not below `sessions/`, behind a place.
-pub fn elsewhere<'s>(store: &'s dyn Store, from: &Mark) -> impl Stream<Item = Result<Step<Other>, AuditError>> + 's {
+pub fn elsewhere<'s>(
+    store: &'s dyn ReadStore,
+    from: &Mark,
+) -> impl Stream<Item = Result<Step<Other>, AuditError>> + 's {
     let mut walk = KeyWalk::of(store, "");
     if let Some(after) = from.after.as_deref().filter(|_| from.past_sessions) {
         walk.skip_to(ObjectKey::from_store(after));

@@ -66,7 +66,7 @@ pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result
     question.extend(args.manifests.then(|| "manifests".to_owned()));
     let state = StateFile::of(args.state.clone(), AuditKind::Chain, question.join(" "));
     let audit = ChainAudit {
-        store: &store,
+        store: &*store,
         clock: clock.as_ref(),
         stop: stop.clone(),
         keys,

@@ -12,7 +12,7 @@ use crate::audit::reach::Reach;
 use crate::audit::scope::{Percent, Scope, Share};
 use crate::audit::walk::Walk;
 use crate::audit::{AuditKind, AuditSummary, Findings, archive};
-use crate::cli::connect::{checks, open_file};
+use crate::cli::connect::{checks, open_file, open_store_to_read};
 use crate::cli::source::FormatArgs;
 use crate::cli::{GlobalArgs, StoreArgs, signals};
 use crate::clock::{Clock, SystemClock};
@@ -21,15 +21,11 @@ use crate::error::Exit;
 use crate::ledger::{self, Ledger};
 use crate::model::ArchiveId;
 use crate::model::SessionId;
-use crate::retry::Backoff;
 use crate::source::Source;
 use crate::source::file::{FileSource, Format};
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::Store;
-use crate::store::dir::DirStore;
-use crate::store::retrying::RetryingStore;
-use crate::store::s3::S3Store;
+use crate::store::ReadStore;
 
 /// How many requests are under way at once by default.
 const CONCURRENCY: u16 = 16;
@@ -151,7 +147,7 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) config: Config,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn ReadStore>,
     pub(super) is_bucket: bool,
     /// The ledger, if there is one; where the audit can do without, only if it can be read.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
@@ -169,16 +165,10 @@ impl Desk {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let stop = Stop::default();
         signals::listen(stop.clone())?;
-        let settings = config.require_store()?;
-        let inner: Arc<dyn Store> = match settings {
-            StoreSettings::S3(settings) => Arc::new(S3Store::connect(settings, Arc::clone(&clock)).await?),
-            StoreSettings::Dir(directory) => Arc::new(DirStore::to_read(directory, Arc::clone(&clock))),
-        };
-        let is_bucket = settings.url().can_lock();
-        let store = RetryingStore::new(inner, Backoff::of_tries(config.limits.tries), Arc::new(|_| {}));
-        store.check().await?;
+        let is_bucket = config.require_store()?.url().can_lock();
+        let store = open_store_to_read(&config, &clock).await?;
         let ledger = open_ledger(&config, need).await?;
-        Ok(Self { store: Arc::new(store), is_bucket, ledger, clock, stop, config })
+        Ok(Self { store, is_bucket, ledger, clock, stop, config })
     }
 
     /// Returns the store as an audit asks it.

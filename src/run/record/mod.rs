@@ -30,7 +30,7 @@ use crate::session::Archiver;
 use crate::session::identity::IdentityError;
 use crate::session::visit::Outcome;
 use crate::session::writer::{Placed, WriteError};
-use crate::store::{Store, StoreError, Terms, list_all};
+use crate::store::{ReadStore, StoreError, Terms, list_all};
 
 /// Writes the records of runs.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl Recorder {
         now.minus(self.lease)
     }
 
-    fn store(&self) -> &dyn Store {
+    fn store(&self) -> &dyn ReadStore {
         self.archiver.writer.store()
     }
 
@@ -218,7 +218,7 @@ impl Recorder {
 }
 
 /// Reads the archive's version of a document, the oldest; nothing if there is none.
-async fn read_oldest(store: &dyn Store, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+async fn read_oldest(store: &dyn ReadStore, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
     let versions = list_all(store, key.as_str()).await?;
     let Some(own) = versions.into_iter().find(|version| version.key == *key && !version.is_delete_marker) else {
         return Ok(None);

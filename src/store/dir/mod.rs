@@ -20,8 +20,8 @@ use bytes::Bytes;
 use self::draft::{DirUpload, Draft, make_dirs, taken};
 use self::list::{Listing, millis};
 use super::{
-    Chunks, Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms,
-    Upload,
+    Chunks, Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, ReadStore, Store, StoreError,
+    StoreReport, Terms, Upload,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::digest::Payload;
@@ -85,7 +85,7 @@ impl DirStore {
 }
 
 #[async_trait]
-impl Store for DirStore {
+impl ReadStore for DirStore {
     fn features(&self) -> Features {
         Features::default()
     }
@@ -110,28 +110,6 @@ impl Store for DirStore {
         })
         .await?;
         Ok(StoreReport { features: self.features(), clock_offset_ms: None, default_lock: None, locks_assumed: None })
-    }
-
-    async fn put(&self, key: &ObjectKey, payload: &Payload, _: &Terms) -> Result<PutOutcome, StoreError> {
-        const ACTION: &str = "write an object";
-        let place = self.place(key)?;
-        let payload = payload.clone();
-        blocking(ACTION, move || {
-            if stands(&place).map_err(|error| io_error(ACTION, &error))? {
-                return taken(ACTION, &place);
-            }
-            let mut draft = Draft::new(place).map_err(|error| io_error(ACTION, &error))?;
-            draft.append(ACTION, payload.segments())?;
-            draft.publish(ACTION, payload.sha256())
-        })
-        .await
-    }
-
-    async fn start_upload(&self, key: &ObjectKey, _: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        const ACTION: &str = "begin an upload";
-        let place = self.place(key)?;
-        let draft = blocking(ACTION, move || Draft::new(place).map_err(|error| io_error(ACTION, &error))).await?;
-        Ok(Box::new(DirUpload { draft: Some(draft) }))
     }
 
     async fn head(&self, key: &ObjectKey, _: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
@@ -194,6 +172,31 @@ impl Store for DirStore {
             .flatten()
             .map(|last| PageToken::AfterKey(last.key.clone()));
         Ok(ListPage { versions: found, next })
+    }
+}
+
+#[async_trait]
+impl Store for DirStore {
+    async fn put(&self, key: &ObjectKey, payload: &Payload, _: &Terms) -> Result<PutOutcome, StoreError> {
+        const ACTION: &str = "write an object";
+        let place = self.place(key)?;
+        let payload = payload.clone();
+        blocking(ACTION, move || {
+            if stands(&place).map_err(|error| io_error(ACTION, &error))? {
+                return taken(ACTION, &place);
+            }
+            let mut draft = Draft::new(place).map_err(|error| io_error(ACTION, &error))?;
+            draft.append(ACTION, payload.segments())?;
+            draft.publish(ACTION, payload.sha256())
+        })
+        .await
+    }
+
+    async fn start_upload(&self, key: &ObjectKey, _: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+        const ACTION: &str = "begin an upload";
+        let place = self.place(key)?;
+        let draft = blocking(ACTION, move || Draft::new(place).map_err(|error| io_error(ACTION, &error))).await?;
+        Ok(Box::new(DirUpload { draft: Some(draft) }))
     }
 
     async fn extend_lock(&self, _: &ObjectKey, _: Option<&str>, _: Lock) -> Result<(), StoreError> {

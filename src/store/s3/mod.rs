@@ -37,8 +37,8 @@ pub use self::inspect::{BucketReport, Seen};
 use self::wire::{KnownDigest, StoreClock, body_of};
 use super::settings::{S3Settings, Sse, parse_object_url};
 use super::{
-    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Stored, Terms,
-    Upload, policy,
+    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, ReadStore, Store, StoreError, StoreReport,
+    Stored, Terms, Upload, policy,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::digest::{Checksum, Payload};
@@ -190,7 +190,7 @@ macro_rules! with_terms {
 use with_terms;
 
 #[async_trait]
-impl Store for S3Store {
+impl ReadStore for S3Store {
     fn features(&self) -> Features {
         self.bucket.features.get().copied().unwrap_or_default()
     }
@@ -234,29 +234,6 @@ impl Store for S3Store {
         Ok(report)
     }
 
-    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        const ACTION: &str = "write an object";
-        let bucket = &*self.bucket;
-        let checksum = Checksum::full(payload.sha256());
-        let request = with_terms!(bucket, bucket.client.put_object(), key, terms)
-            .if_none_match("*")
-            .checksum_sha256(&checksum.value)
-            .content_length(i64::try_from(payload.size_bytes()).unwrap_or(i64::MAX))
-            .body(body_of(payload));
-        // Boxed because the input of this request is the largest of all.
-        let answer = match Box::pin(bucket.call(ACTION, TRANSFER_TIMEOUT, request.send())).await {
-            Err(Fault::Taken) => return Ok(PutOutcome::Taken),
-            other => other.map_err(|fault| bucket.write_error(ACTION, terms, fault))?,
-        };
-        same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
-        Ok(PutOutcome::Created(Stored { version_id: answer.version_id, checksum }))
-    }
-
-    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        let upload = upload::S3Upload::start(Arc::clone(&self.bucket), key, terms).await?;
-        Ok(Box::new(upload))
-    }
-
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
         self.bucket.head(key, version).await
     }
@@ -287,6 +264,32 @@ impl Store for S3Store {
         } else {
             self.bucket.list_objects(prefix, after).await
         }
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
+        const ACTION: &str = "write an object";
+        let bucket = &*self.bucket;
+        let checksum = Checksum::full(payload.sha256());
+        let request = with_terms!(bucket, bucket.client.put_object(), key, terms)
+            .if_none_match("*")
+            .checksum_sha256(&checksum.value)
+            .content_length(i64::try_from(payload.size_bytes()).unwrap_or(i64::MAX))
+            .body(body_of(payload));
+        // Boxed because the input of this request is the largest of all.
+        let answer = match Box::pin(bucket.call(ACTION, TRANSFER_TIMEOUT, request.send())).await {
+            Err(Fault::Taken) => return Ok(PutOutcome::Taken),
+            other => other.map_err(|fault| bucket.write_error(ACTION, terms, fault))?,
+        };
+        same_checksum(ACTION, answer.checksum_sha256(), &checksum)?;
+        Ok(PutOutcome::Created(Stored { version_id: answer.version_id, checksum }))
+    }
+
+    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+        let upload = upload::S3Upload::start(Arc::clone(&self.bucket), key, terms).await?;
+        Ok(Box::new(upload))
     }
 
     async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use veriff_archive::model::retention::{Lock, Mode};
 use veriff_archive::retry::Backoff;
 use veriff_archive::store::dir::DirStore;
 use veriff_archive::store::retrying::RetryingStore;
-use veriff_archive::store::{ListedVersion, PageToken, PutOutcome, Store, Stored, Terms, list_all};
+use veriff_archive::store::{ListedVersion, PageToken, PutOutcome, ReadStore as _, Store, Stored, Terms, list_all};
 
 use crate::support::faulty::{Call, Fault, FaultyStore, Verb};
 use crate::support::s3::{Bucket, WRITER, s3};
@@ -363,7 +363,7 @@ async fn a_lock_shows_and_grows_where_the_store_locks(fixture: Fixture) {
 }
 
 /// Tries again at once.
-fn retrying(store: Arc<dyn Store>) -> RetryingStore {
+fn retrying(store: Arc<dyn Store>) -> RetryingStore<dyn Store> {
     let backoff = Backoff { tries: 3, base: Duration::ZERO, cap: Duration::ZERO };
     RetryingStore::new(store, backoff, Arc::new(|_| ()))
 }

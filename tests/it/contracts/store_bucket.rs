@@ -9,7 +9,7 @@ use veriff_archive::model::retention::Mode;
 use veriff_archive::store::policy::demand;
 use veriff_archive::store::s3::{S3Store, Seen};
 use veriff_archive::store::settings::S3Settings;
-use veriff_archive::store::{Store as _, StoreError, Terms, list_all};
+use veriff_archive::store::{ReadStore as _, Store as _, StoreError, Terms, list_all};
 
 use super::store::{Fixture, PREFIX, key, lock, stored};
 use crate::support::s3::{ADMIN, Identity, READER, WRITER, open_store, s3};

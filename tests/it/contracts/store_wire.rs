@@ -13,7 +13,7 @@ use veriff_archive::model::digest::{Checksum, Payload, Sha256Digest};
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::retention::{Lock, Mode};
 use veriff_archive::store::settings::{S3Settings, Sse};
-use veriff_archive::store::{PutOutcome, Store, StoreError, Terms};
+use veriff_archive::store::{PutOutcome, ReadStore as _, Store, StoreError, Terms};
 
 use crate::support::s3::{WRITER, open_store};
 

@@ -12,7 +12,8 @@ use veriff_archive::model::digest::{Payload, Sha256Digest};
 use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::retention::Lock;
 use veriff_archive::store::{
-    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, Store, StoreError, StoreReport, Terms, Upload,
+    Features, ListPage, ObjectBody, ObjectHead, PageToken, PutOutcome, ReadStore, Store, StoreError, StoreReport,
+    Terms, Upload,
 };
 
 /// What is asked of the store.
@@ -152,7 +153,7 @@ impl Script {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
+impl ReadStore for FaultyStore {
     fn features(&self) -> Features {
         self.inner.features()
     }
@@ -169,17 +170,6 @@ impl Store for FaultyStore {
         self.inner.check().await
     }
 
-    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
-        let work = self.inner.put(key, payload, terms);
-        self.script.play(Verb::Put, key.as_str(), work).await
-    }
-
-    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
-        let work = self.inner.start_upload(key, terms);
-        let inner = self.script.play(Verb::StartUpload, key.as_str(), work).await?;
-        Ok(Box::new(FaultyUpload { inner, key: key.as_str().to_owned(), script: Arc::clone(&self.script) }))
-    }
-
     async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<ObjectHead>, StoreError> {
         let work = self.inner.head(key, version);
         self.script.play(Verb::Head, key.as_str(), work).await
@@ -193,6 +183,20 @@ impl Store for FaultyStore {
     async fn list(&self, prefix: &str, after: Option<PageToken>) -> Result<ListPage, StoreError> {
         let work = self.inner.list(prefix, after);
         self.script.play(Verb::List, prefix, work).await
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn put(&self, key: &ObjectKey, payload: &Payload, terms: &Terms) -> Result<PutOutcome, StoreError> {
+        let work = self.inner.put(key, payload, terms);
+        self.script.play(Verb::Put, key.as_str(), work).await
+    }
+
+    async fn start_upload(&self, key: &ObjectKey, terms: &Terms) -> Result<Box<dyn Upload>, StoreError> {
+        let work = self.inner.start_upload(key, terms);
+        let inner = self.script.play(Verb::StartUpload, key.as_str(), work).await?;
+        Ok(Box::new(FaultyUpload { inner, key: key.as_str().to_owned(), script: Arc::clone(&self.script) }))
     }
 
     async fn extend_lock(&self, key: &ObjectKey, version: Option<&str>, lock: Lock) -> Result<(), StoreError> {
