@@ -22,16 +22,6 @@ const BAR_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a line is written.
 const LINE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What progress is read from.
-#[derive(Debug, Clone)]
-pub(super) struct Shown {
-    pub(super) meter: Arc<Meter>,
-    pub(super) board: Arc<Board>,
-    pub(super) clock: Arc<dyn Clock>,
-    /// The argument of `--sessions`; the lines of a plain file are counted, for an estimate of the end.
-    pub(super) source: Option<String>,
-}
-
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressArg {
@@ -43,6 +33,16 @@ pub enum ProgressArg {
     Log,
     /// Not at all
     None,
+}
+
+/// What progress is read from.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub(super) meter: Arc<Meter>,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The argument of `--sessions`; the lines of a plain file are counted, for an estimate of the end.
+    pub(super) source: Option<String>,
 }
 
 /// Progress being shown.

@@ -351,7 +351,7 @@ impl<'a> Export<'a> {
         if self.answer.first_problems.len() < MAX_TOLD_PROBLEMS {
             self.answer.first_problems.push(finding.clone());
         }
-        let text = page::problem_text(finding);
+        let text = view::problem_text(finding);
         self.problems.add(&text).map_err(|source| self.unwritable(source))
     }
 
@@ -408,7 +408,7 @@ fn bag_info(event: &Event, request: &Request, bag: &Bag, at: Timestamp) -> Vec<(
             "External-Description",
             format!("Evidence of {} Veriff {noun} from archive {}", event.sessions.count, event.archive_id),
         ),
-        ("Bag-Size", page::size(totals.bytes)),
+        ("Bag-Size", view::size(totals.bytes)),
         ("Payload-Oxum", format!("{}.{}", totals.bytes, totals.files)),
     ]);
     info

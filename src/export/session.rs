@@ -3,8 +3,8 @@
 //! The newest manifest says what there is, by key, version and digest; nothing else is believed. What is not there, or is
 //! something else, stays out and is reported as a problem; a store that does not answer ends the export.
 
-use super::page::{ProblemView, RowView};
-use super::view::{AttemptView, ManifestView, MediaView, Outcome, SessionView, Shown};
+use super::page::RowView;
+use super::view::{AttemptView, ManifestView, MediaView, Outcome, ProblemView, SessionView, Shown};
 use super::{Export, ExportError, names};
 use crate::audit::{Finding, FindingCode, Severity, expired};
 use crate::error::Code;

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::page::{ProblemView, size};
+use crate::audit::{Finding, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{ConflictItem, Manifest, ManifestAttempt, ManifestMedia};
@@ -325,5 +325,73 @@ const fn signature_text(check: SignatureCheck) -> &'static str {
         SignatureCheck::Absent => "there was none",
         SignatureCheck::Mismatch => "wrong",
         SignatureCheck::Unchecked => "not checked",
+    }
+}
+
+/// A problem.
+#[derive(Serialize)]
+pub(super) struct ProblemView {
+    pub(super) is_error: bool,
+    pub(super) code: String,
+    pub(super) about: String,
+    pub(super) expected: Option<String>,
+    pub(super) found: Option<String>,
+    pub(super) repair: String,
+}
+
+impl ProblemView {
+    pub(super) fn of(finding: &Finding) -> Self {
+        let session = finding.session_id.as_ref().filter(|_| finding.key.is_none()).map(|id| format!("session {id}"));
+        let key = finding.key.as_ref().map(ToString::to_string);
+        let version = finding.version_id.as_ref().map(|version| format!("version {version}"));
+        Self {
+            is_error: finding.severity == Severity::Error,
+            code: finding.code.to_string(),
+            about: [session, key, version].into_iter().flatten().collect::<Vec<_>>().join(", "),
+            expected: finding.expected.clone(),
+            found: finding.found.clone(),
+            repair: finding.repair.clone(),
+        }
+    }
+}
+
+/// Writes a problem as the text file of the bag has it.
+pub(super) fn problem_text(finding: &Finding) -> String {
+    let ProblemView { is_error, code, about, expected, found, repair } = ProblemView::of(finding);
+    let severity = if is_error { "error" } else { "warn " };
+    let head = format!("{severity}  {code}  {about}\n");
+    let parts = [("expected", expected), ("found", found), ("repair", Some(repair))];
+    let lines = parts.into_iter().filter_map(|(label, value)| Some(format!("       {label:<9} {}\n", value?)));
+    [head].into_iter().chain(lines).chain(["\n".to_owned()]).collect()
+}
+
+/// Writes a length for people.
+pub(super) fn size(bytes: u64) -> String {
+    let mut value = bytes;
+    let mut rest = 0;
+    for unit in ["bytes", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024 || unit == "TiB" {
+            return if unit == "bytes" {
+                format!("{value} {unit}")
+            } else {
+                format!("{value}.{} {unit}", rest * 10 / 1024)
+            };
+        }
+        (value, rest) = (value / 1024, value % 1024);
+    }
+    format!("{bytes} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_for_people() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1023), "1023 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(20 * 1024 * 1024 - 1), "19.9 MiB");
+        assert_eq!(size(3 << 40), "3.0 TiB");
     }
 }

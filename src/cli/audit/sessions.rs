@@ -168,7 +168,7 @@ impl Desk {
         let is_bucket = config.require_store()?.url().can_lock();
         let store = open_store_to_read(&config, &clock).await?;
         let ledger = open_ledger(&config, need).await?;
-        Ok(Self { store, is_bucket, ledger, clock, stop, config })
+        Ok(Self { config, store, is_bucket, ledger, clock, stop })
     }
 
     /// Returns the store as an audit asks it.
