@@ -7,7 +7,7 @@
 use super::path::PathBuilder;
 use super::{PROOF_SCHEMA, Proof, ProofEntry};
 use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
-use crate::audit::chain::lines::Lines;
+use crate::audit::chain::lines::ChunkLines;
 use crate::audit::chain::seal::text_of;
 use crate::clock::Timestamp;
 use crate::model::digest::Sha256Digest;
@@ -259,7 +259,7 @@ pub(super) async fn for_each_line(
         if Sha256Digest::of(&bytes) != chunk.sha256 {
             return Err(damaged("differs from what its run record says".to_owned()));
         }
-        let mut lines = Lines::of(&bytes);
+        let mut lines = ChunkLines::of(&bytes);
         while let Some(line) = lines.next().map_err(|error| damaged(format!("cannot be unpacked: {error}")))? {
             take(index, line);
             index += 1;

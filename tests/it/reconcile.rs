@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
-use veriff_archive::audit::reconcile::merge::{Listing, Merge, Pair};
-use veriff_archive::audit::reconcile::{Mode, Reconcile, ReconcileTally, Told, ToldRuns, ToldSession, elsewhere};
+use veriff_archive::audit::reconcile::merge::{Merge, Pair, StoreListing};
+use veriff_archive::audit::reconcile::{
+    Reconcile, ReconcileMode, ReconcileTally, ReportedRuns, RunLines, SessionLines, elsewhere,
+};
 use veriff_archive::audit::walk::Walk;
 use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Findings};
 use veriff_archive::clock::SystemClock;
@@ -16,9 +18,9 @@ use crate::support::audited::{Audited, codes, collected, flipped, names, questio
 use crate::support::program::Ended;
 use crate::support::s3::READER;
 
-fn reconcile(audited: &Audited, mode: Mode, told: ToldRuns) -> Reconcile<'_> {
+fn reconcile(audited: &Audited, mode: ReconcileMode, runs: ReportedRuns) -> Reconcile<'_> {
     Reconcile {
-        told,
+        runs,
         reach: audited.reach(),
         ledger: &*audited.ledger,
         archive: Some(audited.archive.clone()),
@@ -28,12 +30,12 @@ fn reconcile(audited: &Audited, mode: Mode, told: ToldRuns) -> Reconcile<'_> {
 }
 
 /// Looks at everything.
-pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, ReconcileTally) {
+pub(crate) async fn everything(audited: &Audited, mode: ReconcileMode) -> (Vec<Finding>, ReconcileTally) {
     let (mut findings, told) = collected();
-    let (mut lines, runs) = told_by_runs(audited, mode, &mut findings).await;
+    let (mut lines, runs) = lines_of_runs(audited, mode, &mut findings).await;
     let reconcile = reconcile(audited, mode, runs);
     let mut drive = Drive::begin(question(AuditKind::Reconcile), &mut findings, &SystemClock, Stop::default()).unwrap();
-    let merge = Merge::of(Listing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None);
+    let merge = Merge::of(StoreListing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None);
     let steps = merge.with(lines.as_mut()).steps();
     let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), &mut findings).await;
     assert_eq!(stopped.unwrap(), None);
@@ -49,11 +51,15 @@ pub(crate) async fn everything(audited: &Audited, mode: Mode) -> (Vec<Finding>, 
 pub(crate) const HORIZON: Duration = Duration::from_hours(36_500 * 24);
 
 /// Reads what run records say, where manifests are read.
-async fn told_by_runs(audited: &Audited, mode: Mode, findings: &mut Findings) -> (Option<Told>, ToldRuns) {
-    if mode != Mode::Manifests {
-        return (None, ToldRuns::default());
+async fn lines_of_runs(
+    audited: &Audited,
+    mode: ReconcileMode,
+    findings: &mut Findings,
+) -> (Option<RunLines>, ReportedRuns) {
+    if mode != ReconcileMode::Manifests {
+        return (None, ReportedRuns::default());
     }
-    let (lines, runs, found) = Told::read(&audited.reach(), &*audited.ledger).await.unwrap();
+    let (lines, runs, found) = RunLines::read(&audited.reach(), &*audited.ledger).await.unwrap();
     for finding in &found {
         findings.add(finding).unwrap();
     }
@@ -61,11 +67,11 @@ async fn told_by_runs(audited: &Audited, mode: Mode, findings: &mut Findings) ->
 }
 
 /// Looks at one session.
-pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> Vec<Finding> {
+pub(crate) async fn of_session(audited: &Audited, mode: ReconcileMode, session: &str) -> Vec<Finding> {
     let session = SessionId::parse(session).unwrap();
     let (mut findings, _) = collected();
-    let (mut lines, runs) = told_by_runs(audited, mode, &mut findings).await;
-    let mut told = ToldSession::default();
+    let (mut lines, runs) = lines_of_runs(audited, mode, &mut findings).await;
+    let mut told = SessionLines::default();
     while let Some((of, lines)) = lines.as_mut().and_then(|lines| lines.next_session().unwrap()) {
         if of == session {
             told = lines;
@@ -79,13 +85,13 @@ pub(crate) async fn of_session(audited: &Audited, mode: Mode, session: &str) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_and_a_store_that_were_left_alone_agree() {
     for audited in [Audited::in_directory(601).await, Audited::in_bucket(602).await] {
-        for mode in [Mode::Manifests, Mode::Listing] {
+        for mode in [ReconcileMode::Manifests, ReconcileMode::Listing] {
             let (findings, tally) = everything(&audited, mode).await;
             assert_eq!(findings, [], "{mode:?}");
             assert_eq!(tally.sessions, 32);
             assert!(tally.items > 100 && tally.runs == 2, "{tally:?}");
-            assert_eq!((tally.lines >= 64, tally.untold), (mode == Mode::Manifests, 0), "{tally:?}");
-            assert_eq!(tally.manifests > 32, mode == Mode::Manifests);
+            assert_eq!((tally.lines >= 64, tally.untold), (mode == ReconcileMode::Manifests, 0), "{tally:?}");
+            assert_eq!(tally.manifests > 32, mode == ReconcileMode::Manifests);
         }
     }
 }
@@ -97,12 +103,13 @@ async fn tamper_with_every_object(audited: &Audited, every: usize) {
     let mut tried = 0;
     for (key, versions) in of_sessions.enumerate().filter(|(number, _)| number % every == 0).map(|(_, object)| object) {
         let version = versions[0].version_id.as_deref();
-        for mode in [Mode::Manifests, Mode::Listing] {
+        for mode in [ReconcileMode::Manifests, ReconcileMode::Listing] {
             audited.tamperer.hide(key, version);
             let found = of_session(audited, mode, session_of(key)).await;
             audited.tamperer.bring_back(key, version);
             // Which conflicts there are, and which manifests came before, only manifests tell.
-            let is_told = mode == Mode::Manifests || !(key.contains(".conflict-") || key.ends_with("/0001.json"));
+            let is_told =
+                mode == ReconcileMode::Manifests || !(key.contains(".conflict-") || key.ends_with("/0001.json"));
             assert!(!is_told || !serious(&found).is_empty(), "{mode:?} did not miss {key}");
 
             let renamed = format!("{key}x");
@@ -116,14 +123,14 @@ async fn tamper_with_every_object(audited: &Audited, every: usize) {
         if key.contains("/manifest/") && versions[0].bytes.len() > 2 {
             for at in [0, versions[0].bytes.len() / 2, versions[0].bytes.len() - 1] {
                 audited.tamperer.write(key, version, &flipped(&versions[0].bytes, at));
-                let found = of_session(audited, Mode::Manifests, session_of(key)).await;
+                let found = of_session(audited, ReconcileMode::Manifests, session_of(key)).await;
                 assert!(names(&found, key), "byte {at} of {key} was flipped: {found:?}");
                 audited.tamperer.write(key, version, &versions[0].bytes);
             }
         }
     }
     assert!(tried > 40, "{tried}");
-    assert_eq!(everything(audited, Mode::Manifests).await.0, [], "all was put back");
+    assert_eq!(everything(audited, ReconcileMode::Manifests).await.0, [], "all was put back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +160,7 @@ async fn delete_markers_later_versions_and_strangers_are_found() {
     for key in ["sessions/nobody/1/m.jpg", "sessions/no session/1/m.jpg", "elsewhere.txt", "runs/2026/notes.txt"] {
         bucket.put_over(&format!("archive/{key}"), b"a stranger").await;
     }
-    for mode in [Mode::Manifests, Mode::Listing] {
+    for mode in [ReconcileMode::Manifests, ReconcileMode::Listing] {
         let (findings, _) = everything(&audited, mode).await;
         for (number, key) in keys.iter().enumerate().filter(|(number, _)| number % 5 == 0) {
             let code = if number % 2 == 0 { Code::ObjectHidden } else { Code::ObjectShadowed };
@@ -308,7 +315,7 @@ async fn what_was_expired_by_plan_is_noted_and_not_missed() {
             audited.tamperer.hide(key, versions[0].version_id.as_deref());
         }
     }
-    for mode in [Mode::Manifests, Mode::Listing] {
+    for mode in [ReconcileMode::Manifests, ReconcileMode::Listing] {
         let (findings, _) = everything(&audited, mode).await;
         assert_eq!(serious(&findings), Vec::<&Finding>::new(), "{mode:?}");
         assert_eq!(codes(&findings, &key), [Code::SessionExpired].into(), "{mode:?}");

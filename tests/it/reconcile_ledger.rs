@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sqlx::Row as _;
 use veriff_archive::audit::Severity;
-use veriff_archive::audit::reconcile::Mode;
+use veriff_archive::audit::reconcile::ReconcileMode;
 use veriff_archive::clock::Timestamp;
 use veriff_archive::ledger::{self, BacklogEntry, Filter, State};
 use veriff_archive::model::request::SessionRequest;
@@ -71,7 +71,7 @@ async fn lived_in(seed: u64) -> Audited {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_every_kind_are_nothing_to_say_if_they_were_left_alone() {
     let audited = lived_in(611).await;
-    for mode in [Mode::Manifests, Mode::Listing] {
+    for mode in [ReconcileMode::Manifests, ReconcileMode::Listing] {
         let (findings, tally) = everything(&audited, mode).await;
         assert_eq!(findings, [], "{mode:?}");
         assert_eq!(tally.sessions, 32 + ADDED);
@@ -87,7 +87,7 @@ async fn a_session_that_veriff_no_longer_has_stands_archived_with_what_could_be_
     audited.deployment.archive(&[]).await.expect(3);
     let row = audited.ledger.session(&SessionId::parse(&audited.incomplete).unwrap()).await.unwrap().unwrap();
     assert_eq!((row.state.as_str(), row.complete), ("archived", false));
-    assert_eq!(everything(&audited, Mode::Manifests).await.0, []);
+    assert_eq!(everything(&audited, ReconcileMode::Manifests).await.0, []);
 }
 
 /// What a mutation of the ledger does to one row, as SQL, and which rows it is tried on.
@@ -258,8 +258,8 @@ async fn every_row_of_the_ledger_that_is_changed_or_dropped_is_found() {
             assert_eq!(changed(&original, &copy, &statement).await, 1, "{statement}");
             audited.ledger = ledger::open(&format!("sqlite://{}", copy.display())).await.unwrap();
             let findings = match &session {
-                Some(session) => of_session(&audited, Mode::Manifests, session).await,
-                None => everything(&audited, Mode::Manifests).await.0,
+                Some(session) => of_session(&audited, ReconcileMode::Manifests, session).await,
+                None => everything(&audited, ReconcileMode::Manifests).await.0,
             };
             audited.ledger.close().await;
             // A warning is no detection.
@@ -272,7 +272,7 @@ async fn every_row_of_the_ledger_that_is_changed_or_dropped_is_found() {
     assert_eq!(missed, Vec::<String>::new());
     assert!(counts["sessions"] >= 1_000 && counts["media"] >= 80 && counts["runs"] >= 80, "{counts:?}");
     audited.ledger = ledger::open(&format!("sqlite://{}", original.display())).await.unwrap();
-    assert_eq!(everything(&audited, Mode::Manifests).await.0, []);
+    assert_eq!(everything(&audited, ReconcileMode::Manifests).await.0, []);
 }
 
 /// Rows that were lost and made anew are rows of their own kind, and so is what is done with them afterwards.
@@ -297,19 +297,19 @@ async fn a_rebuilt_ledger_is_nothing_to_say_and_neither_is_what_is_done_with_it(
         }
         audited.deployment.run(["ledger", "rebuild"]).await.expect(0);
         audited.ledger = open().await;
-        assert_eq!(everything(&audited, Mode::Manifests).await.0, [], "lost: {is_lost}");
+        assert_eq!(everything(&audited, ReconcileMode::Manifests).await.0, [], "lost: {is_lost}");
         let known: Vec<SessionId> = audited.ids.iter().map(|id| SessionId::parse(id).unwrap()).collect();
         let all = Filter { sessions: Some(known.into_iter().collect()), ..Filter::default() };
         let now: Timestamp = "2026-11-02T12:00:00Z".parse().unwrap();
         assert!(audited.ledger.retry(&all, now).await.unwrap() > 30);
-        assert_eq!(everything(&audited, Mode::Manifests).await.0, [], "lost: {is_lost}, opened");
+        assert_eq!(everything(&audited, ReconcileMode::Manifests).await.0, [], "lost: {is_lost}, opened");
         let incomplete = Filter { states: vec![State::Pending], ..all };
         assert!(audited.ledger.accept(&incomplete, "lost", now).await.unwrap() > 0);
-        assert_eq!(everything(&audited, Mode::Manifests).await.0, [], "lost: {is_lost}, accepted");
+        assert_eq!(everything(&audited, ReconcileMode::Manifests).await.0, [], "lost: {is_lost}, accepted");
         audited.ledger.close().await;
         audited.deployment.archive(&[]).await;
         audited.ledger = open().await;
-        let (findings, tally) = everything(&audited, Mode::Manifests).await;
+        let (findings, tally) = everything(&audited, ReconcileMode::Manifests).await;
         assert_eq!(findings, [], "lost: {is_lost}, archived again");
         assert_eq!(tally.untold, 0);
     }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::keys::{ListedKey, read};
-use super::record::{Against, Entered, RESTORE};
-use super::report::Report;
-use super::seal::{Claim, Seal};
+use super::record::{Against, EnteredRun};
+use super::report::{ChainReport, RESTORE};
+use super::seal::{Seal, SignatureClaim};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
@@ -49,7 +49,7 @@ pub(super) struct Pending {
 
 /// An entry that was looked at.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct InspectedEntry {
     pub(super) number: u32,
     /// The digest of its bytes.
     pub(super) sha256: Option<Sha256Digest>,
@@ -59,7 +59,7 @@ pub(super) struct Looked {
 
 /// A chain under way.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct OpenChain {
     name: String,
     /// The digest of the entry before; nothing if that is not known.
     previous: Option<Sha256Digest>,
@@ -78,7 +78,7 @@ impl Pending {
     }
 }
 
-impl Group {
+impl OpenChain {
     pub(super) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), previous: None, unsigned_first: 0, summary: GroupSummary::default() }
     }
@@ -90,18 +90,18 @@ impl Group {
     /// Looks at the next entry and at the run it names.
     ///
     /// # Errors
-    /// As the store's, and as [`Report::add`].
+    /// As the store's, and as [`ChainReport::add`].
     pub(super) async fn enter(
         &mut self,
         pending: Pending,
         against: &Against<'_>,
-        report: &mut Report<'_>,
-    ) -> Result<Looked, AuditError> {
+        report: &mut ChainReport<'_>,
+    ) -> Result<InspectedEntry, AuditError> {
         let Pending { number, entry: listed, signature, .. } = pending;
         for finding in listed.lying_over().chain(signature.iter().flat_map(ListedKey::lying_over)) {
             report.add(finding)?;
         }
-        let mut looked = Looked { number, sha256: None, run: None };
+        let mut looked = InspectedEntry { number, sha256: None, run: None };
         let follows = self.follow(number, &listed.key, report)?;
         let Some(bytes) = self.read(&listed, against, report).await? else {
             self.previous = None;
@@ -115,7 +115,7 @@ impl Group {
         (self.summary.head_key, self.summary.head_sha256) = (Some(listed.key.clone()), Some(sha256));
         let signature = signature.as_ref().and_then(|signature| signature.own.as_ref());
         let entry_seal =
-            against.seals.check(against.store, &listed.key, &bytes, signature, Claim::Nothing, report).await?;
+            against.seals.check(against.store, &listed.key, &bytes, signature, SignatureClaim::Nothing, report).await?;
         let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
         let broken = |expected: String, found: String| {
             let finding = Finding::of(Severity::Error, FindingCode::ChainBroken, RESTORE);
@@ -138,7 +138,7 @@ impl Group {
             report.add(broken(expected, found).run(&entry.run_id))?;
             return Ok(looked);
         }
-        let entered = Entered { group: &self.name, run_sha256: entry.run_sha256 };
+        let entered = EnteredRun { group: &self.name, run_sha256: entry.run_sha256 };
         let seen = against.check(&entry.run_key, &entry.run_id, Some(entered), report).await?;
         if let Some(record) = &seen.record {
             self.summary.first_finished_at.get_or_insert(record.finished_at);
@@ -152,7 +152,7 @@ impl Group {
     }
 
     /// Tells whether this number follows the one before, and says which are missing if not.
-    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut Report<'_>) -> Result<bool, AuditError> {
+    fn follow(&mut self, number: u32, key: &ObjectKey, report: &mut ChainReport<'_>) -> Result<bool, AuditError> {
         let expected = self.summary.last + 1;
         // The first of all follows nothing, which is known too.
         let is_known = self.previous.is_some() || expected == 1;
@@ -175,7 +175,7 @@ impl Group {
         &self,
         listed: &ListedKey,
         against: &Against<'_>,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<Option<Vec<u8>>, AuditError> {
         let found = match &listed.own {
             None => "nothing".to_owned(),
@@ -214,7 +214,7 @@ impl Group {
         seals: [Option<Seal>; 2],
         is_fresh: bool,
         against: &Against<'_>,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
         let is_signed = seals.iter().all(|seal| seal.is_some_and(Seal::is_good));
         let has_key = self.summary.signed > 0 || seals.iter().flatten().any(|seal| seal.is_good());

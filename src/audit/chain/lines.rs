@@ -15,12 +15,12 @@ const MAX_CHUNK_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// The lines of a chunk.
 #[derive(Debug)]
-pub(crate) struct Lines<'a> {
+pub(crate) struct ChunkLines<'a> {
     unpacked: BufReader<Take<MultiGzDecoder<&'a [u8]>>>,
     line: Vec<u8>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> ChunkLines<'a> {
     /// Begins to unpack a chunk.
     pub(crate) fn of(chunk: &'a [u8]) -> Self {
         // One byte more than allowed tells a chunk that is too long from one that just fits.
@@ -62,13 +62,13 @@ mod tests {
     #[test]
     fn lines_come_one_by_one_without_their_newlines() {
         let chunk = packed(b"one\n\ntwo\nlast");
-        let mut lines = Lines::of(&chunk);
+        let mut lines = ChunkLines::of(&chunk);
         for line in ["one", "", "two", "last"] {
             assert_eq!(lines.next().unwrap().unwrap(), line.as_bytes());
         }
         assert!(lines.next().unwrap().is_none());
-        assert!(Lines::of(b"no gzip").next().is_err());
-        let mut torn = Lines::of(&chunk[..chunk.len() - 9]);
+        assert!(ChunkLines::of(b"no gzip").next().is_err());
+        let mut torn = ChunkLines::of(&chunk[..chunk.len() - 9]);
         let ended = std::iter::repeat_with(|| torn.next().map(|line| line.is_some()))
             .find(|read| !*read.as_ref().unwrap_or(&false));
         assert!(ended.unwrap().is_err());
@@ -78,6 +78,6 @@ mod tests {
     fn a_line_that_unpacks_to_too_much_is_refused() {
         let chunk = packed(&vec![b'a'; usize::try_from(MAX_LINE_BYTES).unwrap() + 1]);
         assert!(chunk.len() < 100_000);
-        assert!(Lines::of(&chunk).next().is_err());
+        assert!(ChunkLines::of(&chunk).next().is_err());
     }
 }

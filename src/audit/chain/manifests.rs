@@ -18,7 +18,7 @@ const AT_ONCE: usize = 16;
 
 /// What came of looking at the manifest of one line.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(super) struct InspectedManifest {
     /// What is wrong with it.
     pub(super) findings: Vec<Finding>,
     /// The run that wrote it.
@@ -33,19 +33,23 @@ pub(super) async fn look(
     store: &dyn ReadStore,
     archive: Option<&ArchiveId>,
     lines: Vec<RunLine>,
-) -> Result<Vec<Looked>, StoreError> {
+) -> Result<Vec<InspectedManifest>, StoreError> {
     let looks = lines.into_iter().map(|line| look_at(store, archive, line));
-    let looked: Vec<Result<Looked, StoreError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
+    let looked: Vec<Result<InspectedManifest, StoreError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
     looked.into_iter().collect()
 }
 
-async fn look_at(store: &dyn ReadStore, archive: Option<&ArchiveId>, line: RunLine) -> Result<Looked, StoreError> {
-    let Some(named) = &line.manifest else { return Ok(Looked::default()) };
+async fn look_at(
+    store: &dyn ReadStore,
+    archive: Option<&ArchiveId>,
+    line: RunLine,
+) -> Result<InspectedManifest, StoreError> {
+    let Some(named) = &line.manifest else { return Ok(InspectedManifest::default()) };
     let finding = |code, repair: &str| {
         let finding = Finding::of(Severity::Error, code, repair).session(&line.session_id);
         finding.object(&named.key, named.version_id.as_deref())
     };
-    let only = |finding| Looked { findings: vec![finding], written_by: None };
+    let only = |finding| InspectedManifest { findings: vec![finding], written_by: None };
     let bytes = match read(store, &named.key, named.version_id.as_deref()).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(only(finding(FindingCode::ObjectMissing, RESTORE))),
@@ -66,7 +70,7 @@ async fn look_at(store: &dyn ReadStore, archive: Option<&ArchiveId>, line: RunLi
         finding(FindingCode::ManifestInvalid, "find out which of the two is right: the run record or the manifest")
             .differs(expected, found)
     });
-    Ok(Looked { findings: findings.collect(), written_by: Some(manifest.run_id.clone()) })
+    Ok(InspectedManifest { findings: findings.collect(), written_by: Some(manifest.run_id.clone()) })
 }
 
 /// What to do about a manifest that is not the one that was signed.

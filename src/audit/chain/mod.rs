@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use group::GroupSummary;
 
-use self::group::{Group, Pending};
+use self::group::{OpenChain, Pending};
 use self::keys::{KeyWalk, ListedKey, read};
 use self::record::{Against, Archive};
-use self::report::{Mark, Report, mark};
+use self::report::{ChainReport, RunMark, mark};
 use self::seal::Seals;
 use super::drive::AuditError;
 use super::state::StateFile;
@@ -101,7 +101,7 @@ struct HeadPlace {
 }
 
 /// One audit under way.
-struct Walk<'a> {
+struct ChainWalk<'a> {
     audit: &'a ChainAudit<'a>,
     against: Against<'a>,
     state: &'a StateFile<Progress>,
@@ -109,11 +109,11 @@ struct Walk<'a> {
     progress: Progress,
     /// What was looked at before.
     resumed_after: Option<ObjectKey>,
-    writers: HashSet<Mark>,
+    writers: HashSet<RunMark>,
     /// The folders of the runs that a chain names.
-    entered: HashSet<Mark>,
+    entered: HashSet<RunMark>,
     /// The same by run id, for the runs of manifests.
-    recorded: HashSet<Mark>,
+    recorded: HashSet<RunMark>,
     details: Details,
 }
 
@@ -136,7 +136,7 @@ impl ChainAudit<'_> {
         let mut findings = Findings::to(sink);
         (findings.counts, findings.codes) = (progress.counts, progress.codes.clone());
         let archive = self.archive(progress.after.is_none(), &mut findings).await?;
-        let mut walk = Walk {
+        let mut walk = ChainWalk {
             audit: self,
             against: Against {
                 store: self.store,
@@ -201,7 +201,7 @@ impl HeadPlace {
     }
 }
 
-impl Walk<'_> {
+impl ChainWalk<'_> {
     fn is_muted(&self, key: &ObjectKey) -> bool {
         self.resumed_after.as_ref().is_some_and(|after| key <= after)
     }
@@ -232,7 +232,7 @@ impl Walk<'_> {
     /// Walks the chains under a prefix, which follow one another; false if it was told to stop.
     async fn chain(&mut self, prefix: String) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, prefix);
-        let mut group: Option<Group> = None;
+        let mut group: Option<OpenChain> = None;
         let mut pending: Option<Pending> = None;
         loop {
             let listed = keys.next().await?;
@@ -279,16 +279,16 @@ impl Walk<'_> {
     }
 
     /// Looks at an entry and the run it names.
-    async fn enter(&mut self, entry: Pending, group: &mut Option<Group>) -> Result<(), AuditError> {
+    async fn enter(&mut self, entry: Pending, group: &mut Option<OpenChain>) -> Result<(), AuditError> {
         if group.as_ref().is_none_or(|group| group.name() != entry.group)
-            && let Some(done) = group.replace(Group::new(&entry.group))
+            && let Some(done) = group.replace(OpenChain::new(&entry.group))
         {
             self.close(done)?;
         }
         let Some(group) = group else { return Ok(()) };
         let key = entry.entry.key.clone();
         let is_muted = self.is_muted(&key);
-        let mut report = Report::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, is_muted);
+        let mut report = ChainReport::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, is_muted);
         let entered = group.enter(entry, &self.against, &mut report).await?;
         if let Some(sha256) = entered.sha256
             && let Some(head) = self.details.heads.iter_mut().find(|head| head.sha256 == sha256)
@@ -309,7 +309,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn close(&mut self, group: Group) -> Result<(), AuditError> {
+    fn close(&mut self, group: OpenChain) -> Result<(), AuditError> {
         let name = group.name().to_owned();
         let (summary, finding) = group.close(self.against.seals.are_checked());
         // Where it stopped before, this chain was not at its end, or the run after it had not begun.
@@ -426,12 +426,12 @@ impl Walk<'_> {
     }
 }
 
-fn hex_of(mark: &Mark) -> String {
+fn hex_of(mark: &RunMark) -> String {
     hex::encode(mark)
 }
 
-fn hex_mark(text: &str) -> Option<Mark> {
-    let mut mark = Mark::default();
+fn hex_mark(text: &str) -> Option<RunMark> {
+    let mut mark = RunMark::default();
     hex::decode_to_slice(text, &mut mark).ok()?;
     Some(mark)
 }

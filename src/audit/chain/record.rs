@@ -3,10 +3,10 @@
 use serde_json_canonicalizer::to_vec as canonical;
 
 use super::keys::{KeyWalk, ListedKey, read};
-use super::lines::Lines;
+use super::lines::ChunkLines;
 use super::manifests;
-use super::report::Report;
-use super::seal::{Claim, Seal, Seals};
+use super::report::{ChainReport, RESTORE};
+use super::seal::{Seal, Seals, SignatureClaim};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
@@ -21,9 +21,6 @@ const BATCH: usize = 64;
 
 /// A run writes record, signature, entry and its signature one after another; each is tried for minutes at most.
 const FRESH_MS: i64 = 5 * 60 * 1000;
-
-/// What to do about an object that is gone or has other bytes.
-pub(super) const RESTORE: &str = "restore the object from a copy of the bucket; find out who changed it";
 
 /// The archive as `archive.json` tells.
 #[derive(Debug, Clone)]
@@ -46,14 +43,14 @@ pub(super) struct Against<'a> {
 
 /// What a chain says of a record.
 #[derive(Debug, Clone)]
-pub(super) struct Entered<'a> {
+pub(super) struct EnteredRun<'a> {
     pub(super) group: &'a str,
     pub(super) run_sha256: Sha256Digest,
 }
 
 /// A record that was looked at.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct InspectedRecord {
     /// The document; nothing if it is missing or cannot be read.
     pub(super) record: Option<RunRecord>,
     /// Its signature; nothing if there is no document.
@@ -69,14 +66,14 @@ impl Against<'_> {
     /// Looks at the record under a key, and at everything in its folder.
     ///
     /// # Errors
-    /// As the store's, and as [`Report::add`].
+    /// As the store's, and as [`ChainReport::add`].
     pub(super) async fn check(
         &self,
         key: &ObjectKey,
         run: &RunId,
-        entered: Option<Entered<'_>>,
-        report: &mut Report<'_>,
-    ) -> Result<Seen, AuditError> {
+        entered: Option<EnteredRun<'_>>,
+        report: &mut ChainReport<'_>,
+    ) -> Result<InspectedRecord, AuditError> {
         let folder = folder_of(key);
         let listed = KeyWalk::of(self.store, folder).collect().await?;
         for finding in listed.iter().flat_map(ListedKey::lying_over) {
@@ -92,7 +89,7 @@ impl Against<'_> {
         };
         let Some(bytes) = bytes else {
             Self::note_strangers(&listed, key, None, run, report)?;
-            return Ok(Seen { record: None, seal: None });
+            return Ok(InspectedRecord { record: None, seal: None });
         };
         report.count("records", 1);
         let version = own(key).and_then(|own| own.version_id.as_deref());
@@ -102,7 +99,9 @@ impl Against<'_> {
             report.add(finding.object(key, version).differs(entered.run_sha256, sha256))?;
         }
         let record = RunRecord::parse(&bytes);
-        let claim = record.as_ref().map_or(Claim::Nothing, |record| record.key_id.map_or(Claim::Unsigned, Claim::By));
+        let claim = record.as_ref().map_or(SignatureClaim::Nothing, |record| {
+            record.key_id.map_or(SignatureClaim::Unsigned, SignatureClaim::By)
+        });
         let signature = own(&key.signature());
         let seal = self.seals.check(self.store, key, &bytes, signature, claim, report).await?;
         if let Some(record) = &record {
@@ -115,10 +114,10 @@ impl Against<'_> {
             report.add(finding.object(key, version).differs("a run record", "something else"))?;
         }
         Self::note_strangers(&listed, key, record.as_ref(), run, report)?;
-        Ok(Seen { record, seal: Some(seal) })
+        Ok(InspectedRecord { record, seal: Some(seal) })
     }
 
-    async fn read(&self, version: &ListedVersion, report: &mut Report<'_>) -> Result<Option<Vec<u8>>, AuditError> {
+    async fn read(&self, version: &ListedVersion, report: &mut ChainReport<'_>) -> Result<Option<Vec<u8>>, AuditError> {
         let finding =
             |code| Finding::of(Severity::Error, code, RESTORE).object(&version.key, version.version_id.as_deref());
         match read(self.store, &version.key, version.version_id.as_deref()).await {
@@ -142,8 +141,8 @@ impl Against<'_> {
         run: &RunId,
         version: Option<&str>,
         record: &RunRecord,
-        entered: Option<Entered<'_>>,
-        report: &mut Report<'_>,
+        entered: Option<EnteredRun<'_>>,
+        report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
         let mut invalid = |code, expected: String, found: String| {
             let repair = "restore the first version; find out who wrote this";
@@ -186,7 +185,7 @@ impl Against<'_> {
         &self,
         record: &RunRecord,
         own: impl Fn(&ObjectKey) -> Option<&'l ListedVersion>,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
         let mut tree = Tree::default();
         let mut items = 0;
@@ -230,7 +229,7 @@ impl Against<'_> {
         chunk: &ChunkRef,
         version: &ListedVersion,
         tree: &mut Tree,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<Option<u64>, AuditError> {
         let Some(bytes) = self.read(version, report).await? else { return Ok(None) };
         let finding = |code| {
@@ -245,7 +244,7 @@ impl Against<'_> {
         report.count("chunks", 1);
         let (mut count, mut items) = (0, 0);
         let mut batch = Vec::new();
-        let mut lines = Lines::of(&bytes);
+        let mut lines = ChunkLines::of(&bytes);
         loop {
             let line = match lines.next() {
                 Ok(Some(line)) => line,
@@ -286,7 +285,7 @@ impl Against<'_> {
         &self,
         lines: Vec<RunLine>,
         run: &RunId,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
         for looked in manifests::look(self.store, self.archive.id.as_ref(), lines).await? {
             report.count("manifests", u64::from(looked.written_by.is_some()));
@@ -306,7 +305,7 @@ impl Against<'_> {
         key: &ObjectKey,
         record: Option<&RunRecord>,
         run: &RunId,
-        report: &mut Report<'_>,
+        report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
         let signature = key.signature();
         for found in listed.iter().filter(|listed| listed.key != *key && listed.own.is_some()) {

@@ -7,24 +7,27 @@ use crate::audit::{Finding, Findings};
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 
+/// What to do about an object that is gone or has other bytes.
+pub(super) const RESTORE: &str = "restore the object from a copy of the bucket; find out who changed it";
+
 /// What stands for a run or its folder in memory, of which there may be very many: 16 bytes of its digest.
-pub(super) type Mark = [u8; 16];
+pub(super) type RunMark = [u8; 16];
 
 /// Says and counts, or keeps still where an earlier part of the same audit has said it.
 #[derive(Debug)]
-pub(super) struct Report<'a> {
+pub(super) struct ChainReport<'a> {
     findings: &'a mut Findings,
     checked: &'a mut BTreeMap<String, u64>,
     /// Runs that wrote manifests.
-    writers: &'a mut HashSet<Mark>,
+    writers: &'a mut HashSet<RunMark>,
     is_muted: bool,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ChainReport<'a> {
     pub(super) fn to(
         findings: &'a mut Findings,
         checked: &'a mut BTreeMap<String, u64>,
-        writers: &'a mut HashSet<Mark>,
+        writers: &'a mut HashSet<RunMark>,
         is_muted: bool,
     ) -> Self {
         Self { findings, checked, writers, is_muted }
@@ -58,8 +61,8 @@ impl<'a> Report<'a> {
 }
 
 /// Returns what stands for a text.
-pub(super) fn mark(text: &str) -> Mark {
-    let mut mark = Mark::default();
+pub(super) fn mark(text: &str) -> RunMark {
+    let mut mark = RunMark::default();
     mark.copy_from_slice(&Sha256Digest::of(text.as_bytes()).as_bytes()[..16]);
     mark
 }

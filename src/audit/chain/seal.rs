@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::keys::read;
-use super::report::Report;
+use super::report::{ChainReport, RESTORE};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
@@ -37,7 +37,7 @@ impl Seal {
 
 /// What a document says of its own signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum SignatureClaim {
     /// Nothing: it is not one that does.
     Nothing,
     /// That it has none.
@@ -65,23 +65,21 @@ impl Seals {
     /// Checks the signature of a document.
     ///
     /// # Errors
-    /// As the store's, and as [`Report::add`].
+    /// As the store's, and as [`ChainReport::add`].
     pub(super) async fn check(
         &self,
         store: &dyn ReadStore,
         key: &ObjectKey,
         document: &[u8],
         signature: Option<&ListedVersion>,
-        claim: Claim,
-        report: &mut Report<'_>,
+        claim: SignatureClaim,
+        report: &mut ChainReport<'_>,
     ) -> Result<Seal, AuditError> {
         let at = key.signature();
         let finding = |code, repair: &str| Finding::of(Severity::Error, code, repair).object(&at, None);
         let Some(signature) = signature else {
-            let Claim::By(claimed) = claim else { return Ok(Seal::None) };
-            report.add(
-                finding(FindingCode::ObjectMissing, super::record::RESTORE).differs(signed_by(claimed), "nothing"),
-            )?;
+            let SignatureClaim::By(claimed) = claim else { return Ok(Seal::None) };
+            report.add(finding(FindingCode::ObjectMissing, RESTORE).differs(signed_by(claimed), "nothing"))?;
             return Ok(Seal::Broken);
         };
         let version = signature.version_id.as_deref();
@@ -101,17 +99,17 @@ impl Seals {
     }
 
     /// Judges a signature, or says what should be and what is.
-    fn judge(&self, document: &[u8], signature: &[u8], claim: Claim) -> Result<Seal, (String, String)> {
+    fn judge(&self, document: &[u8], signature: &[u8], claim: SignatureClaim) -> Result<Seal, (String, String)> {
         let Some(text) = text_of(signature) else {
             return Err(("an Ed25519 signature in base64".to_owned(), "something else".to_owned()));
         };
-        if claim == Claim::Unsigned {
+        if claim == SignatureClaim::Unsigned {
             return Err(("no signature, as the record names no key".to_owned(), "a signature".to_owned()));
         }
         if !self.are_checked() {
             return Ok(Seal::Unchecked);
         }
-        let claimed = if let Claim::By(key_id) = claim { Some(key_id) } else { None };
+        let claimed = if let SignatureClaim::By(key_id) = claim { Some(key_id) } else { None };
         if let Some(claimed) = claimed.filter(|claimed| self.keys.iter().all(|key| key.id() != *claimed)) {
             return Err(("a signature by a given key".to_owned(), signed_by(claimed)));
         }

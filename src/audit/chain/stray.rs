@@ -4,8 +4,8 @@
 
 use super::keys::ListedKey;
 use super::record::folder_of;
-use super::report::{Report, mark};
-use super::{CHAINS, KeyWalk, Walk, read};
+use super::report::{ChainReport, mark};
+use super::{CHAINS, ChainWalk, KeyWalk, read};
 use crate::audit::drive::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::RunId;
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 /// The prefix of all run records and chains.
 const RUNS: &str = "runs/";
 
-impl Walk<'_> {
+impl ChainWalk<'_> {
     /// Walks the folders of all runs; false if it was told to stop.
     pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, RUNS);
@@ -113,7 +113,7 @@ impl Walk<'_> {
         if is_fresh {
             return Ok(());
         }
-        let mut report = Report::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, false);
+        let mut report = ChainReport::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, false);
         self.against.check(&listed.key, run, None, &mut report).await?;
         Ok(())
     }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::signed::{Column, Word};
+use super::signed::{ReportedColumn, Word};
+use super::words::{FIXITY, LOOK, OTHER_HORIZON, OTHER_RECORD, REBUILD, UNTIMED, text_of};
 use crate::audit::evidence::Evidence;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
@@ -14,43 +15,6 @@ use crate::ledger::{MediaRow, State, SurveyedSession};
 use crate::model::MediaId;
 use crate::model::manifest::Manifest;
 use crate::store::ListedVersion;
-
-/// What repairs a ledger.
-pub(super) const REBUILD: &str = "veriff-archive ledger rebuild";
-
-macro_rules! restore {
-    () => {
-        "restore the ledger from a copy, or rebuild it with veriff-archive ledger rebuild"
-    };
-}
-
-/// What repairs a row that cannot be read.
-pub(super) const UNREADABLE: &str = restore!();
-
-/// What finds out whether ledger or manifest is right.
-pub(super) const FIXITY: &str = concat!(
-    "veriff-archive audit fixity and audit chain --manifests show which is right; if it is the store, ",
-    restore!()
-);
-
-/// What finds out whether ledger or run line is right.
-pub(super) const CHAIN: &str = concat!(
-    "veriff-archive audit chain --manifests shows whether record and manifest are those that were signed; if they \
-     are, ",
-    restore!()
-);
-
-/// What finds out whether ledger or run record is right.
-pub(super) const RECORD: &str = concat!("audit chain shows which is right; if it is the store, ", restore!());
-
-/// What tells whether a time is right that may be.
-pub(super) const LOOK: &str = concat!("if the named cause does not apply, ", restore!());
-
-const UNTIMED: &str = ", unless Veriff gave the time of an attempt later";
-
-pub(super) const OTHER_RECORD: &str = ", unless a later request or an addition to the backlog gave another time";
-
-pub(super) const OTHER_HORIZON: &str = ", unless the horizon was another when it was committed";
 
 /// Holds what the ledger says against the newest manifest. `horizons` tells how long Veriff keeps media, by integration. What
 /// `word` says of times and of what settled since is left to that.
@@ -82,11 +46,11 @@ pub(super) fn compare(
     let version = |id: &Option<String>| id.clone().unwrap_or_else(|| "null".to_owned());
     differs("manifest_version_id", version(&facts.version.version_id), version(&known.version_id));
     differs("manifest_sha256", facts.sha256.to_string(), known.sha256.to_string());
-    if !word.tells(Column::Integration) {
+    if !word.tells(ReportedColumn::Integration) {
         differs("integration", newest.integration.clone(), row.integration.clone());
     }
     differs("complete", newest.complete.to_string(), row.complete.to_string());
-    if !word.tells(Column::Settled) {
+    if !word.tells(ReportedColumn::Settled) {
         // A manifest is not written again merely because time has passed.
         let settled = newest.settled || (row.settled && is_final(newest));
         differs("settled", settled.to_string(), row.settled.to_string());
@@ -151,13 +115,13 @@ fn times(
     // Veriff may tell the time of an attempt later than the attempt, which is no reason for a new manifest.
     let is_timed =
         newest.attempts.iter().all(|attempt| attempt.attempt_id.is_session() || attempt.created_at.is_some());
-    if created_at != told_at && !word.tells(Column::CreatedAt) {
+    if created_at != told_at && !word.tells(ReportedColumn::CreatedAt) {
         let is_later = created_at.is_some_and(|created_at| told_at.is_none_or(|told_at| told_at > created_at));
         let (severity, or) = if is_timed || is_later { (Severity::Error, "") } else { (Severity::Warn, UNTIMED) };
         tell(severity, format!("upstream_created_at {}, as the manifest says{or}", text_of(created_at)), told_at);
     }
     let decided_at = row.record.decided_at;
-    if newest.decided_at != decided_at && !word.tells(Column::DecidedAt) {
+    if newest.decided_at != decided_at && !word.tells(ReportedColumn::DecidedAt) {
         let expected = format!("decided_at {}, as the manifest says", text_of(newest.decided_at));
         match decided_at {
             None => tell(Severity::Error, expected, None),
@@ -170,7 +134,7 @@ fn times(
             Some(_) => {}
         }
     }
-    if let Some(horizon) = horizon.filter(|_| !word.tells(Column::DeadlineAt)) {
+    if let Some(horizon) = horizon.filter(|_| !word.tells(ReportedColumn::DeadlineAt)) {
         let due = |decided_at: &[Option<Timestamp>]| {
             let known = told_at.into_iter().chain(decided_at.iter().copied().flatten()).min();
             known.map(|known| known.plus(horizon))
@@ -184,10 +148,6 @@ fn times(
         }
     }
     found
-}
-
-pub(super) fn text_of(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "nothing".to_owned(), |at| at.to_string())
 }
 
 /// Compares the items one by one.

@@ -5,7 +5,7 @@
 
 use futures_util::{Stream, stream};
 
-use super::compare::{REBUILD, UNREADABLE};
+use super::words::{REBUILD, UNREADABLE};
 use super::{Reconcile, ReconcileTally};
 use crate::audit::chain::keys::{KeyWalk, ListedKey};
 use crate::audit::drive::{AuditError, Mark, Part, Step};

@@ -12,7 +12,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
-use super::spool::{Item, Sorted, Spool};
+use super::spool::{Sorted, Spool, Spooled};
 use crate::audit::walk::WalkedSession;
 use crate::clock::Timestamp;
 use crate::model::key::ObjectKey;
@@ -65,7 +65,7 @@ pub enum InventoryError {
 
 /// One row, as it is sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
+struct InventoryRow {
     key: String,
     /// Within a key the oldest comes first, and the latest last, however they are dated.
     is_latest: bool,
@@ -75,7 +75,7 @@ struct Row {
     is_delete_marker: bool,
 }
 
-impl Row {
+impl InventoryRow {
     fn place(&self) -> (&str, bool, i64) {
         (&self.key, self.is_latest, self.modified_millis)
     }
@@ -91,7 +91,7 @@ impl Row {
     }
 }
 
-impl Item for Row {
+impl Spooled for InventoryRow {
     fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let (latest, marker) = (u8::from(self.is_latest), u8::from(self.is_delete_marker));
         let version = self.version_id.as_deref().unwrap_or_default();
@@ -121,7 +121,7 @@ pub struct Sorter {
     bucket: String,
     prefix: String,
     columns: Vec<String>,
-    rows: Spool<Row>,
+    rows: Spool<InventoryRow>,
     passed_over: u64,
 }
 
@@ -213,7 +213,7 @@ impl Sorter {
                 None => return Err(form(line, "it has no size")),
             };
             let modified_at: Option<Timestamp> = field(modified).and_then(|text| text.parse().ok());
-            self.rows.push(Row {
+            self.rows.push(InventoryRow {
                 key: key[self.prefix.len()..].to_owned(),
                 is_latest: field(latest).is_none_or(|text| text == "true"),
                 modified_millis: modified_at.map_or(0, Timestamp::unix_millis),
@@ -238,8 +238,8 @@ impl Sorter {
 /// A sorted report.
 #[derive(Debug)]
 pub struct Inventory {
-    rows: Sorted<Row>,
-    ahead: Option<Row>,
+    rows: Sorted<InventoryRow>,
+    ahead: Option<InventoryRow>,
     /// Rows of other buckets, or outside the prefix.
     pub passed_over: u64,
     /// It lists all versions of a key, not the current one alone.
@@ -251,7 +251,10 @@ impl Inventory {
     ///
     /// # Errors
     /// Retryable: the disk.
-    fn next_group(&mut self, same: impl Fn(&Row, &Row) -> bool) -> Result<Option<Vec<ListedVersion>>, InventoryError> {
+    fn next_group(
+        &mut self,
+        same: impl Fn(&InventoryRow, &InventoryRow) -> bool,
+    ) -> Result<Option<Vec<ListedVersion>>, InventoryError> {
         let Some(first) = self.ahead.take() else { return Ok(None) };
         let mut group = Vec::new();
         loop {
@@ -265,7 +268,7 @@ impl Inventory {
             }
         }
         let rows = std::iter::once(first).chain(group);
-        Ok(Some(rows.map(Row::into_listed).collect()))
+        Ok(Some(rows.map(InventoryRow::into_listed).collect()))
     }
 
     /// Returns the next session; keys that belong to none are passed over, see [`Inventory::next_other`].
@@ -273,11 +276,13 @@ impl Inventory {
     /// # Errors
     /// Retryable: the disk.
     pub fn next_session(&mut self) -> Result<Option<WalkedSession>, InventoryError> {
-        let in_sessions = |row: &Row| row.key.starts_with("sessions/");
+        let in_sessions = |row: &InventoryRow| row.key.starts_with("sessions/");
         if !self.ahead.as_ref().is_some_and(in_sessions) {
             return Ok(None);
         }
-        let same = |first: &Row, next: &Row| in_sessions(next) && folder_of(&first.key) == folder_of(&next.key);
+        let same = |first: &InventoryRow, next: &InventoryRow| {
+            in_sessions(next) && folder_of(&first.key) == folder_of(&next.key)
+        };
         let versions = self.next_group(same)?;
         Ok(versions.map(|versions| {
             let folder = folder_of(versions[0].key.as_str()).to_owned();
@@ -290,8 +295,9 @@ impl Inventory {
     /// # Errors
     /// Retryable: the disk.
     pub fn skip_sessions(&mut self, up_to: &str) -> Result<(), InventoryError> {
-        let is_done =
-            |row: &Row| row.key.starts_with("sessions/") && format!("{}/", folder_of(&row.key)).as_str() <= up_to;
+        let is_done = |row: &InventoryRow| {
+            row.key.starts_with("sessions/") && format!("{}/", folder_of(&row.key)).as_str() <= up_to
+        };
         while self.ahead.as_ref().is_some_and(is_done) {
             self.ahead = self.rows.next()?;
         }

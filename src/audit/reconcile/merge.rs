@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use futures_util::Stream;
 
 use super::inventory::{Inventory, InventoryError};
+use super::lines::{RunLines, SessionLines};
 use super::order::{KeyOrder, begin_behind};
-use super::told::{Told, ToldSession};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
 use crate::ledger::{DamagedRow, Ledger, LedgerError, Surveyed, SurveyedSession};
@@ -28,26 +28,26 @@ pub struct Pair {
     pub surveyed: Option<SurveyedSession>,
     /// Or that what it says cannot be read.
     pub damaged: Option<DamagedRow>,
-    /// What run records say that the ledger was told.
-    pub told: ToldSession,
+    /// What run records report of it.
+    pub lines: SessionLines,
 }
 
 impl Pair {
     /// Puts together what there is of one session.
     #[must_use]
-    pub fn of(walked: WalkedSession, surveyed: Option<Surveyed<SurveyedSession>>, told: ToldSession) -> Self {
+    pub fn of(walked: WalkedSession, surveyed: Option<Surveyed<SurveyedSession>>, lines: SessionLines) -> Self {
         let (surveyed, damaged) = match surveyed {
             Some(Ok(surveyed)) => (Some(surveyed), None),
             Some(Err(damaged)) => (None, Some(damaged)),
             None => (None, None),
         };
-        Self { walked, surveyed, damaged, told }
+        Self { walked, surveyed, damaged, lines }
     }
 }
 
 /// Where the listing comes from.
 #[derive(Debug)]
-pub enum Listing<'a> {
+pub enum StoreListing<'a> {
     /// The store itself.
     Walk(Walk<'a>),
     /// An inventory report.
@@ -57,18 +57,18 @@ pub enum Listing<'a> {
 /// Both sides.
 #[derive(Debug)]
 pub struct Merge<'a> {
-    listing: Listing<'a>,
-    survey: Survey<'a>,
+    listing: StoreListing<'a>,
+    survey: SurveyWalk<'a>,
     walked: Option<WalkedSession>,
     surveyed: Option<Surveyed<SurveyedSession>>,
-    told: Option<&'a mut Told>,
+    lines: Option<&'a mut RunLines>,
     last_walked: Option<String>,
     begun: bool,
 }
 
 /// The ledger, in the order of keys.
 #[derive(Debug)]
-struct Survey<'a> {
+struct SurveyWalk<'a> {
     ledger: &'a dyn Ledger,
     page: VecDeque<Surveyed<SurveyedSession>>,
     after: Option<String>,
@@ -86,7 +86,7 @@ fn id_of(surveyed: &Surveyed<SurveyedSession>) -> &str {
     }
 }
 
-impl<'a> Survey<'a> {
+impl<'a> SurveyWalk<'a> {
     fn of(ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
         Self {
             ledger,
@@ -126,19 +126,19 @@ impl<'a> Survey<'a> {
 
 impl<'a> Merge<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
-    pub fn of(listing: Listing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
-        let survey = Survey::of(ledger, after);
-        Self { listing, survey, walked: None, surveyed: None, told: None, last_walked: None, begun: false }
+    pub fn of(listing: StoreListing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
+        let survey = SurveyWalk::of(ledger, after);
+        Self { listing, survey, walked: None, surveyed: None, lines: None, last_walked: None, begun: false }
     }
 
     /// Hands on, beside both sides, what run records say.
     #[must_use]
-    pub fn with(self, told: Option<&'a mut Told>) -> Self {
-        Self { told, ..self }
+    pub fn with(self, lines: Option<&'a mut RunLines>) -> Self {
+        Self { lines, ..self }
     }
 
     /// Turns it into steps.
-    pub fn steps(self) -> impl Stream<Item = Result<Step<Pair>, AuditError>> + 'a {
+    pub fn steps(self) -> impl Stream<Spooled = Result<Step<Pair>, AuditError>> + 'a {
         futures_util::stream::unfold(Some(self), |merge| async move {
             let mut merge = merge?;
             match merge.next().await {
@@ -161,12 +161,12 @@ impl<'a> Merge<'a> {
         self.check_versions()?;
         let walked = self.walked.as_ref().map(|walked| format!("{}/", walked.folder));
         let surveyed = self.surveyed.as_ref().map(|surveyed| place_of(id_of(surveyed)));
-        let told = self.told_place()?;
-        let Some(place) = [&walked, &surveyed, &told].into_iter().flatten().min().cloned() else { return Ok(None) };
+        let reported = self.lines_place()?;
+        let Some(place) = [&walked, &surveyed, &reported].into_iter().flatten().min().cloned() else { return Ok(None) };
         let is_next = |it: Option<String>| it.is_some_and(|it| it == place);
         let folder = place.trim_end_matches('/').to_owned();
         let mut listed = WalkedSession { folder, versions: Vec::new() };
-        let (mut row, mut lines) = (None, ToldSession::default());
+        let (mut row, mut lines) = (None, SessionLines::default());
         if is_next(walked)
             && let Some(walked) = self.walked.take()
         {
@@ -177,30 +177,31 @@ impl<'a> Merge<'a> {
             row = self.surveyed.take();
             self.surveyed = self.survey.next().await?;
         }
-        if is_next(told)
-            && let Some((_, told)) = self.next_told()?
+        if is_next(reported)
+            && let Some((_, next)) = self.next_lines()?
         {
-            lines = told;
+            lines = next;
         }
         Ok(Some(Pair::of(listed, row, lines)))
     }
 
     /// Returns the place of the next session that run records tell of, behind where this begins.
-    fn told_place(&mut self) -> Result<Option<String>, InventoryError> {
+    fn lines_place(&mut self) -> Result<Option<String>, InventoryError> {
         loop {
-            let Some(place) = self.told.as_ref().and_then(|told| told.ahead()).map(|id| place_of(id.as_str())) else {
+            let Some(place) = self.lines.as_ref().and_then(|lines| lines.ahead()).map(|id| place_of(id.as_str()))
+            else {
                 return Ok(None);
             };
             if self.survey.behind.as_ref().is_none_or(|behind| place > *behind) {
                 return Ok(Some(place));
             }
-            self.next_told()?;
+            self.next_lines()?;
         }
     }
 
-    fn next_told(&mut self) -> Result<Option<(SessionId, ToldSession)>, InventoryError> {
-        Ok(match &mut self.told {
-            Some(told) => told.next_session()?,
+    fn next_lines(&mut self) -> Result<Option<(SessionId, SessionLines)>, InventoryError> {
+        Ok(match &mut self.lines {
+            Some(lines) => lines.next_session()?,
             None => None,
         })
     }
@@ -208,7 +209,7 @@ impl<'a> Merge<'a> {
     /// Refuses a report of current versions only where the ledger names versions: what it lists may be what somebody put over
     /// the archive's own, and what lies over it does not show.
     fn check_versions(&self) -> Result<(), InventoryError> {
-        let Listing::Inventory(inventory) = &self.listing else { return Ok(()) };
+        let StoreListing::Inventory(inventory) = &self.listing else { return Ok(()) };
         let names_version = |surveyed: &SurveyedSession| {
             let manifest = surveyed.row.manifest.as_ref();
             manifest.is_some_and(|manifest| manifest.version_id.is_some())
@@ -228,8 +229,8 @@ impl<'a> Merge<'a> {
 
     async fn next_walked(&mut self) -> Result<Option<WalkedSession>, AuditError> {
         let next = match &mut self.listing {
-            Listing::Walk(walk) => walk.next().await?,
-            Listing::Inventory(inventory) => inventory.next_session()?,
+            StoreListing::Walk(walk) => walk.next().await?,
+            StoreListing::Inventory(inventory) => inventory.next_session()?,
         };
         if let Some(next) = &next {
             let place = format!("{}/", next.folder);

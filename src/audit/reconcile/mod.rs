@@ -1,21 +1,22 @@
 //! `audit reconcile`: do ledger and store tell the same story?
 //!
-//! Both sides pass in one order, once, in constant memory, and beside them what run records say that the ledger was told.
-//! The newest manifest of each session is read and everything that the ledger says of it compared with both; told to look
+//! Both sides pass in one order, once, in constant memory, and beside them what run records report of it.
+//! The newest manifest of each session is read and everything that the ledger says of it compared with both; asked to look
 //! at the listing only, or given an inventory report, what the ledger says is held against keys, versions and sizes alone.
 //! Claims: that nothing is missing, hidden, covered or left over, and that no row of the ledger differs from what was
-//! archived and told. Two objects of one size that were swapped are for fixity to find.
+//! archived and reported. Two objects of one size that were swapped are for fixity to find.
 
 mod compare;
 mod elsewhere;
 pub mod inventory;
+mod lines;
 pub mod merge;
 mod order;
 mod row;
 mod runs;
 mod signed;
 mod spool;
-mod told;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -23,12 +24,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use elsewhere::{Other, elsewhere};
+pub use lines::{ReportedRuns, RunLines, SessionLines};
 pub use runs::ListedRuns;
-pub use told::{Told, ToldRuns, ToldSession};
 
-use self::compare::{CHAIN, FIXITY, LOOK, REBUILD, UNREADABLE, behind, compare};
+use self::compare::{behind, compare};
+use self::lines::RunStanding;
 use self::merge::Pair;
-use self::signed::{Known, RunStanding, Word};
+use self::signed::{RowContext, Word};
+use self::words::{CHAIN, FIXITY, LOOK, REBUILD, UNREADABLE};
 use super::drive::{AuditError, Part, Tally, listed};
 use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
@@ -40,7 +43,7 @@ use crate::model::{ArchiveId, SessionId};
 
 /// How it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum ReconcileMode {
     /// Lists the store and reads the manifests.
     Manifests,
     /// Lists the store.
@@ -49,7 +52,7 @@ pub enum Mode {
     Inventory,
 }
 
-impl Mode {
+impl ReconcileMode {
     /// Returns the name that stands in the summary.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -116,11 +119,11 @@ pub struct Reconcile<'a> {
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// How it looks.
-    pub mode: Mode,
+    pub mode: ReconcileMode,
     /// How long Veriff keeps media, by integration, as far as that is configured.
     pub horizons: BTreeMap<String, Duration>,
     /// The runs whose lines were read.
-    pub told: ToldRuns,
+    pub runs: ReportedRuns,
 }
 
 impl Reconcile<'_> {
@@ -135,13 +138,13 @@ impl Reconcile<'_> {
             return Ok(Part { findings, tally: tally_of(&pair) });
         };
         let part = self.look(&session, &pair).await?;
-        if part.findings.is_empty() || self.mode == Mode::Inventory {
+        if part.findings.is_empty() || self.mode == ReconcileMode::Inventory {
             return Ok(part);
         }
         // First the ledger, which is written last: so it cannot know more than the listing.
         let surveyed = self.ledger.survey_session(&session).await?;
         let walked = listed(self.reach.store(), &session).await?;
-        let again = Pair::of(walked, surveyed, pair.told.clone());
+        let again = Pair::of(walked, surveyed, pair.lines.clone());
         if (&again.walked, &again.surveyed, &again.damaged) == (&pair.walked, &pair.surveyed, &pair.damaged) {
             return Ok(part);
         }
@@ -151,7 +154,7 @@ impl Reconcile<'_> {
     async fn look(&self, session: &SessionId, pair: &Pair) -> Result<Part<ReconcileTally>, AuditError> {
         let mut part = Part { findings: Vec::new(), tally: tally_of(pair) };
         let surveyed = pair.surveyed.as_ref();
-        if self.mode == Mode::Manifests {
+        if self.mode == ReconcileMode::Manifests {
             let row = surveyed.map(|surveyed| &surveyed.row);
             let mut evidence =
                 Evidence::read(&self.reach, self.archive.as_ref(), session.clone(), &pair.walked, row).await?;
@@ -159,23 +162,23 @@ impl Reconcile<'_> {
             part.tally.manifests = evidence.manifests.len() as u64;
             part.findings.extend(evidence.unknown());
             let word = self.word(pair, &evidence).await?;
-            part.tally.untold = u64::from(surveyed.is_some() && !word.is_told);
+            part.tally.untold = u64::from(surveyed.is_some() && !word.is_reported);
             if let Some(newest) = &evidence.newest {
                 for (_, media) in newest.media() {
-                    let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
+                    let object = NamedObject::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
                     part.findings.extend(stands(&evidence, &object));
                     let sidecar = media.key.sidecar();
-                    let sidecar = Named::of(&sidecar, media.sidecar_version_id.as_deref(), None);
+                    let sidecar = NamedObject::of(&sidecar, media.sidecar_version_id.as_deref(), None);
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 for conflict in &newest.conflicts {
-                    let object = Named::of(&conflict.key, conflict.version_id.as_deref(), None);
+                    let object = NamedObject::of(&conflict.key, conflict.version_id.as_deref(), None);
                     part.findings.extend(stands(&evidence, &object));
                     let sidecar = conflict.key.sidecar();
                     // Manifests of earlier versions do not name it.
                     let named = conflict.sidecar_sha256.map(|_| conflict.sidecar_version_id.as_deref());
                     let standing = evidence.own(&sidecar).and_then(|own| own.version_id.as_deref());
-                    let sidecar = Named::of(&sidecar, named.unwrap_or(standing), None);
+                    let sidecar = NamedObject::of(&sidecar, named.unwrap_or(standing), None);
                     part.findings.extend(stands(&evidence, &sidecar));
                 }
                 if let Some(surveyed) = surveyed {
@@ -186,10 +189,10 @@ impl Reconcile<'_> {
                 part.findings.extend(one_sided(session, surveyed, &evidence).or_else(|| dropped(session, pair)));
             }
             part.findings.extend(evidence.expired());
-            part.findings.extend(word.differences.into_iter().map(|(severity, expected, told)| {
+            part.findings.extend(word.differences.into_iter().map(|(severity, expected, found)| {
                 let repair = if severity == Severity::Error { CHAIN } else { LOOK };
                 let finding = Finding::of(severity, FindingCode::LedgerContradicts, repair);
-                finding.session(session).differs(expected, told)
+                finding.session(session).differs(expected, found)
             }));
         } else {
             let mut evidence = Evidence::of_listing(session.clone(), &pair.walked);
@@ -209,7 +212,7 @@ impl Reconcile<'_> {
     async fn word(&self, pair: &Pair, evidence: &Evidence) -> Result<Word, AuditError> {
         let Some(surveyed) = &pair.surveyed else { return Ok(Word::default()) };
         let run = &surveyed.row.run_id;
-        let run = match self.told.standing(run) {
+        let run = match self.runs.standing(run) {
             Some(standing) => standing,
             None if surveyed.row.visits == 0 => RunStanding::Open,
             None => match self.ledger.record(run).await {
@@ -220,8 +223,8 @@ impl Reconcile<'_> {
             },
         };
         let written: Vec<_> = evidence.manifests.iter().map(|facts| (facts.sequence, facts.archived_at)).collect();
-        let known = Known {
-            lines: &pair.told.0,
+        let known = RowContext {
+            lines: &pair.lines.0,
             run,
             newest: evidence.newest.as_ref(),
             written: &written,
@@ -234,9 +237,9 @@ impl Reconcile<'_> {
 /// Adds what is wrong with a row by itself.
 fn with_row(mut part: Part<ReconcileTally>, surveyed: Option<&SurveyedSession>) -> Part<ReconcileTally> {
     if let Some(surveyed) = surveyed {
-        part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, told)| {
+        part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, found)| {
             let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);
-            finding.session(&surveyed.row.record.session_id).differs(expected, told)
+            finding.session(&surveyed.row.record.session_id).differs(expected, found)
         }));
     }
     part
@@ -252,9 +255,9 @@ fn damaged_row(damaged: &DamagedRow, session: Option<&SessionId>) -> Finding {
     }
 }
 
-/// Tells of a session that the ledger was told of, by its own runs, and does not know; none of its objects need be there.
+/// Finds a session that the ledger's own runs report and it does not know; none of its objects need be there.
 fn dropped(session: &SessionId, pair: &Pair) -> Option<Finding> {
-    let line = pair.told.0.iter().rfind(|line| !line.is_adopted).filter(|_| pair.surveyed.is_none())?;
+    let line = pair.lines.0.iter().rfind(|line| !line.is_adopted).filter(|_| pair.surveyed.is_none())?;
     let repair = "restore the ledger from a copy, or run the session again";
     let finding = Finding::of(Severity::Error, FindingCode::LedgerMissing, repair).session(session);
     Some(finding.differs(format!("a row of the ledger, as the record of run {} says", line.run_id), "none"))
@@ -264,27 +267,27 @@ fn tally_of(pair: &Pair) -> ReconcileTally {
     ReconcileTally {
         sessions: 1,
         versions: pair.walked.versions.len() as u64,
-        lines: pair.told.0.len() as u64,
+        lines: pair.lines.0.len() as u64,
         items: pair.surveyed.as_ref().map_or(0, |surveyed| surveyed.media.len() as u64),
         ..ReconcileTally::default()
     }
 }
 
 /// An object as a document or the ledger names it.
-struct Named<'a> {
+struct NamedObject<'a> {
     key: &'a ObjectKey,
     version_id: Option<&'a str>,
     size_bytes: Option<u64>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> NamedObject<'a> {
     const fn of(key: &'a ObjectKey, version_id: Option<&'a str>, size_bytes: Option<u64>) -> Self {
         Self { key, version_id, size_bytes }
     }
 }
 
 /// Tells what is wrong with an object that is named. What is gone may have been expired by plan.
-fn stands(evidence: &Evidence, named: &Named<'_>) -> Option<Finding> {
+fn stands(evidence: &Evidence, named: &NamedObject<'_>) -> Option<Finding> {
     let listed = match evidence.item(named.key, named.version_id) {
         Ok(listed) => listed?,
         Err(finding) => return Some(*finding),
@@ -325,7 +328,7 @@ fn by_listing(
             found.extend(missing.err().map(|finding| *finding));
         }
         for media in &surveyed.media {
-            let object = Named::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
+            let object = NamedObject::of(&media.key, media.version_id.as_deref(), Some(media.size_bytes));
             found.extend(stands(evidence, &object));
             let sidecar = media.key.sidecar();
             if evidence.own(&sidecar).is_none() && !evidence.is_expired() {

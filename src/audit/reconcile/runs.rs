@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::{Stream, stream};
 
-use super::compare::{RECORD, UNREADABLE};
+use super::words::{RECORD, RESTORE, UNREADABLE};
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::reach::{Reach, Told};
@@ -15,9 +15,6 @@ use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::{RunCounts, RunRecord};
 use crate::store::StoreError;
-
-/// What repairs a document of a run that is gone.
-pub(super) const RESTORE: &str = "restore it from a copy of the bucket; audit chain shows what else is missing";
 
 /// How many runs are read from the ledger at once.
 pub(super) const PAGE: u32 = 256;
@@ -60,7 +57,7 @@ impl Reconcile<'_> {
     pub fn runs<'s>(
         ledger: &'s dyn Ledger,
         mark: &'s Mark,
-    ) -> impl Stream<Item = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
+    ) -> impl Stream<Spooled = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
         let begin = (Vec::<Surveyed<ClosedRun>>::new().into_iter(), None, false);
         stream::unfold(begin, move |(mut page, mut after, is_at_end)| async move {
             if page.len() == 0 && !is_at_end {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom};
 
 /// What can be put aside as a line and read back.
-pub(super) trait Item: Sized {
+pub(super) trait Spooled: Sized {
     /// Writes it as one line without its newline; no value in it holds a tab or a newline.
     fn write(&self, out: &mut dyn io::Write) -> io::Result<()>;
     /// Reads it back.
@@ -26,7 +26,7 @@ pub(super) struct Spool<T> {
     at_once: usize,
 }
 
-impl<T: Item> Spool<T> {
+impl<T: Spooled> Spool<T> {
     /// Begins; so many are sorted in memory at once.
     pub(super) const fn of(at_once: usize) -> Self {
         Self { items: Vec::new(), runs: Vec::new(), at_once }
@@ -76,7 +76,7 @@ pub(super) struct Sorted<T> {
     heads: BinaryHeap<Head<T>>,
 }
 
-impl<T: Item> Sorted<T> {
+impl<T: Spooled> Sorted<T> {
     /// Returns the next one.
     ///
     /// # Errors
@@ -105,26 +105,26 @@ struct Head<T> {
     run: usize,
 }
 
-impl<T: Item> Ord for Head<T> {
+impl<T: Spooled> Ord for Head<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         // A heap gives the greatest first.
         other.item.order(&self.item).then_with(|| other.run.cmp(&self.run))
     }
 }
 
-impl<T: Item> PartialOrd for Head<T> {
+impl<T: Spooled> PartialOrd for Head<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T: Item> PartialEq for Head<T> {
+impl<T: Spooled> PartialEq for Head<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T: Item> Eq for Head<T> {}
+impl<T: Spooled> Eq for Head<T> {}
 
 #[cfg(test)]
 mod tests {
@@ -133,9 +133,9 @@ mod tests {
 
     /// Sorted by the first; the second tells when it came.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    struct Pair(u8, usize);
+    struct Numbered(u8, usize);
 
-    impl Item for Pair {
+    impl Spooled for Numbered {
         fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
             write!(out, "{}\t{}", self.0, self.1)
         }
@@ -155,15 +155,15 @@ mod tests {
         fn all_come_in_order_and_equals_as_they_came(
             numbers in proptest::collection::vec(0_u8..9, 0..60), at_once in 1_usize..20,
         ) {
-            let pairs: Vec<Pair> = numbers.iter().enumerate().map(|(at, number)| Pair(*number, at)).collect();
+            let pairs: Vec<Numbered> = numbers.iter().enumerate().map(|(at, number)| Numbered(*number, at)).collect();
             let mut spool = Spool::of(at_once);
             for pair in pairs.clone() {
                 spool.push(pair).unwrap();
             }
             let mut sorted = spool.finish().unwrap();
-            let found: Vec<Pair> = std::iter::from_fn(|| sorted.next().unwrap()).collect();
+            let found: Vec<Numbered> = std::iter::from_fn(|| sorted.next().unwrap()).collect();
             let mut expected = pairs;
-            expected.sort_by(Pair::order);
+            expected.sort_by(Numbered::order);
             prop_assert_eq!(found, expected);
         }
     }

@@ -11,8 +11,10 @@ use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, Drive, End, Mark, Question, SESSIONS_IN_FLIGHT};
 use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::{Inventory, InventoryError, Sorter};
-use crate::audit::reconcile::merge::{Listing, Merge};
-use crate::audit::reconcile::{ListedRuns, Mode, Other, Reconcile, ReconcileTally, Told, ToldRuns, elsewhere};
+use crate::audit::reconcile::merge::{Merge, StoreListing};
+use crate::audit::reconcile::{
+    ListedRuns, Other, Reconcile, ReconcileMode, ReconcileTally, ReportedRuns, RunLines, elsewhere,
+};
 use crate::audit::walk::Walk;
 use crate::audit::{FindingCode, Findings, Severity};
 use crate::cli::connect::list_settings;
@@ -71,13 +73,13 @@ pub(in crate::cli) struct ReconcileArgs {
 }
 
 impl ReconcileArgs {
-    const fn mode(&self) -> Mode {
+    const fn mode(&self) -> ReconcileMode {
         if !self.inventory.is_empty() {
-            Mode::Inventory
+            ReconcileMode::Inventory
         } else if self.listing_only {
-            Mode::Listing
+            ReconcileMode::Listing
         } else {
-            Mode::Manifests
+            ReconcileMode::Manifests
         }
     }
 
@@ -110,16 +112,16 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
     let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
     let horizons = desk.config.integrations.iter().map(|(name, it)| (name.clone(), it.horizon)).collect();
     let mut passed_over = 0;
-    let told = match args.mode() {
-        Mode::Manifests if !from.past_sessions => {
-            told_by_runs(&desk, &reach, &*ledger, from.after.is_none(), &mut findings).await?
+    let reported = match args.mode() {
+        ReconcileMode::Manifests if !from.past_sessions => {
+            lines_of_runs(&desk, &reach, &*ledger, from.after.is_none(), &mut findings).await?
         }
-        _ => Ok((None, ToldRuns::default())),
+        _ => Ok((None, ReportedRuns::default())),
     };
-    let (stopped, archive) = match told {
+    let (stopped, archive) = match reported {
         Err(stopped) => (Some(stopped), archive),
-        Ok((lines, told)) => {
-            let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons, told };
+        Ok((lines, runs)) => {
+            let reconcile = Reconcile { reach, ledger: &*ledger, archive, mode: args.mode(), horizons, runs };
             let stopped = if args.inventory.is_empty() {
                 store_and_ledger(&desk, &reconcile, lines, &mut drive, &from, &mut findings).await?
             } else {
@@ -140,17 +142,17 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
 
 /// Reads what run records say, unless stopped before all of it is read. What is wrong with them is reported when the audit
 /// begins, not when it is resumed.
-async fn told_by_runs(
+async fn lines_of_runs(
     desk: &Desk,
     reach: &Reach<'_>,
     ledger: &dyn Ledger,
     is_begun: bool,
     findings: &mut Findings,
-) -> Result<Result<(Option<Told>, ToldRuns), Stopped>, AuditError> {
+) -> Result<Result<(Option<RunLines>, ReportedRuns), Stopped>, AuditError> {
     let (lines, runs, found) = tokio::select! {
         biased;
         stopped = desk.stop.requested() => return Ok(Err(stopped)),
-        told = Told::read(reach, ledger) => told?,
+        read = RunLines::read(reach, ledger) => read?,
     };
     for finding in found.iter().filter(|_| is_begun) {
         findings.add(finding)?;
@@ -163,14 +165,14 @@ async fn told_by_runs(
 async fn store_and_ledger(
     desk: &Desk,
     reconcile: &Reconcile<'_>,
-    mut lines: Option<Told>,
+    mut lines: Option<RunLines>,
     drive: &mut Drive<ReconcileTally>,
     from: &Mark,
     findings: &mut Findings,
 ) -> Result<Option<Stopped>, AuditError> {
     if !from.past_sessions {
         let after = from.after.as_deref();
-        let merge = Merge::of(Listing::Walk(Walk::of(&*desk.store, after)), reconcile.ledger, after);
+        let merge = Merge::of(StoreListing::Walk(Walk::of(&*desk.store, after)), reconcile.ledger, after);
         let steps = merge.with(lines.as_mut()).steps();
         if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
             return Ok(Some(stopped));
@@ -208,7 +210,7 @@ async fn report_and_ledger(
         let behind = format!("{after}/");
         inventory.skip_sessions(&behind)?;
     }
-    let steps = Merge::of(Listing::Inventory(inventory), reconcile.ledger, from.after.as_deref()).steps();
+    let steps = Merge::of(StoreListing::Inventory(inventory), reconcile.ledger, from.after.as_deref()).steps();
     if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
         return Ok(Some(stopped));
     }

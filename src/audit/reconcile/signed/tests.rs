@@ -31,12 +31,12 @@ fn run(number: usize) -> RunId {
 #[derive(Debug, Clone, Default)]
 struct Story {
     surveyed: Option<SurveyedSession>,
-    lines: Vec<ToldLine>,
+    lines: Vec<ReportedLine>,
     written: Vec<(u32, Timestamp)>,
     minutes: u64,
     visits: usize,
     additions: usize,
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// Where the record of a visit comes from.
@@ -52,7 +52,7 @@ enum Record {
 
 /// What a visit tells.
 #[derive(Debug, Clone)]
-struct Told {
+struct VisitMade {
     outcome: &'static str,
     code: Option<&'static str>,
     sequence: Option<u32>,
@@ -62,7 +62,7 @@ struct Told {
     is_recorded: bool,
 }
 
-impl Told {
+impl VisitMade {
     fn of(outcome: &'static str, code: Option<&'static str>, sequence: Option<u32>) -> Self {
         let created_at = Some(created_at());
         Self { outcome, code, sequence, settled: false, created_at, record: Record::Backlog, is_recorded: true }
@@ -99,7 +99,7 @@ impl Story {
     }
 
     /// As a commit does, see `UPDATE_SESSION`.
-    fn visit(&mut self, told: &Told) {
+    fn visit(&mut self, reported: &VisitMade) {
         let now = self.tick();
         self.visits += 1;
         let run_id = run(self.visits);
@@ -108,48 +108,48 @@ impl Story {
             sequence: it.row.manifest.as_ref().map(|manifest| manifest.sequence),
         });
         let row = &mut self.surveyed.get_or_insert_with(|| new_row(now, run_id.clone())).row;
-        let decided_at = match told.record {
+        let decided_at = match reported.record {
             Record::Backlog => row.record.decided_at,
             Record::List => None,
-            Record::Decided => Some(created_at().plus(Duration::from_hours(told.sequence.unwrap_or(0).into()))),
+            Record::Decided => Some(created_at().plus(Duration::from_hours(reported.sequence.unwrap_or(0).into()))),
         };
         row.record.decided_at = decided_at.or(row.record.decided_at);
-        let deadline_at = told.created_at.into_iter().chain(decided_at).min().map(|known| known.plus(HORIZON));
-        let line = ToldLine {
+        let deadline_at = reported.created_at.into_iter().chain(decided_at).min().map(|known| known.plus(HORIZON));
+        let line = ReportedLine {
             session_id: session(),
             committed_at: now,
             run_id: run_id.clone(),
             number: 0,
             integration: "default".to_owned(),
-            outcome: told.outcome.to_owned(),
-            code: told.code.map(str::to_owned),
+            outcome: reported.outcome.to_owned(),
+            code: reported.code.map(str::to_owned),
             decided_at,
-            upstream_created_at: told.created_at,
+            upstream_created_at: reported.created_at,
             deadline_at,
-            closes: Some((told.sequence.is_some(), told.settled && told.sequence.is_some())),
-            sequence: told.sequence,
+            closes: Some((reported.sequence.is_some(), reported.settled && reported.sequence.is_some())),
+            sequence: reported.sequence,
             is_adopted: false,
         };
-        let made = Standing::after(standing, asked(&line).unwrap(), told.sequence);
+        let made = Standing::after(standing, asked(&line).unwrap(), reported.sequence);
         row.state = made.state;
         if made.takes_cause {
             row.code.clone_from(&line.code);
         }
         if made.takes_manifest
-            && let Some(sequence) = told.sequence
+            && let Some(sequence) = reported.sequence
         {
             let key = ObjectKey::manifest(&session(), sequence);
             let sha256 = Sha256Digest::of(b"a manifest");
             row.manifest = Some(ManifestRef { key, version_id: None, sequence, sha256 });
-            (row.complete, row.settled) = (true, told.settled);
+            (row.complete, row.settled) = (true, reported.settled);
         }
-        row.upstream_created_at = told.created_at.or(row.upstream_created_at);
+        row.upstream_created_at = reported.created_at.or(row.upstream_created_at);
         row.deadline_at = deadline_at.or(row.deadline_at);
         row.visits += 1;
         row.run_id = run_id;
         row.last_visited_at = now;
-        self.is_told = told.is_recorded;
-        if told.is_recorded {
+        self.is_reported = reported.is_recorded;
+        if reported.is_recorded {
             self.lines.push(line);
         }
     }
@@ -192,11 +192,12 @@ impl Story {
     fn word(&self) -> Word {
         let surveyed = self.surveyed.as_ref().unwrap();
         let closed_at = surveyed.row.last_visited_at.plus(Duration::from_secs(10));
-        self.word_of(if self.is_told { RunStanding::Read { closed_at } } else { RunStanding::Open })
+        self.word_of(if self.is_reported { RunStanding::Read { closed_at } } else { RunStanding::Open })
     }
 
     fn word_of(&self, run: RunStanding) -> Word {
-        let known = Known { lines: &self.lines, run, newest: None, written: &self.written, horizon: Some(HORIZON) };
+        let known =
+            RowContext { lines: &self.lines, run, newest: None, written: &self.written, horizon: Some(HORIZON) };
         compare(self.surveyed.as_ref().unwrap(), known)
     }
 
@@ -210,13 +211,13 @@ impl Story {
 /// What somebody does.
 #[derive(Debug, Clone)]
 enum Deed {
-    Visit(Told),
+    Visit(VisitMade),
     Retry,
     Accept,
     Add(Timestamp),
 }
 
-fn visits() -> impl Strategy<Value = Told> {
+fn visits() -> impl Strategy<Value = VisitMade> {
     let ends = proptest::sample::select(vec![
         ("archived", None),
         ("unchanged", None),
@@ -227,12 +228,12 @@ fn visits() -> impl Strategy<Value = Told> {
         ("pending", Some("run.stopped")),
     ]);
     let records = proptest::sample::select(vec![Record::Backlog, Record::List, Record::Decided]);
-    let told = (ends, proptest::option::of(1_u32..4), any::<bool>(), any::<bool>(), records, 0..5);
-    told.prop_map(|((outcome, code), sequence, settled, is_timed, record, told)| {
+    let reported = (ends, proptest::option::of(1_u32..4), any::<bool>(), any::<bool>(), records, 0..5);
+    reported.prop_map(|((outcome, code), sequence, settled, is_timed, record, reported)| {
         let needs_manifest = matches!(outcome, "archived" | "unchanged" | "absent");
         let sequence = if needs_manifest { sequence.or(Some(1)) } else { sequence };
         let created_at = is_timed.then_some(created_at());
-        Told { outcome, code, sequence, settled, created_at, record, is_recorded: told > 0 }
+        VisitMade { outcome, code, sequence, settled, created_at, record, is_recorded: reported > 0 }
     })
 }
 
@@ -251,7 +252,7 @@ proptest! {
         let mut story = Story::default();
         for deed in deeds {
             match deed {
-                Deed::Visit(told) => story.visit(&told),
+                Deed::Visit(reported) => story.visit(&reported),
                 Deed::Retry => story.retry(),
                 Deed::Accept => story.accept(),
                 Deed::Add(decided_at) => story.add(decided_at),
@@ -271,8 +272,8 @@ proptest! {
 /// A session of which an item was missing at first, and that was archived whole then.
 fn archived() -> Story {
     let mut story = Story::default();
-    story.visit(&Told::of("failed", Some("media.missing"), Some(1)));
-    story.visit(&Told { settled: true, ..Told::of("archived", None, Some(2)) });
+    story.visit(&VisitMade::of("failed", Some("media.missing"), Some(1)));
+    story.visit(&VisitMade { settled: true, ..VisitMade::of("archived", None, Some(2)) });
     assert_eq!(story.differences(), []);
     story
 }
@@ -323,8 +324,8 @@ fn every_column_that_a_line_tells_is_held_against_it() {
 #[test]
 fn one_legal_state_in_place_of_another_is_an_error() {
     let mut story = Story::default();
-    story.visit(&Told::of("failed", Some("veriff.unavailable"), None));
-    story.visit(&Told::of("failed", Some("media.missing"), None));
+    story.visit(&VisitMade::of("failed", Some("veriff.unavailable"), None));
+    story.visit(&VisitMade::of("failed", Some("media.missing"), None));
     assert_eq!(story.differences(), []);
     let states = State::ALL.into_iter().flat_map(|state| {
         [None, Some("media.missing"), Some("veriff.unavailable"), Some("run.stopped")].map(|code| (state, code))
@@ -349,9 +350,9 @@ fn a_reason_outlives_its_state_only_if_it_was_archived_after_all() {
     let reason = |it: &mut SurveyedSession| it.row.accepted_reason = Some("lost".to_owned());
     assert_eq!(archived().changed(reason).errors(), 0, "it failed before, so it may have been accepted");
     let mut story = Story::default();
-    story.visit(&Told::of("archived", None, Some(1)));
+    story.visit(&VisitMade::of("archived", None, Some(1)));
     assert!(story.changed(reason).errors() > 0, "nobody can have accepted it");
-    story.visit(&Told::of("failed", Some("media.missing"), Some(1)));
+    story.visit(&VisitMade::of("failed", Some("media.missing"), Some(1)));
     assert!(story.changed(reason).errors() > 0, "nobody can have accepted it before it was archived");
 }
 
@@ -359,7 +360,7 @@ fn a_reason_outlives_its_state_only_if_it_was_archived_after_all() {
 fn a_row_that_was_put_back_to_an_earlier_visit_is_an_error() {
     let mut story = archived();
     let before = story.surveyed.clone();
-    story.visit(&Told { settled: true, ..Told::of("unchanged", None, Some(2)) });
+    story.visit(&VisitMade { settled: true, ..VisitMade::of("unchanged", None, Some(2)) });
     story.surveyed = before;
     assert!(story.errors() > 0);
 }
@@ -368,10 +369,10 @@ fn a_row_that_was_put_back_to_an_earlier_visit_is_an_error() {
 fn what_no_closed_record_tells_is_passed_over() {
     let story = archived();
     let ended = |run| story.word_of(run);
-    assert!(!ended(RunStanding::Unread).is_told);
+    assert!(!ended(RunStanding::Unread).is_reported);
     assert_eq!(ended(RunStanding::Unknown).differences.len(), 1);
     let mut open = story.clone();
-    open.visit(&Told { is_recorded: false, ..Told::of("failed", Some("veriff.unavailable"), None) });
+    open.visit(&VisitMade { is_recorded: false, ..VisitMade::of("failed", Some("veriff.unavailable"), None) });
     assert_eq!(open.word(), Word::default());
     let moved = open.changed(|it| it.row.last_visited_at = at(0));
     assert!(moved.errors() > 0, "a closed record tells of a later visit");
@@ -385,7 +386,7 @@ fn lines_of_earlier_versions_tell_no_times() {
     }
     let word = story.word();
     assert_eq!(word.differences, []);
-    assert!(word.is_told && !word.tells(Column::Settled) && !word.tells(Column::DeadlineAt));
+    assert!(word.is_reported && !word.tells(ReportedColumn::Settled) && !word.tells(ReportedColumn::DeadlineAt));
     assert!(story.changed(|it| it.row.state = State::Pending).errors() > 0, "but they tell the state");
 }
 
@@ -400,14 +401,14 @@ fn a_row_that_was_made_anew_knows_nothing_of_lines_before() {
     let row = &mut rebuilt.surveyed.as_mut().unwrap().row;
     (row.first_visited_at, row.last_visited_at, row.visits, row.settled) = (at(150), at(150), 1, false);
     assert_eq!(rebuilt.differences(), []);
-    rebuilt.visit(&Told::of("failed", Some("veriff.unavailable"), None));
+    rebuilt.visit(&VisitMade::of("failed", Some("veriff.unavailable"), None));
     assert_eq!(rebuilt.differences(), []);
     // By an addition, after it was lost.
     let mut added = archived();
     added.surveyed = None;
     added.add(created_at());
     assert_eq!(added.differences(), []);
-    added.visit(&Told { settled: true, ..Told::of("unchanged", None, Some(2)) });
+    added.visit(&VisitMade { settled: true, ..VisitMade::of("unchanged", None, Some(2)) });
     assert_eq!(added.differences(), []);
 }
 
@@ -420,7 +421,7 @@ fn an_addition_may_bring_the_deadline_forward_and_not_back() {
     assert_eq!(late.errors(), 1);
     let earlier = story.changed(|it| it.row.deadline_at = Some(created_at()));
     assert_eq!(earlier.errors(), 0);
-    assert_eq!(earlier.differences().len(), 1, "two additions may have told it");
-    let untold = story.changed(|it| it.row.record.decided_at = None);
-    assert_eq!(untold.errors(), 1);
+    assert_eq!(earlier.differences().len(), 1, "two additions may have reported it");
+    let unreported = story.changed(|it| it.row.record.decided_at = None);
+    assert_eq!(unreported.errors(), 1);
 }

@@ -1,4 +1,4 @@
-//! Told: what run records say that the ledger was told, session after session in the order of keys.
+//! Lines: what run records report of each session, session after session in the order of keys.
 //!
 //! Every line of every chunk of every run that the ledger calls closed is read once and sorted outside of memory. Lines are
 //! signed with their run, so what the ledger says of its last visit can be held against them. Runs are few beside sessions,
@@ -10,10 +10,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::{PAGE, RESTORE, oldest, run_id_of};
-use super::signed::RunStanding;
-use super::spool::{Item, Sorted, Spool};
-use crate::audit::chain::lines::Lines;
+use super::runs::{PAGE, oldest, run_id_of};
+use super::spool::{Sorted, Spool, Spooled};
+use super::words::RESTORE;
+use crate::audit::chain::lines::ChunkLines;
 use crate::audit::drive::AuditError;
 use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::InventoryError;
@@ -30,7 +30,7 @@ const LINES_AT_ONCE: usize = 100_000;
 
 /// A line without its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ToldLine {
+pub(super) struct ReportedLine {
     pub(super) session_id: SessionId,
     pub(super) committed_at: Timestamp,
     pub(super) run_id: RunId,
@@ -50,7 +50,7 @@ pub(super) struct ToldLine {
     pub(super) is_adopted: bool,
 }
 
-impl ToldLine {
+impl ReportedLine {
     fn of(line: RunLine, run: &RunId, number: u64, is_adopted: bool) -> Self {
         let sequence = line.manifest.and_then(|manifest| match manifest.key.read_as(&line.session_id) {
             SessionObject::Manifest(sequence) => Some(sequence),
@@ -74,12 +74,12 @@ impl ToldLine {
     }
 
     /// In the order of keys, and of a session the earliest first.
-    fn place(&self) -> impl Iterator<Item = u8> {
+    fn place(&self) -> impl Iterator<Spooled = u8> {
         self.session_id.as_str().bytes().chain(*b"/")
     }
 }
 
-impl Item for ToldLine {
+impl Spooled for ReportedLine {
     fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         serde_json::to_writer(out, self).map_err(io::Error::other)
     }
@@ -94,11 +94,27 @@ impl Item for ToldLine {
     }
 }
 
+/// What is known of the run of a session's last visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunStanding {
+    /// All its lines were read; it committed nothing any more when its record was closed.
+    Read {
+        /// When that was.
+        closed_at: Timestamp,
+    },
+    /// Some of its lines cannot be read; that was found.
+    Unread,
+    /// Its record is not closed, or it has none.
+    Open,
+    /// The ledger knows no such run.
+    Unknown,
+}
+
 /// Runs whose lines were read: when each was closed; nothing if not all of its lines could be.
 #[derive(Debug, Default)]
-pub struct ToldRuns(HashMap<RunId, Option<Timestamp>>);
+pub struct ReportedRuns(HashMap<RunId, Option<Timestamp>>);
 
-impl ToldRuns {
+impl ReportedRuns {
     /// Tells what became of a run; nothing of one whose record was not closed when they were read.
     pub(super) fn standing(&self, run: &RunId) -> Option<RunStanding> {
         let closed_at = self.0.get(run)?;
@@ -108,23 +124,26 @@ impl ToldRuns {
 
 /// All lines, in order.
 #[derive(Debug)]
-pub struct Told {
-    lines: Sorted<ToldLine>,
-    ahead: Option<ToldLine>,
+pub struct RunLines {
+    lines: Sorted<ReportedLine>,
+    ahead: Option<ReportedLine>,
     /// How many there are.
     pub count: u64,
 }
 
 /// The lines of one session, the earliest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ToldSession(pub(super) Vec<ToldLine>);
+pub struct SessionLines(pub(super) Vec<ReportedLine>);
 
-impl Told {
+impl RunLines {
     /// Reads the lines of all runs that the ledger calls closed. What cannot be read is found; the rest is taken.
     ///
     /// # Errors
     /// Retryable: store, ledger or disk. Fatal: the store refuses everything.
-    pub async fn read(reach: &Reach<'_>, ledger: &dyn Ledger) -> Result<(Self, ToldRuns, Vec<Finding>), AuditError> {
+    pub async fn read(
+        reach: &Reach<'_>,
+        ledger: &dyn Ledger,
+    ) -> Result<(Self, ReportedRuns, Vec<Finding>), AuditError> {
         let mut reading = Reading { reach, spool: Spool::of(LINES_AT_ONCE), count: 0, findings: Vec::new() };
         let mut runs = HashMap::new();
         let mut after: Option<String> = None;
@@ -147,7 +166,7 @@ impl Told {
         let Reading { spool, count, findings, .. } = reading;
         let mut lines = spool.finish().map_err(InventoryError::from)?;
         let ahead = lines.next().map_err(InventoryError::from)?;
-        Ok((Self { lines, ahead, count }, ToldRuns(runs), findings))
+        Ok((Self { lines, ahead, count }, ReportedRuns(runs), findings))
     }
 
     /// Returns the session that stands next.
@@ -159,7 +178,7 @@ impl Told {
     ///
     /// # Errors
     /// Retryable: the disk.
-    pub fn next_session(&mut self) -> io::Result<Option<(SessionId, ToldSession)>> {
+    pub fn next_session(&mut self) -> io::Result<Option<(SessionId, SessionLines)>> {
         let Some(first) = self.ahead.take() else { return Ok(None) };
         let session = first.session_id.clone();
         let mut lines = vec![first];
@@ -170,13 +189,13 @@ impl Told {
             }
             lines.push(next);
         }
-        Ok(Some((session, ToldSession(lines))))
+        Ok(Some((session, SessionLines(lines))))
     }
 }
 
 struct Reading<'a> {
     reach: &'a Reach<'a>,
-    spool: Spool<ToldLine>,
+    spool: Spool<ReportedLine>,
     count: u64,
     findings: Vec<Finding>,
 }
@@ -211,7 +230,7 @@ impl Reading<'_> {
             self.tell(run, &chunk.key, code, format!("{}, as the run record says", chunk.sha256), found);
             return Ok(false);
         };
-        let mut lines = Lines::of(&bytes);
+        let mut lines = ChunkLines::of(&bytes);
         loop {
             let line = match lines.next() {
                 Ok(Some(line)) => RunLine::parse(line),
@@ -223,7 +242,7 @@ impl Reading<'_> {
                 self.tell(run, &chunk.key, FindingCode::RecordInvalid, expected, found);
                 return Ok(false);
             };
-            let line = ToldLine::of(line, &run.run_id, *number, is_adopted);
+            let line = ReportedLine::of(line, &run.run_id, *number, is_adopted);
             self.spool.push(line).map_err(InventoryError::from)?;
             *number += 1;
             self.count += 1;
