@@ -1,50 +1,53 @@
-//! `archive.json` as audits read it: the id that every other document is held against.
+//! `archive.json` as audits read it: the id that every other document is compared with.
 
 use super::reach::{Reach, Told, refused};
-use super::{Finding, FindingCode, Severity};
+use super::{Finding, FindingCode, Severity, shadow};
 use crate::model::ArchiveId;
+use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::ArchiveDocument;
 use crate::store::StoreError;
+use crate::store::versions::versions_of;
 
-/// Reads `archive.json` and holds it against the ledger. Returns the archive, and what is wrong.
+/// The archive as `archive.json` names it.
+#[derive(Debug, Clone, Default)]
+pub struct Archive {
+    /// Its id; as the ledger knows it, if the document cannot be read.
+    pub id: Option<ArchiveId>,
+    /// The digest of the document; nothing if it is not there.
+    pub sha256: Option<Sha256Digest>,
+}
+
+/// Reads `archive.json` and compares it with the ledger. Returns the archive, and what is wrong.
 ///
 /// # Errors
 /// As the store's; refused, because without it nothing else can be judged.
-pub async fn read(
-    reach: &Reach<'_>,
-    known: Option<&ArchiveId>,
-) -> Result<(Option<ArchiveId>, Vec<Finding>), StoreError> {
+pub async fn read(reach: &Reach<'_>, known: Option<&ArchiveId>) -> Result<(Archive, Vec<Finding>), StoreError> {
+    let mut found = Archive { id: known.cloned(), sha256: None };
     let key = ObjectKey::archive();
-    let versions: Vec<_> = reach.list(key.as_str()).await?.into_iter().filter(|version| version.key == key).collect();
-    let mut findings = Vec::new();
+    let listed = versions_of(reach.store(), &key).await?;
+    let mut findings: Vec<Finding> = shadow::findings(&listed).collect();
     let begin = |code, version: Option<&str>| {
         let repair = "restore its first version from a copy; if store.url is wrong, correct it";
         Finding::of(Severity::Error, code, repair).object(&key, version)
     };
-    for version in versions.iter().filter(|version| version.is_delete_marker) {
-        findings.push(begin(FindingCode::ObjectHidden, version.version_id.as_deref()));
-    }
-    let mut own = versions.iter().filter(|version| !version.is_delete_marker);
-    let Some(first) = own.next().filter(|_| !versions[0].is_delete_marker) else {
+    let Some(own) = listed.own else {
         findings.push(begin(FindingCode::ArchiveInvalid, None).differs("archive.json", "nothing"));
-        return Ok((known.cloned(), findings));
+        return Ok((found, findings));
     };
-    for later in own {
-        findings.push(begin(FindingCode::ObjectShadowed, later.version_id.as_deref()));
-    }
-    let version_id = first.version_id.as_deref();
+    let version_id = own.version_id.as_deref();
     let document = match reach.read(&key, version_id).await? {
         Told::Is(document) => document,
         Told::Gone => {
             findings.push(begin(FindingCode::ArchiveInvalid, version_id).differs("archive.json", "nothing"));
-            return Ok((known.cloned(), findings));
+            return Ok((found, findings));
         }
-        Told::Refused(reason) => {
-            findings.push(refused("archive.json", reason, |_, code, _: &str| begin(code, version_id)));
-            return Ok((known.cloned(), findings));
+        Told::Refused(error) => {
+            findings.push(refused("archive.json", &error, |_, code, _: &str| begin(code, version_id)));
+            return Ok((found, findings));
         }
     };
+    found.sha256 = Some(document.sha256);
     if document.lock.is_some() {
         reach.note_lock_shown();
     }
@@ -60,12 +63,13 @@ pub async fn read(
     }
     let Some(archive) = ArchiveDocument::parse(&document.bytes) else {
         findings.push(begin(FindingCode::ArchiveInvalid, version_id).differs("archive.json", "something else"));
-        return Ok((known.cloned(), findings));
+        return Ok((found, findings));
     };
     if let Some(known) = known.filter(|known| **known != archive.archive_id) {
         let expected = format!("archive {known}, as the ledger says");
-        let found = format!("archive {}", archive.archive_id);
-        findings.push(begin(FindingCode::ArchiveInvalid, version_id).differs(expected, found));
+        let named = format!("archive {}", archive.archive_id);
+        findings.push(begin(FindingCode::ArchiveInvalid, version_id).differs(expected, named));
     }
-    Ok((Some(archive.archive_id), findings))
+    found.id = Some(archive.archive_id);
+    Ok((found, findings))
 }

@@ -12,7 +12,7 @@ use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 
 use super::drive::{AuditError, Mark, Part, Step, Tally};
-use super::{Finding, FindingCode, Severity, expired};
+use super::{Finding, FindingCode, Severity, expired, shadow};
 use crate::clock::Timestamp;
 use crate::ledger::{Cursor, Filter, Ledger, ListedSession, SessionRow, State};
 use crate::metrics::SessionMeter;
@@ -157,6 +157,8 @@ impl Coverage<'_> {
         // After Veriff: what a run beside the audit archived in the meantime is not missing.
         let session = &expected.record.session_id;
         let Some(standing) = self.standing(session, &mut part).await? else { return Ok(part) };
+        let shadows = standing.shadowed().flat_map(shadow::findings);
+        part.findings.extend(shadows.map(|finding| finding.session(session)));
         let newest = standing.manifest.as_ref();
         match (&standing.expired, &catalog) {
             // It is left as it stands: nothing more is archived of it.

@@ -28,7 +28,8 @@ use crate::model::{ArchiveId, RunId, SessionId};
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::{ReadStore, StoreError, list_all};
+use crate::store::versions::{KeyVersions, list_all};
+use crate::store::{ReadStore, StoreError};
 use crate::veriff::VeriffError;
 
 /// How many sessions are looked at at once; their objects are, too, within the limit of requests.
@@ -420,8 +421,8 @@ async fn next_of(
 /// # Errors
 /// As the store's.
 pub async fn listed(store: &dyn ReadStore, session: &SessionId) -> Result<WalkedSession, StoreError> {
-    let versions = list_all(store, &ObjectKey::session_prefix(session)).await?;
-    Ok(WalkedSession { folder: session.as_str().to_owned(), versions })
+    let keys = list_all(store, &ObjectKey::session_prefix(session)).await?;
+    Ok(WalkedSession { folder: session.as_str().to_owned(), keys })
 }
 
 /// Looks at one session, and once more if it was found wanting and has changed since: a run at work beside the audit is no
@@ -468,5 +469,6 @@ pub(super) fn foreign_folder(walked: &WalkedSession) -> Vec<Finding> {
             .object(key, version)
             .differs("a folder named by a session id", "another name")
     };
-    walked.versions.iter().map(|version| finding(&version.key, version.version_id.as_deref())).collect()
+    let versions = walked.keys.iter().flat_map(KeyVersions::all);
+    versions.map(|version| finding(&version.key, version.version_id.as_deref())).collect()
 }

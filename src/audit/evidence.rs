@@ -1,6 +1,6 @@
 //! Evidence: what the store has of one session, read and compared by itself.
 //!
-//! Every manifest by its oldest version, each held against its own key, the one before it and what the ledger and the
+//! Every manifest by the archive's own version, each held against its own key, the one before it and what the ledger and the
 //! store know of it; and every key against the manifests. Whether the objects hold what the manifests say is for the
 //! audits to find out. Finds nothing twice: what contradicts a digest is not read further.
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::reach::{Reach, Told, refused};
 use super::walk::WalkedSession;
-use super::{Finding, FindingCode, Severity};
+use super::{Finding, FindingCode, Severity, shadow};
 use crate::clock::Timestamp;
 use crate::ledger::SessionRow;
 use crate::model::digest::Sha256Digest;
@@ -16,6 +16,7 @@ use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::Manifest;
 use crate::model::retention::Lock;
 use crate::model::{ArchiveId, MediaId, SessionId};
+use crate::store::versions::KeyVersions;
 use crate::store::{ListedVersion, StoreError};
 
 /// What repairs an object that is gone.
@@ -29,8 +30,7 @@ pub(super) const FIND_OUT: &str = "find out who changed it, and restore the name
 pub struct Evidence {
     /// The session.
     pub session_id: SessionId,
-    /// The archive's version of each key; none for a key that only a delete marker holds.
-    own: BTreeMap<ObjectKey, Option<ListedVersion>>,
+    keys: BTreeMap<ObjectKey, KeyVersions>,
     /// All manifests that stand, in order.
     pub manifests: Vec<ManifestFacts>,
     /// The newest one that could be read.
@@ -72,15 +72,7 @@ impl Evidence {
         walked: &WalkedSession,
         row: Option<&SessionRow>,
     ) -> Result<Self, StoreError> {
-        let mut evidence = Self {
-            session_id,
-            own: BTreeMap::new(),
-            manifests: Vec::new(),
-            newest: None,
-            findings: Vec::new(),
-            is_newest_unread: false,
-        };
-        evidence.sort(&walked.versions);
+        let mut evidence = Self { is_newest_unread: false, ..Self::of_listing(session_id, walked) };
         evidence.read_manifests(reach, archive).await?;
         if let Some(row) = row {
             evidence.hold_against(row);
@@ -90,16 +82,15 @@ impl Evidence {
 
     /// Sorts what was listed of a session, and reads nothing.
     pub(super) fn of_listing(session_id: SessionId, walked: &WalkedSession) -> Self {
-        let mut evidence = Self {
+        let shadows = walked.keys.iter().flat_map(shadow::findings);
+        Self {
+            findings: shadows.map(|finding| finding.session(&session_id)).collect(),
+            keys: walked.keys.iter().map(|listed| (listed.key.clone(), listed.clone())).collect(),
             session_id,
-            own: BTreeMap::new(),
             manifests: Vec::new(),
             newest: None,
-            findings: Vec::new(),
             is_newest_unread: true,
-        };
-        evidence.sort(&walked.versions);
-        evidence
+        }
     }
 
     /// Tells whether a manifest of the session stands, read or not.
@@ -118,13 +109,13 @@ impl Evidence {
 
     /// Lists what stands, by key.
     pub(super) fn standing(&self) -> impl DoubleEndedIterator<Item = (&ObjectKey, &ListedVersion)> {
-        self.own.iter().filter_map(|(key, own)| Some((key, own.as_ref()?)))
+        self.keys.iter().filter_map(|(key, listed)| Some((key, listed.own.as_ref()?)))
     }
 
     /// Returns the archive's version of a key.
     #[must_use]
     pub fn own(&self, key: &ObjectKey) -> Option<&ListedVersion> {
-        self.own.get(key)?.as_ref()
+        self.keys.get(key)?.own.as_ref()
     }
 
     /// Begins a finding about an object of this session.
@@ -143,7 +134,7 @@ impl Evidence {
         self.finding(Severity::Error, code, key, version_id, repair)
     }
 
-    /// Tells whether what a document names stands in the listing: that version, as the first of its key.
+    /// Tells whether what a document names is in the listing: that version, as the archive's own of its key.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -166,30 +157,6 @@ impl Evidence {
         }
     }
 
-    fn sort(&mut self, versions: &[ListedVersion]) {
-        for version in versions {
-            let is_first = !self.own.contains_key(&version.key);
-            if is_first && !version.is_delete_marker {
-                self.own.insert(version.key.clone(), Some(version.clone()));
-                continue;
-            }
-            self.own.entry(version.key.clone()).or_insert(None);
-            let code = if version.is_delete_marker { FindingCode::ObjectHidden } else { FindingCode::ObjectShadowed };
-            let repair = format!(
-                "find out who wrote it; then remove only that version (its id is {}), and nothing else of this key",
-                version.version_id.as_deref().unwrap_or("null")
-            );
-            let what = if version.is_delete_marker {
-                "a delete marker that shadows it"
-            } else {
-                "a later version that shadows it"
-            };
-            let finding =
-                self.error(code, &version.key, version.version_id.as_deref(), &repair).differs("one version", what);
-            self.findings.push(finding);
-        }
-    }
-
     /// Lists the numbers of the manifests that stand, and says which are missing below the highest.
     fn numbers(&mut self) -> Vec<u32> {
         let numbered = |key: &ObjectKey| match key.read_as(&self.session_id) {
@@ -197,7 +164,7 @@ impl Evidence {
             _ => None,
         };
         let standing: BTreeSet<u32> = self.standing().filter_map(|(key, _)| numbered(key)).collect();
-        let highest = self.own.keys().filter_map(numbered).max().unwrap_or(0);
+        let highest = self.keys.keys().filter_map(numbered).max().unwrap_or(0);
         // A number that somebody made up must not make this a long list.
         let gaps = (1..=highest).filter(|number| !standing.contains(number)).take(standing.len() + 16);
         let gaps: Vec<ObjectKey> = gaps.map(|number| ObjectKey::manifest(&self.session_id, number)).collect();
@@ -222,9 +189,9 @@ impl Evidence {
                     self.findings.push(finding.differs("a manifest", "it is listed but cannot be opened"));
                     continue;
                 }
-                Told::Refused(reason) => {
+                Told::Refused(error) => {
                     let begin = |severity, code, repair: &str| self.finding(severity, code, &key, version_id, repair);
-                    self.findings.push(refused("a manifest", reason, begin));
+                    self.findings.push(refused("a manifest", &error, begin));
                     continue;
                 }
             };
@@ -373,12 +340,11 @@ impl Evidence {
         let is_document = |key: &ObjectKey| {
             matches!(key.read_as(&self.session_id), SessionObject::Manifest(_) | SessionObject::Expired(_))
         };
-        self.own
+        self.keys
             .iter()
             .filter(|(key, _)| !named.contains(*key) && !is_document(key))
-            .map(|(key, own)| {
-                let version_id = own.as_ref().and_then(|own| own.version_id.as_deref());
-                self.finding(severity, FindingCode::ObjectUnknown, key, version_id, repair)
+            .map(|(key, listed)| {
+                self.finding(severity, FindingCode::ObjectUnknown, key, listed.own_id(), repair)
                     .differs("a key that the newest manifest names", "an object that it does not name")
             })
             .collect()

@@ -52,7 +52,7 @@ finding_codes! {
     ObjectUnchecked = "object.unchecked";
     /// A delete marker hides an object.
     ObjectHidden = "object.hidden";
-    /// A later version lies over an object.
+    /// A later version shadows an object.
     ObjectShadowed = "object.shadowed";
     /// An object under a key that nothing of the archive names.
     ObjectUnknown = "object.unknown";

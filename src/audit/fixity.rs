@@ -142,7 +142,7 @@ impl Fixity<'_> {
         part.tally.sessions = 1;
         part.tally.manifests = evidence.manifests.len() as u64;
         part.tally.unvouched_manifests = evidence.unvouched();
-        if walked.versions.is_empty() {
+        if walked.keys.is_empty() {
             part.findings.push(nothing_stands(session));
         }
         if let Some(newest) = &evidence.newest {
@@ -181,8 +181,8 @@ impl Fixity<'_> {
                 part.findings.push(finding.differs("the object", "it is listed but does not exist"));
                 return Ok(part);
             }
-            Told::Refused(reason) => {
-                part.findings.push(refused("the object", reason, begin));
+            Told::Refused(error) => {
+                part.findings.push(refused("the object", &error, begin));
                 return Ok(part);
             }
         };
@@ -276,8 +276,8 @@ impl Fixity<'_> {
                 part.findings.push(finding.differs("the object", "it existed but cannot be opened"));
                 return Ok(());
             }
-            Told::Refused(reason) => {
-                part.findings.push(refused("its bytes", reason, begin));
+            Told::Refused(error) => {
+                part.findings.push(refused("its bytes", &error, begin));
                 return Ok(());
             }
         };

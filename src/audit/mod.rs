@@ -16,6 +16,7 @@ pub mod reach;
 pub mod reconcile;
 pub mod retention;
 pub mod scope;
+pub(crate) mod shadow;
 mod sidecar;
 pub mod state;
 pub mod walk;

@@ -8,15 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use super::{Finding, FindingCode, Severity};
-use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::retention::Lock;
-use crate::retry::Backoff;
-use crate::session::standing::MAX_DOCUMENT_BYTES;
-use crate::store::{ListedVersion, ObjectBody, ObjectHead, ReadStore, StoreError, list_all};
-
-/// How often bytes that break off are read from the start.
-const BODY_TRIES: Backoff = Backoff::of_tries(4);
+use crate::store::document::{self, Document};
+use crate::store::versions::versions_of;
+use crate::store::{ListedVersion, ObjectBody, ObjectHead, ReadStore, StoreError};
 
 /// The store, asked with restraint.
 #[derive(Debug)]
@@ -37,18 +33,17 @@ pub enum Told<T> {
     /// That it does not exist.
     Gone,
     /// Nothing, and why.
-    Refused(String),
+    Refused(StoreError),
 }
 
-/// A document that was read whole.
-#[derive(Debug)]
-pub struct Document {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// The lock that came with them.
-    pub lock: Option<Lock>,
-    /// Their digest.
-    pub sha256: Sha256Digest,
+impl<T> Told<T> {
+    /// Returns what the store showed, if it did.
+    pub fn found(self) -> Option<T> {
+        match self {
+            Self::Is(found) => Some(found),
+            Self::Gone | Self::Refused(_) => None,
+        }
+    }
 }
 
 impl<'a> Reach<'a> {
@@ -118,12 +113,19 @@ impl<'a> Reach<'a> {
     /// # Errors
     /// As [`Reach::head`].
     pub async fn read(&self, key: &ObjectKey, version_id: Option<&str>) -> Result<Told<Document>, StoreError> {
-        self.with_body(key, version_id, async |body| {
-            let lock = body.lock;
-            let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
-            Ok(Document { sha256: Sha256Digest::of(&bytes), bytes, lock })
-        })
-        .await
+        let _permit = self.permits.acquire().await;
+        self.judge(document::read_document(self.store, key, version_id).await).await
+    }
+
+    /// Reads the archive's own version of a document.
+    ///
+    /// # Errors
+    /// As [`Reach::head`].
+    pub async fn read_own(&self, key: &ObjectKey) -> Result<Told<Document>, StoreError> {
+        match self.own(key).await? {
+            Some(own) => self.read(key, own.version_id.as_deref()).await,
+            None => Ok(Told::Gone),
+        }
     }
 
     /// Opens an object and does something with its bytes; from the start if they break off.
@@ -137,25 +139,7 @@ impl<'a> Reach<'a> {
         work: impl AsyncFn(ObjectBody) -> Result<T, StoreError>,
     ) -> Result<Told<T>, StoreError> {
         let _permit = self.permits.acquire().await;
-        let mut failed = 0;
-        loop {
-            // Opening is tried again by the store itself.
-            let Some(body) = (match self.store.open(key, version_id).await {
-                Ok(body) => body,
-                refused => return self.judge(refused.map(|_| None)).await,
-            }) else {
-                return Ok(Told::Gone);
-            };
-            let error = match work(body).await {
-                Ok(done) => return Ok(Told::Is(done)),
-                Err(error) => error,
-            };
-            failed += 1;
-            match BODY_TRIES.wait(failed, None) {
-                Some(wait) if error.code().is_retryable() => tokio::time::sleep(wait).await,
-                _ => return self.judge(Err(error)).await,
-            }
-        }
+        self.judge(document::with_body(self.store, key, version_id, work).await).await
     }
 
     /// Asks for the lock of an object by the request made for that.
@@ -167,13 +151,9 @@ impl<'a> Reach<'a> {
         self.judge(self.store.read_lock(key, version_id).await.map(Some)).await
     }
 
-    /// Lists all versions below a prefix of bounded size, oldest first within a key.
-    ///
-    /// # Errors
-    /// As the store's.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<ListedVersion>, StoreError> {
+    async fn own(&self, key: &ObjectKey) -> Result<Option<ListedVersion>, StoreError> {
         let _permit = self.permits.acquire().await;
-        list_all(self.store, prefix).await
+        Ok(versions_of(self.store, key).await?.own)
     }
 
     async fn judge<T>(&self, answer: Result<Option<T>, StoreError>) -> Result<Told<T>, StoreError> {
@@ -184,12 +164,12 @@ impl<'a> Reach<'a> {
             // if it is answered, then it is about this object: its key, its rights, or a disk that cannot read it.
             Err(error @ (StoreError::Denied { .. } | StoreError::Unavailable { .. })) => {
                 match self.store.list(ObjectKey::archive().as_str(), None).await {
-                    Ok(_) => Ok(Told::Refused(error.to_string())),
+                    Ok(_) => Ok(Told::Refused(error)),
                     Err(_) => Err(error),
                 }
             }
             Err(error @ (StoreError::Unfit(_) | StoreError::Unsupported(_) | StoreError::TooLarge { .. })) => {
-                Ok(Told::Refused(error.to_string()))
+                Ok(Told::Refused(error))
             }
             Err(error) => Err(error),
         }
@@ -199,10 +179,10 @@ impl<'a> Reach<'a> {
 /// Makes a finding of a refusal; the key service's own is told apart.
 pub(crate) fn refused(
     what: &str,
-    reason: String,
+    error: &StoreError,
     begin: impl FnOnce(Severity, FindingCode, &str) -> Finding,
 ) -> Finding {
-    let lower = reason.to_ascii_lowercase();
+    let lower = error.to_string().to_ascii_lowercase();
     let (code, repair) = if lower.contains("kms") || lower.contains("key service") {
         (
             FindingCode::KeyUnusable,
@@ -214,5 +194,5 @@ pub(crate) fn refused(
             "check the auditor's permissions (s3:GetObject, s3:GetObjectVersion), the storage class, and the disk",
         )
     };
-    begin(Severity::Error, code, repair).differs(what, reason)
+    begin(Severity::Error, code, repair).differs(what, error)
 }

@@ -18,7 +18,7 @@ use super::reach::{Reach, Told, refused};
 use super::scope::Scope;
 use super::sidecar::{self, Named};
 use super::walk::WalkedSession;
-use super::{Finding, FindingCode, Severity};
+use super::{Finding, FindingCode, Severity, shadow};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, SessionRow};
 use crate::model::key::{ObjectKey, StoreObject};
@@ -26,7 +26,8 @@ use crate::model::retention::{ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, Ret
 use crate::model::sidecar::Sidecar;
 use crate::model::{ArchiveId, SessionId};
 use crate::session::writer::promised_lock;
-use crate::store::{ListedVersion, ObjectHead, PageToken, ReadStore, StoreError};
+use crate::store::versions::{KeyVersions, KeyWalk};
+use crate::store::{ListedVersion, ObjectHead, ReadStore, StoreError};
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -167,10 +168,10 @@ impl Retention<'_> {
         let evidence = Evidence::read(&self.reach, self.archive.as_ref(), session.clone(), walked, None).await?;
         let mut part = Part::<RetentionTally>::default();
         part.tally.sessions = 1;
-        // What is wrong with bytes is fixity's; here only what keeps the locks from being judged.
+        // What is wrong with bytes is fixity's; here only what shadows an object, or keeps its lock from being judged.
         let hinders = |finding: &&Finding| {
-            use FindingCode::{KeyUnusable, ManifestInvalid, ObjectUnreadable};
-            matches!(finding.code, ManifestInvalid | ObjectUnreadable | KeyUnusable)
+            use FindingCode::{KeyUnusable, ManifestInvalid, ObjectHidden, ObjectShadowed, ObjectUnreadable};
+            matches!(finding.code, ManifestInvalid | ObjectUnreadable | KeyUnusable | ObjectHidden | ObjectShadowed)
         };
         part.findings.extend(evidence.findings.iter().filter(hinders).cloned());
         let mut items = Items::default();
@@ -280,11 +281,16 @@ impl Retention<'_> {
     ///
     /// # Errors
     /// As the store's.
-    pub async fn check_document(&self, version: ListedVersion) -> Result<Part<RetentionTally>, AuditError> {
+    pub async fn check_document(&self, listed: KeyVersions) -> Result<Part<RetentionTally>, AuditError> {
         let mut part = Part::default();
-        if !is_document(&version.key) || version.is_delete_marker {
+        if !is_document(&listed.key) {
             return Ok(part);
         }
+        // What shadows archive.json was reported when it was read.
+        if listed.key.read() != StoreObject::Archive {
+            part.findings.extend(shadow::findings(&listed));
+        }
+        let Some(version) = listed.own else { return Ok(part) };
         let version_id = version.version_id.as_deref();
         let begin = |severity, code, repair: &str| Finding::of(severity, code, repair).object(&version.key, version_id);
         let Some(head) = self.head(&version.key, version_id, &begin, &mut part).await? else { return Ok(part) };
@@ -307,7 +313,7 @@ impl Retention<'_> {
         store: &'s dyn ReadStore,
         scope: &'s Scope,
         from: &Mark,
-    ) -> impl Stream<Item = Result<Step<ListedVersion>, AuditError>> + 's {
+    ) -> impl Stream<Item = Result<Step<KeyVersions>, AuditError>> + 's {
         let after = from.after.clone().filter(|_| from.past_sessions);
         let prefixes = DOCUMENTS
             .into_iter()
@@ -315,13 +321,12 @@ impl Retention<'_> {
         let after = from.after.clone().filter(|_| from.past_sessions);
         let pages = prefixes.map(move |prefix| {
             let after = after.as_deref().filter(|after| after.starts_with(prefix));
-            let from = after.map(|after| PageToken::AfterKey(ObjectKey::from_store(after)));
-            oldest_below(store, prefix, from)
+            KeyWalk::of(store, prefix).behind(after.map(ObjectKey::from_store)).into_stream()
         });
-        stream::iter(pages).flatten().map(move |version| {
-            let version = version?;
-            let mark = Mark { past_sessions: true, after: Some(version.key.to_string()), records: 0 };
-            let work = scope.takes(version.key.as_str()).then_some(version);
+        stream::iter(pages).flatten().map(move |listed| {
+            let listed = listed?;
+            let mark = Mark { past_sessions: true, after: Some(listed.key.to_string()), records: 0 };
+            let work = scope.takes(listed.key.as_str()).then_some(listed);
             Ok(Step { mark, work })
         })
     }
@@ -340,8 +345,8 @@ impl Retention<'_> {
                 part.findings.push(finding.differs("the object", "it is listed but does not exist"));
                 return Ok(None);
             }
-            Told::Refused(reason) => {
-                part.findings.push(refused("the object", reason, begin));
+            Told::Refused(error) => {
+                part.findings.push(refused("the object", &error, begin));
                 return Ok(None);
             }
         };
@@ -466,40 +471,4 @@ fn written_at(sidecar: &Sidecar, written: Option<&ListedVersion>) -> Timestamp {
 
 fn is_document(key: &ObjectKey) -> bool {
     !matches!(key.read(), StoreObject::Unknown | StoreObject::OfSession(..))
-}
-
-/// Lists the oldest version of each key below a prefix.
-fn oldest_below(
-    store: &dyn ReadStore,
-    prefix: &'static str,
-    from: Option<PageToken>,
-) -> impl Stream<Item = Result<ListedVersion, AuditError>> {
-    struct State {
-        page: std::vec::IntoIter<ListedVersion>,
-        next: Option<PageToken>,
-        /// The last page was read.
-        is_last: bool,
-        held: Option<ListedVersion>,
-    }
-    let state = State { page: Vec::new().into_iter(), next: from, is_last: false, held: None };
-    stream::try_unfold(state, move |mut state| async move {
-        loop {
-            if let Some(version) = state.page.next() {
-                // The newest comes first: what is held is the oldest of its key once another key comes.
-                match state.held.replace(version) {
-                    Some(held) if state.held.as_ref().is_some_and(|now| now.key != held.key) => {
-                        return Ok(Some((held, state)));
-                    }
-                    _ => continue,
-                }
-            }
-            if state.is_last {
-                return Ok(state.held.take().map(|held| (held, state)));
-            }
-            let page = store.list(prefix, state.next.take()).await?;
-            state.page = page.versions.into_iter();
-            state.is_last = page.next.is_none();
-            state.next = page.next;
-        }
-    })
 }

@@ -90,8 +90,8 @@ pub(super) async fn read(
             let finding = begin(FindingCode::SidecarInvalid, RESTORE);
             return Ok((Err(Box::new(finding.differs("a sidecar", "it is listed but cannot be opened"))), false));
         }
-        Told::Refused(reason) => {
-            let finding = refused("a sidecar", reason, |_, code, repair: &str| begin(code, repair));
+        Told::Refused(error) => {
+            let finding = refused("a sidecar", &error, |_, code, repair: &str| begin(code, repair));
             return Ok((Err(Box::new(finding)), false));
         }
     };

@@ -1,14 +1,12 @@
 //! Walk: the objects of the store, session by session, in the order of their keys.
 //!
-//! One listing after another, and in memory no more than one page and one session. On a versioned store the versions of a
-//! key come oldest first, as everywhere outside the store itself. The order is that of keys, in which `a-1/` comes before
-//! `a/`: to hold it against ids in their own order, see [`place_of`].
-
-use std::collections::VecDeque;
+//! One listing after another, and in memory no more than one page and one session. The order is that of keys, in which
+//! `a-1/` comes before `a/`: to compare it with ids in their own order, see [`place_of`].
 
 use crate::model::SessionId;
 use crate::model::key::ObjectKey;
-use crate::store::{ListedVersion, PageToken, ReadStore, StoreError};
+use crate::store::versions::{KeyVersions, VersionWalk};
+use crate::store::{ReadStore, StoreError};
 
 /// The prefix of all sessions.
 const SESSIONS: &str = "sessions/";
@@ -18,8 +16,8 @@ const SESSIONS: &str = "sessions/";
 pub struct WalkedSession {
     /// The name of the folder; no session's if it is no id.
     pub folder: String,
-    /// All versions of all its keys, in the order of keys and, within a key, oldest first.
-    pub versions: Vec<ListedVersion>,
+    /// Its keys, in their order, each with all versions.
+    pub keys: Vec<KeyVersions>,
 }
 
 impl WalkedSession {
@@ -32,12 +30,7 @@ impl WalkedSession {
 
 /// A walk over everything under `sessions/`.
 #[derive(Debug)]
-pub struct Walk<'a> {
-    store: &'a dyn ReadStore,
-    page: VecDeque<ListedVersion>,
-    next: Option<PageToken>,
-    begun: bool,
-}
+pub struct Walk<'a>(VersionWalk<'a>);
 
 /// Returns what sorts ids as the keys of their objects sort.
 #[must_use]
@@ -49,16 +42,20 @@ impl<'a> Walk<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
     #[must_use]
     pub fn of(store: &'a dyn ReadStore, after: Option<&str>) -> Self {
-        // A slash is followed by 0: behind everything in the folder and before whatever comes next.
-        let next = after.map(|folder| PageToken::AfterKey(ObjectKey::from_store(format!("{SESSIONS}{folder}0"))));
-        Self { store, page: VecDeque::new(), next, begun: false }
+        let mut walk = VersionWalk::of(store, SESSIONS);
+        if let Some(folder) = after {
+            // A slash is followed by 0: behind everything in the folder and before whatever comes next.
+            walk.skip_to(ObjectKey::from_store(format!("{SESSIONS}{folder}0")));
+        }
+        Self(walk)
     }
 
     /// Begins at the first session whose folder is not before this text.
     #[must_use]
     pub fn from(store: &'a dyn ReadStore, first: &str) -> Self {
-        let next = Some(PageToken::AfterKey(ObjectKey::from_store(format!("{SESSIONS}{first}"))));
-        Self { store, page: VecDeque::new(), next, begun: false }
+        let mut walk = VersionWalk::of(store, SESSIONS);
+        walk.skip_to(ObjectKey::from_store(format!("{SESSIONS}{first}")));
+        Self(walk)
     }
 
     /// Returns the next session, or nothing at the end.
@@ -66,33 +63,9 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`ReadStore::list`].
     pub async fn next(&mut self) -> Result<Option<WalkedSession>, StoreError> {
-        let Some(first) = self.next_version().await? else { return Ok(None) };
-        let folder = folder_of(&first.key).to_owned();
-        let mut versions = vec![first];
-        while let Some(version) = self.next_version().await? {
-            if folder_of(&version.key) != folder {
-                self.page.push_front(version);
-                break;
-            }
-            versions.push(version);
-        }
-        // Stores list the newest version of a key first.
-        versions.reverse();
-        versions.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Some(WalkedSession { folder, versions }))
-    }
-
-    async fn next_version(&mut self) -> Result<Option<ListedVersion>, StoreError> {
-        while self.page.is_empty() {
-            if self.begun && self.next.is_none() {
-                return Ok(None);
-            }
-            self.begun = true;
-            let page = self.store.list(SESSIONS, self.next.take()).await?;
-            self.page = page.versions.into();
-            self.next = page.next;
-        }
-        Ok(self.page.pop_front())
+        let keys = self.0.next_group(|first, next| folder_of(&first.key) == folder_of(&next.key)).await?;
+        let folder = keys.first().map(|first| folder_of(&first.key).to_owned());
+        Ok(folder.map(|folder| WalkedSession { folder, keys }))
     }
 }
 

@@ -12,12 +12,13 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, ConfigError, StoreSettings, format_duration};
 use crate::error::Exit;
 use crate::ledger::{self, LedgerError};
+use crate::session::identity::archive_of;
 use crate::source::sqs::{self, Redrive};
 use crate::store::dir::DirStore;
 use crate::store::policy::{self, MAX_CLOCK_OFFSET_MS};
 use crate::store::s3::{S3Store, Seen};
 use crate::store::settings::S3Settings;
-use crate::store::{ReadStore as _, StoreError, StoreReport};
+use crate::store::{ReadStore, StoreError, StoreReport};
 use crate::veriff::reach::reach;
 use crate::veriff::settings::IntegrationSettings;
 
@@ -230,12 +231,16 @@ impl Doctor {
         match &config.store {
             None => {}
             Some(StoreSettings::Dir(directory)) => {
-                if !directory.is_dir() {
-                    self.ok("store", "the directory does not exist yet; the first run creates it");
-                } else if let Err(error) = look_into(directory, clock).await {
-                    self.note_store_error("store", &error);
+                if directory.is_dir() {
+                    match look_into(directory, clock).await {
+                        Ok(store) => {
+                            self.ok("store", "readable");
+                            self.look_at_archive(&store).await;
+                        }
+                        Err(error) => self.note_store_error("store", &error),
+                    }
                 } else {
-                    self.ok("store", "readable");
+                    self.ok("store", "the directory does not exist yet; the first run creates it");
                 }
                 if config.retention.demands_locks() {
                     self.warn(
@@ -269,6 +274,21 @@ impl Doctor {
                 self.note_encryption(&seen.default_encryption, settings);
             }
             Err(error) => self.note_store_error("store", &error),
+        }
+        self.look_at_archive(&store).await;
+    }
+
+    /// Reads `archive.json`, as every command does that writes.
+    async fn look_at_archive(&mut self, store: &dyn ReadStore) {
+        const NAME: &str = "archive";
+        match archive_of(store).await {
+            Ok(Some(archive)) => self.ok(NAME, format!("archive.json names archive {archive}")),
+            Ok(None) => self.ok(NAME, "there is no archive.json yet; the first run creates it"),
+            Err(error) => {
+                let code = error.code();
+                let repair = format!("see docs/runbook.md under {code}");
+                self.fail(NAME, Exit::of_fatal(code), error.to_string(), repair);
+            }
         }
     }
 
@@ -438,6 +458,8 @@ impl Doctor {
     }
 }
 
-async fn look_into(directory: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<(), StoreError> {
-    DirStore::open(directory, Arc::clone(clock)).await?.check().await.map(|_| ())
+async fn look_into(directory: &std::path::Path, clock: &Arc<dyn Clock>) -> Result<DirStore, StoreError> {
+    let store = DirStore::open(directory, Arc::clone(clock)).await?;
+    store.check().await?;
+    Ok(store)
 }

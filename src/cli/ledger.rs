@@ -10,12 +10,13 @@ use super::connect::open_store_to_read;
 use super::output::{Answer, print};
 use super::{GlobalArgs, StoreArgs, signals};
 use crate::audit::Findings;
+use crate::audit::reach::Reach;
 use crate::clock::{Clock, SystemClock};
 use crate::config::StoreSettings;
 use crate::error::Exit;
 use crate::ledger::{self, Migrated};
 use crate::model::ArchiveId;
-use crate::rebuild::{Rebuild, Rebuilt};
+use crate::rebuild::{IN_FLIGHT, Rebuild, Rebuilt};
 use crate::session::identity::Identity;
 use crate::stop::Stop;
 use crate::stop::Stopped;
@@ -148,9 +149,10 @@ async fn rebuild(args: &RebuildArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     };
     ledger.adopt_archive(&archive).await?;
     let horizons = config.integrations.iter().map(|(name, settings)| (name.clone(), settings.horizon)).collect();
+    let is_bucket = matches!(settings, StoreSettings::S3(_));
     let task = Rebuild {
-        store: &*store,
-        is_bucket: matches!(settings, StoreSettings::S3(_)),
+        reach: Reach::of(&*store, IN_FLIGHT, is_bucket),
+        is_bucket,
         ledger: &*ledger,
         archive: archive.clone(),
         horizons,

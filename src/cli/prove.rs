@@ -19,6 +19,7 @@ use crate::model::run::{LineItem, LineManifest};
 use crate::model::signature::PublicKey;
 use crate::model::{ArchiveId, IdError, MediaId, RunId, SessionId};
 use crate::prove::{FileDigest, Proof, ProveError, Shown, find};
+use crate::session::identity::archive_of;
 
 /// The value of `schema` in the answer of a check.
 const CHECK_SCHEMA: &str = "veriff-archive/prove-check/v1";
@@ -156,6 +157,8 @@ pub(super) async fn run(args: &ProveArgs, global: &GlobalArgs) -> anyhow::Result
     let config = global.load_config_to_read(args.store.store.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store_to_read(&config, &clock).await?;
+    // What proves something is of an archive, and nobody can say of which one if that is shadowed.
+    archive_of(&*store).await?;
     let exit = match find(&*store, session, args.media.as_ref(), args.run.as_ref()).await {
         Ok(proof) => {
             print(&proof, global.format())?;

@@ -6,7 +6,7 @@
 use super::page::RowView;
 use super::view::{AttemptView, ManifestView, MediaView, Outcome, ProblemView, SessionView, Shown};
 use super::{Export, ExportError, names};
-use crate::audit::{Finding, FindingCode, Severity, expired};
+use crate::audit::{Finding, FindingCode, Severity, expired, shadow};
 use crate::error::Code;
 use crate::model::SessionId;
 use crate::model::digest::Sha256Digest;
@@ -14,8 +14,9 @@ use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{ConflictItem, Manifest, ManifestMedia};
 use crate::model::retention::Lock;
 use crate::model::sidecar::Sidecar;
-use crate::session::standing::{InspectError, MAX_DOCUMENT_BYTES, Standing, StandingManifest, inspect};
+use crate::session::standing::{InspectError, Standing, StandingManifest, inspect};
 use crate::store::StoreError;
+use crate::store::document::{Document, read_document};
 
 /// How often a body that breaks off is read from its start again.
 const BODY_TRIES: u32 = 4;
@@ -32,13 +33,6 @@ struct Wanted<'a> {
     sha256: Sha256Digest,
     /// Something of its session was expired by plan, so that it may be gone.
     may_be_gone: bool,
-}
-
-/// A document of the archive, byte for byte.
-struct Document {
-    bytes: Vec<u8>,
-    sha256: Sha256Digest,
-    lock: Option<Lock>,
 }
 
 /// What came of copying an object.
@@ -61,13 +55,8 @@ impl Export<'_> {
                 Standing::default()
             }
         };
-        for key in &standing.shadowed {
-            let repair = "find out who wrote it; remove the delete marker or the later version by its version id";
-            let finding = Finding::of(Severity::Error, FindingCode::ObjectShadowed, repair).session(id);
-            let own = standing.object(key).and_then(|object| object.version_id.as_deref());
-            let finding =
-                finding.object(key, own).differs("one version", "a delete marker or a later version that shadows it");
-            self.tell(&mut view, &finding)?;
+        for finding in standing.shadowed().flat_map(shadow::findings) {
+            self.tell(&mut view, &finding.session(id))?;
         }
         if let Some(document) = &standing.expired {
             self.tell(&mut view, &expired::finding(Severity::Warn, id, document))?;
@@ -377,18 +366,10 @@ impl Export<'_> {
         key: &ObjectKey,
         version_id: Option<&str>,
     ) -> Result<Result<Document, &'static str>, ExportError> {
-        let mut tries = 1;
-        loop {
-            let Some(body) = self.store.open(key, version_id).await? else {
-                return Ok(Err("nothing"));
-            };
-            let lock = body.lock;
-            match body.read_to_end(MAX_DOCUMENT_BYTES).await {
-                Ok(bytes) => return Ok(Ok(Document { sha256: Sha256Digest::of(&bytes), bytes, lock })),
-                Err(StoreError::TooLarge { .. }) => return Ok(Err("longer than any document")),
-                Err(error) if error.code() == Code::StoreUnavailable && tries < BODY_TRIES => tries += 1,
-                Err(error) => return Err(error.into()),
-            }
+        match read_document(self.store, key, version_id).await {
+            Ok(document) => Ok(document.ok_or("nothing")),
+            Err(StoreError::TooLarge { .. }) => Ok(Err("longer than any document")),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -6,7 +6,6 @@
 
 use super::path::PathBuilder;
 use super::{PROOF_SCHEMA, Proof, ProofEntry};
-use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
 use crate::audit::chain::lines::ChunkLines;
 use crate::audit::chain::seal::text_of;
 use crate::clock::Timestamp;
@@ -16,6 +15,8 @@ use crate::model::merkle::{leaf, root_from};
 use crate::model::run::{ChainEntry, RunLine, RunRecord};
 use crate::model::{MediaId, RunId, SessionId};
 use crate::session::standing::{InspectError, inspect};
+use crate::store::document::read_document;
+use crate::store::versions::{KeyVersions, KeyWalk, list_all, versions_of};
 use crate::store::{ReadStore, StoreError};
 
 /// The prefix of all run records and chains.
@@ -55,7 +56,7 @@ pub(super) struct Signed {
     pub(super) record: RunRecord,
     text: String,
     signature: String,
-    listed: Vec<ListedKey>,
+    listed: Vec<KeyVersions>,
 }
 
 /// A line in a record.
@@ -187,8 +188,7 @@ pub(super) async fn by_time(store: &dyn ReadStore, run: &RunId) -> Result<Option
     let began_at = Timestamp::from_unix_millis(millis);
     for days in [0, -1, 1] {
         let key = ObjectKey::run_record(run, began_at.plus_millis(days * DAY_MS));
-        let listed = KeyWalk::of(store, key.as_str()).collect().await?;
-        if listed.iter().any(|listed| listed.key == key && listed.own.is_some()) {
+        if versions_of(store, &key).await?.own.is_some() {
             return Ok(Some(key));
         }
     }
@@ -225,7 +225,7 @@ async fn try_run(
 
 pub(super) async fn open(store: &dyn ReadStore, key: ObjectKey) -> Result<Option<Signed>, ProveError> {
     let folder = key.as_str().trim_end_matches("run.json").to_owned();
-    let listed = KeyWalk::of(store, folder).collect().await?;
+    let listed = list_all(store, &folder).await?;
     let Some(bytes) = own(store, &listed, &key).await? else { return Ok(None) };
     let damaged = |reason: &str| ProveError::Damaged { key: key.clone(), reason: reason.to_owned() };
     let record = RunRecord::parse(&bytes).ok_or_else(|| damaged("is not a run record"))?;
@@ -239,12 +239,10 @@ pub(super) async fn open(store: &dyn ReadStore, key: ObjectKey) -> Result<Option
 }
 
 /// Reads the archive's own version of an object that was listed; nothing if there is none.
-async fn own(store: &dyn ReadStore, listed: &[ListedKey], key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
+async fn own(store: &dyn ReadStore, listed: &[KeyVersions], key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
     let version = listed.iter().find(|listed| listed.key == *key).and_then(|listed| listed.own.as_ref());
-    match version {
-        Some(version) => read(store, key, version.version_id.as_deref()).await,
-        None => Ok(None),
-    }
+    let Some(version) = version else { return Ok(None) };
+    Ok(read_document(store, key, version.version_id.as_deref()).await?.map(|document| document.bytes))
 }
 
 pub(super) async fn for_each_line(
@@ -272,7 +270,7 @@ pub(super) async fn for_each_line(
 pub(super) async fn entry_of(store: &dyn ReadStore, signed: &Signed) -> Result<Option<ProofEntry>, ProveError> {
     let written_at = signed.listed.iter().find(|listed| listed.key == signed.key);
     let written_at = written_at.and_then(|listed| listed.own.as_ref()?.modified_at).map(|at| at.plus_millis(-SLACK_MS));
-    let listed = KeyWalk::of(store, ObjectKey::chain_prefix(&signed.record.group)).collect().await?;
+    let listed = list_all(store, &ObjectKey::chain_prefix(&signed.record.group)).await?;
     let entries = listed.iter().filter(|listed| matches!(listed.key.read(), StoreObject::ChainEntry(..)));
     let (mut likely, mut others) = (Vec::new(), Vec::new());
     for entry in entries {

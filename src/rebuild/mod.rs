@@ -1,9 +1,10 @@
 //! Rebuild: a ledger made of what the store says.
 //!
-//! Reads every manifest of every session, oldest version first, and takes them in order as the visits that wrote them were
-//! taken, many sessions in one transaction while the next are read; then every run that a chain names. Repeating it changes
-//! nothing, and what a ledger knows better never goes back, so it also mends one that lost rows, and closes runs that it
-//! holds as open and the store as closed. What only a ledger ever knew is gone: see docs/ledger.md, Rebuilding.
+//! Reads every manifest of every session, the archive's own version of each, and takes them in order as the visits that
+//! wrote them were taken, many sessions in one transaction while the next are read; then every run that a chain names.
+//! Repeating it changes nothing, and what a ledger knows better never goes back, so it also mends one that lost rows, and
+//! closes runs that it holds as open and the store as closed. What only a ledger ever knew is gone: see docs/ledger.md,
+//! Rebuilding.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +12,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
 
-use crate::audit::chain::keys::{KeyWalk, ListedKey, read};
-use crate::audit::reach::refused;
+use crate::audit::reach::{Reach, Told, refused};
 use crate::audit::walk::{Walk, WalkedSession};
 use crate::audit::{Finding, FindingCode, Findings, Severity};
 use crate::clock::Every;
@@ -20,17 +20,19 @@ use crate::ledger::{
     Adopted, ClosedRecord, ClosedRun, Ledger, LedgerError, ManifestRef, MediaRow, SessionEntry, State,
 };
 use crate::model::digest::Sha256Digest;
-use crate::model::key::{ObjectKey, SessionObject, StoreObject};
+use crate::model::key::{SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
 use crate::model::request::SessionRequest;
 use crate::model::run::{ChainEntry, RunCounts, RunRecord};
 use crate::model::{ArchiveId, SessionId};
 use crate::stop::Stop;
 use crate::stop::Stopped;
-use crate::store::{ListedVersion, ReadStore, StoreError};
+use crate::store::document::Document;
+use crate::store::versions::{KeyVersions, KeyWalk};
+use crate::store::{ListedVersion, StoreError};
 
 /// How many sessions, or runs, are read at once from a bucket. A manifest is some kilobytes long: a request is all waiting.
-const IN_FLIGHT: usize = 64;
+pub const IN_FLIGHT: usize = 64;
 
 /// The same from a directory, where each takes a thread with memory of its own, and hardly waits.
 const FILES_IN_FLIGHT: usize = 8;
@@ -58,7 +60,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Rebuild<'a> {
     /// The store.
-    pub store: &'a dyn ReadStore,
+    pub reach: Reach<'a>,
     /// It lists any part of its keys as soon as another: a directory reads all names for each page.
     pub is_bucket: bool,
     /// The ledger to fill.
@@ -126,13 +128,6 @@ struct Batch {
     sessions: Vec<Visits>,
     /// Why there are no more.
     end: Option<RebuildError>,
-}
-
-/// A document of the store.
-enum Read {
-    Is(Vec<u8>),
-    Gone,
-    Refused(StoreError),
 }
 
 /// How the store answers for documents.
@@ -237,7 +232,7 @@ impl Rebuild<'_> {
         first: &'static str,
         end: Option<&'static str>,
     ) -> impl Stream<Item = Result<WalkedSession, StoreError>> {
-        stream::unfold(Some(Walk::from(self.store, first)), move |walk| async move {
+        stream::unfold(Some(Walk::from(self.reach.store(), first)), move |walk| async move {
             let mut walk = walk?;
             match walk.next().await {
                 Ok(Some(walked)) if end.is_none_or(|end| walked.folder.as_str() < end) => {
@@ -282,35 +277,35 @@ impl Rebuild<'_> {
         // A folder that belongs to no session is for an audit to report.
         let Some(session) = walked.session_id() else { return Ok(visits) };
         let mut manifests: BTreeMap<u32, ListedVersion> = BTreeMap::new();
-        for version in walked.versions {
-            match version.key.read_as(&session) {
-                // The oldest version counts; one that only a delete marker holds is none.
+        for own in walked.keys.into_iter().filter_map(|listed| listed.own) {
+            match own.key.read_as(&session) {
                 SessionObject::Manifest(sequence) => {
-                    manifests.entry(sequence).or_insert(version);
+                    manifests.insert(sequence, own);
                 }
-                SessionObject::Expired(_) => visits.is_expired |= !version.is_delete_marker,
+                SessionObject::Expired(_) => visits.is_expired = true,
                 _ => {}
             }
         }
-        for (sequence, version) in manifests.into_iter().filter(|(_, version)| !version.is_delete_marker) {
+        for (sequence, version) in manifests {
             let told = |finding: Finding| finding.session(&session).object(&version.key, version.version_id.as_deref());
-            let bytes = match self.read(&version).await? {
-                Read::Is(bytes) => Some(bytes),
-                Read::Gone => None,
-                Read::Refused(error) => {
-                    let finding = refused("a manifest", error.to_string(), begin);
+            let document = match self.reach.read(&version.key, version.version_id.as_deref()).await? {
+                Told::Is(document) => Some(document),
+                Told::Gone => None,
+                Told::Refused(error) => {
+                    let finding = refused("a manifest", &error, begin);
                     visits.found.push(told(finding));
                     visits.refusals.push(error);
                     continue;
                 }
             };
             visits.was_answered = true;
-            let manifest = bytes.as_deref().and_then(Manifest::parse).filter(|manifest| {
+            let manifest = document.as_ref().and_then(|document| Manifest::parse(&document.bytes));
+            let manifest = manifest.filter(|manifest| {
                 manifest.session_id == session && manifest.sequence == sequence && manifest.archive_id == self.archive
             });
-            match (manifest, bytes) {
-                (Some(manifest), Some(bytes)) => {
-                    visits.entries.push(self.entry(&manifest, &version, Sha256Digest::of(&bytes)));
+            match (manifest, document) {
+                (Some(manifest), Some(document)) => {
+                    visits.entries.push(self.entry(&manifest, &version, document.sha256));
                 }
                 // What is expired while it is looked at was there by plan, and is gone by plan.
                 (_, None) if visits.is_expired => {}
@@ -325,26 +320,6 @@ impl Rebuild<'_> {
             }
         }
         Ok(visits)
-    }
-
-    /// Reads a document. That one is refused, or cannot be read, is no reason not to read the others.
-    async fn read(&self, version: &ListedVersion) -> Result<Read, StoreError> {
-        let error = match read(self.store, &version.key, version.version_id.as_deref()).await {
-            Ok(Some(bytes)) => return Ok(Read::Is(bytes)),
-            Ok(None) => return Ok(Read::Gone),
-            Err(error) => error,
-        };
-        match error {
-            // Whoever has no rights any more can list nothing either, and a store that is away does not list.
-            StoreError::Denied { .. } | StoreError::Unavailable { .. } => {
-                match self.store.list(ObjectKey::archive().as_str(), None).await {
-                    Ok(_) => Ok(Read::Refused(error)),
-                    Err(_) => Err(error),
-                }
-            }
-            StoreError::Unfit(_) | StoreError::Unsupported(_) | StoreError::TooLarge { .. } => Ok(Read::Refused(error)),
-            error => Err(error),
-        }
     }
 
     fn entry(&self, manifest: &Manifest, version: &ListedVersion, sha256: Sha256Digest) -> SessionEntry {
@@ -382,14 +357,7 @@ impl Rebuild<'_> {
 
     /// Takes the runs that chains name.
     async fn runs(&self, problems: &mut Findings, rebuilt: &mut Rebuilt) -> Result<(), RebuildError> {
-        let entries = stream::unfold(Some(KeyWalk::of(self.store, "runs/chain/")), |walk| async {
-            let mut walk = walk?;
-            match walk.next().await {
-                Ok(Some(listed)) => Some((Ok(listed), Some(walk))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        });
+        let entries = KeyWalk::of(self.reach.store(), "runs/chain/").into_stream();
         let mut runs = Box::pin(entries.map(async |listed| self.run_of(listed?).await).buffered(self.in_flight()));
         while let Some(run) = runs.next().await {
             match run? {
@@ -407,7 +375,7 @@ impl Rebuild<'_> {
 
     /// Reads the run that an entry of a chain names; nothing if the key is not that of an entry. Only what the entry vouches
     /// for, and is of this archive, is believed.
-    async fn run_of(&self, listed: ListedKey) -> Result<Result<Option<ClosedRun>, Box<Finding>>, StoreError> {
+    async fn run_of(&self, listed: KeyVersions) -> Result<Result<Option<ClosedRun>, Box<Finding>>, StoreError> {
         let (StoreObject::ChainEntry(group, number), Some(own)) = (listed.key.read(), &listed.own) else {
             return Ok(Ok(None));
         };
@@ -422,23 +390,23 @@ impl Rebuild<'_> {
                 .differs("an entry and the record that it names", "something else, or nothing"),
             )
         };
-        let bytes = match self.read(own).await? {
-            Read::Is(bytes) => bytes,
-            Read::Gone => return Ok(invalid()),
-            Read::Refused(error) => return Ok(told(refused("an entry of a chain", error.to_string(), begin))),
+        let Document { bytes, sha256, .. } = match self.reach.read(&own.key, own.version_id.as_deref()).await? {
+            Told::Is(document) => document,
+            Told::Gone => return Ok(invalid()),
+            Told::Refused(error) => return Ok(told(refused("an entry of a chain", &error, begin))),
         };
         let is_own = |entry: &ChainEntry| {
             entry.archive_id == self.archive && entry.group.as_str() == group.as_str() && entry.number == number
         };
         let Some(entry) = ChainEntry::parse(&bytes).filter(is_own) else { return Ok(invalid()) };
-        let record = match self.oldest(&entry.run_key).await? {
-            Read::Is(record) if Sha256Digest::of(&record) == entry.run_sha256 => RunRecord::parse(&record),
-            Read::Refused(error) => return Ok(told(refused("the record of a run", error.to_string(), begin))),
-            Read::Is(_) | Read::Gone => None,
+        let record = match self.reach.read_own(&entry.run_key).await? {
+            Told::Is(record) if record.sha256 == entry.run_sha256 => RunRecord::parse(&record.bytes),
+            Told::Refused(error) => return Ok(told(refused("the record of a run", &error, begin))),
+            Told::Is(_) | Told::Gone => None,
         };
         let is_named = |record: &RunRecord| record.archive_id == self.archive && record.run_id == entry.run_id;
         let Some(record) = record.filter(is_named) else { return Ok(invalid()) };
-        Ok(Ok(Some(self.closed_run(record, entry, Sha256Digest::of(&bytes)))))
+        Ok(Ok(Some(self.closed_run(record, entry, sha256))))
     }
 
     fn closed_run(&self, record: RunRecord, entry: ChainEntry, entry_sha256: Sha256Digest) -> ClosedRun {
@@ -460,15 +428,6 @@ impl Rebuild<'_> {
                 number: entry.number,
                 entry_sha256,
             },
-        }
-    }
-
-    /// Reads the archive's version of a key.
-    async fn oldest(&self, key: &ObjectKey) -> Result<Read, StoreError> {
-        let listed = KeyWalk::of(self.store, key.as_str()).next().await?;
-        match listed.filter(|listed| listed.key == *key).and_then(|listed| listed.own) {
-            Some(own) => self.read(&own).await,
-            None => Ok(Read::Gone),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::model::request::SessionRequest;
 use crate::retry::{Backoff, Tries};
 use crate::run::gate::{StopReason, Verdict};
 use crate::run::results::{ResultLine, ResultsError};
+use crate::session::identity::IdentityError;
 use crate::session::visit::Outcome;
 use crate::session::visit::VisitError;
 use crate::source::{Release, Source};
@@ -184,8 +185,12 @@ impl Worker {
     fn end_of(&mut self, error: &VisitError) -> End {
         let code = error.code();
         // A full store and a ledger out of reach may pass, but not within this run: every other session would be fetched
-        // for nothing.
-        let ends_run = code.class() == ErrorClass::Fatal || code == Code::StoreFull || code == Code::LedgerUnavailable;
+        // for nothing. Without archive.json nobody knows whose archive this is.
+        let is_shadowed = matches!(error, VisitError::Identity(IdentityError::Shadowed { .. }));
+        let ends_run = code.class() == ErrorClass::Fatal
+            || code == Code::StoreFull
+            || code == Code::LedgerUnavailable
+            || is_shadowed;
         let mut outcome = Outcome::Failed;
         if ends_run {
             if self.stopped.is_none() {

@@ -13,9 +13,10 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::model::ArchiveId;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::{ARCHIVE_SCHEMA, ArchiveDocument};
-use crate::session::standing::MAX_DOCUMENT_BYTES;
 use crate::session::writer::{ArchiveWriter, Placed, WriteError};
-use crate::store::{ReadStore, StoreError, Terms, list_all};
+use crate::store::document::read_document;
+use crate::store::versions::{KeyVersions, Shadow, versions_of};
+use crate::store::{ReadStore, StoreError, Terms};
 
 /// The identity of the archive, found or made on first use.
 #[derive(Debug)]
@@ -34,6 +35,14 @@ pub enum IdentityError {
     /// The ledger did not do what it was asked.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Something shadows `archive.json`.
+    #[error("archive.json is shadowed by {shadows}; {}", shadow_repair(.own.as_deref()))]
+    Shadowed {
+        /// The archive's own version, if there is one.
+        own: Option<String>,
+        /// What shadows it, with the version ids.
+        shadows: String,
+    },
     /// `archive.json` is not one.
     #[error("archive.json in the store is not an archive document; check store.url")]
     Damaged,
@@ -66,6 +75,7 @@ impl IdentityError {
         match self {
             Self::Keep(error) => error.code(),
             Self::Ledger(error) => error.code(),
+            Self::Shadowed { .. } => Code::StoreShadowed,
             Self::Damaged | Self::Mismatch { .. } | Self::Vanished { .. } => Code::StoreMismatch,
         }
     }
@@ -129,16 +139,30 @@ pub async fn archive_of(store: &dyn ReadStore) -> Result<Option<ArchiveId>, Iden
 }
 
 async fn read(store: &dyn ReadStore) -> Result<Option<ArchiveId>, IdentityError> {
-    let key = ObjectKey::archive();
-    let versions = list_all(store, key.as_str()).await?;
-    let mut own = versions.into_iter().filter(|version| version.key == key && !version.is_delete_marker);
-    let Some(oldest) = own.next() else { return Ok(None) };
-    if own.next().is_some() {
-        tracing::warn!(object.key = %key, error.code = %Code::StoreShadowed, "a later version shadows archive.json; the first one counts");
+    let listed = versions_of(store, &ObjectKey::archive()).await?;
+    if listed.is_shadowed() {
+        return Err(shadowed(&listed));
     }
-    let body = store.open(&key, oldest.version_id.as_deref()).await?.ok_or(IdentityError::Damaged)?;
-    let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
-    Ok(Some(ArchiveDocument::parse(&bytes).ok_or(IdentityError::Damaged)?.archive_id))
+    let Some(own) = listed.own else { return Ok(None) };
+    let document = read_document(store, &own.key, own.version_id.as_deref()).await?.ok_or(IdentityError::Damaged)?;
+    Ok(Some(ArchiveDocument::parse(&document.bytes).ok_or(IdentityError::Damaged)?.archive_id))
+}
+
+fn shadowed(listed: &KeyVersions) -> IdentityError {
+    let named = |shadow: &Shadow| format!("{} (version {})", shadow.kind, id_of(shadow.version.version_id.as_deref()));
+    let shadows: Vec<String> = listed.shadows.iter().map(named).collect();
+    let own = listed.own.as_ref().map(|own| id_of(own.version_id.as_deref()).to_owned());
+    IdentityError::Shadowed { own, shadows: shadows.join(" and ") }
+}
+
+fn shadow_repair(own: Option<&str>) -> String {
+    let repair = "find out who put it there; then delete that version alone, by its id";
+    own.map_or_else(|| repair.to_owned(), |own| format!("{repair}; version {own} is the archive's and stays"))
+}
+
+/// Returns a version id as commands take it.
+fn id_of(version_id: Option<&str>) -> &str {
+    version_id.unwrap_or("null")
 }
 
 async fn make(writer: &ArchiveWriter) -> Result<ArchiveId, IdentityError> {
@@ -150,9 +174,12 @@ async fn make(writer: &ArchiveWriter) -> Result<ArchiveId, IdentityError> {
     };
     let lock = writer.due_by_default().map_err(WriteError::from)?;
     let terms = Terms { content_type: "application/json".to_owned(), lock, is_document: true };
-    match writer.place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json").await? {
-        Placed::Created(_) | Placed::Same(_) => Ok(document.archive_id),
-        // Another worker made it in the same moment: theirs is the archive.
-        Placed::Other(_) => read(writer.store()).await?.ok_or(IdentityError::Damaged),
+    match writer.place(&ObjectKey::archive(), &document.to_payload(), &terms, "archive.json").await {
+        Ok(Placed::Created(_) | Placed::Same(_)) => Ok(document.archive_id),
+        // Another worker made it in the same moment: theirs is the archive, unless something shadows it by now.
+        Ok(Placed::Other(_)) | Err(WriteError::Shadowed { .. }) => {
+            read(writer.store()).await?.ok_or(IdentityError::Damaged)
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -208,7 +208,7 @@ impl Depositor<'_> {
         Place { attempt_id, key }: Place,
         mut anomalies: Vec<Anomaly>,
     ) -> Result<Deposited, ItemError> {
-        let head = self.lane.writer.head_of_oldest(&key).await?;
+        let head = self.lane.writer.head_of_own(&key).await?;
         let sha256 = self.lane.writer.digest_of(&key, head.version_id.as_deref()).await?;
         let lock = self.lane.writer.strengthen(&key, head.version_id.as_deref(), head.lock, plan.lock).await?;
         let detail = "the object had no sidecar, and Veriff did not send the same bytes";

@@ -1,22 +1,20 @@
 //! Look: what the store already holds of one session.
 //!
 //! One listing of the session's prefix and the newest manifest, before anything is asked or downloaded; so finished work
-//! is recognised even with an empty ledger. On a versioned store the oldest version of a key is the archive's. A delete
-//! marker or a later version that shadows it is never believed and never written over: it is reported.
+//! is recognised even with an empty ledger. What shadows the archive's version of a key is never believed and never written
+//! over: it is reported.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::manifest::{Manifest, PreviousManifest};
 use crate::model::retention::Lock;
 use crate::model::{ArchiveId, AttemptId, MediaId, SessionId};
-use crate::store::{ListedVersion, ReadStore, StoreError, list_all};
-
-/// The longest manifest or sidecar that is read. Ten attempts with all their lists have well under one megabyte.
-pub const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
+use crate::store::document::read_document;
+use crate::store::versions::{KeyVersions, list_all};
+use crate::store::{ListedVersion, ReadStore, StoreError};
 
 /// What stands in the store of one session.
 #[derive(Debug, Default)]
@@ -27,11 +25,8 @@ pub struct Standing {
     pub next_sequence: u32,
     /// When the first manifest was written, by the store's clock.
     pub first_visit_at: Option<Timestamp>,
-    /// The archive's version of each key; none for a key that only a delete marker holds.
-    objects: BTreeMap<ObjectKey, Option<ListedVersion>>,
+    keys: BTreeMap<ObjectKey, KeyVersions>,
     media: HashMap<MediaId, (AttemptId, ObjectKey)>,
-    /// Keys under which something lies over the archive's version.
-    pub shadowed: Vec<ObjectKey>,
     /// The newest document that tells of something expired by plan; a later version of this program knows what to do with it.
     pub expired: Option<ListedVersion>,
 }
@@ -85,7 +80,7 @@ impl Standing {
     /// Returns the archive's version of a key.
     #[must_use]
     pub fn object(&self, key: &ObjectKey) -> Option<&ListedVersion> {
-        self.objects.get(key)?.as_ref()
+        self.keys.get(key)?.own.as_ref()
     }
 
     /// Returns the attempt and key under which a media id stands, whether or not a manifest names it.
@@ -99,23 +94,28 @@ impl Standing {
     #[must_use]
     pub fn conflict(&self, key: &ObjectKey) -> Option<&ListedVersion> {
         let prefix = format!("{key}.conflict-");
-        let beside = self.objects.range(ObjectKey::from_store(prefix.as_str())..);
+        let beside = self.keys.range(ObjectKey::from_store(prefix.as_str())..);
         beside
             .take_while(|(key, _)| key.as_str().starts_with(&prefix))
             .filter(|(key, _)| !key.as_str().ends_with(".meta.json"))
-            .find_map(|(_, object)| object.as_ref())
+            .find_map(|(_, listed)| listed.own.as_ref())
     }
 
     /// Tells whether a key is free: nothing was ever under it.
     #[must_use]
     pub fn is_free(&self, key: &ObjectKey) -> bool {
-        !self.objects.contains_key(key)
+        !self.keys.contains_key(key)
     }
 
-    /// Tells whether something lies over the archive's version of a key.
+    /// Iterates over the keys that are shadowed.
+    pub fn shadowed(&self) -> impl Iterator<Item = &KeyVersions> {
+        self.keys.values().filter(|listed| listed.is_shadowed())
+    }
+
+    /// Reports whether something shadows the archive's version of a key.
     #[must_use]
     pub fn is_shadowed(&self, key: &ObjectKey) -> bool {
-        self.shadowed.contains(key)
+        self.keys.get(key).is_some_and(KeyVersions::is_shadowed)
     }
 
     /// Tells whether an object stands as a document says: the same version, the same length.
@@ -156,51 +156,40 @@ async fn read_manifest(
     version: &ListedVersion,
 ) -> Result<StandingManifest, InspectError> {
     let damaged = |reason| InspectError::Damaged { key: version.key.clone(), reason };
-    let body = store.open(&version.key, version.version_id.as_deref()).await?;
-    let body = body.ok_or_else(|| damaged("was listed and cannot be opened"))?;
-    let lock = body.lock;
-    let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
-    let document = Manifest::parse(&bytes).ok_or_else(|| damaged("is not a manifest"))?;
+    let read = read_document(store, &version.key, version.version_id.as_deref()).await?;
+    let read = read.ok_or_else(|| damaged("was listed and cannot be opened"))?;
+    let document = Manifest::parse(&read.bytes).ok_or_else(|| damaged("is not a manifest"))?;
     if document.session_id != *session || ObjectKey::manifest(session, document.sequence) != version.key {
         return Err(damaged("names another session or number than its key"));
     }
     if archive.is_some_and(|archive| *archive != document.archive_id) {
         return Err(InspectError::Foreign { key: version.key.clone() });
     }
-    let place = PreviousManifest {
-        key: version.key.clone(),
-        version_id: version.version_id.clone(),
-        sha256: Sha256Digest::of(&bytes),
-    };
-    Ok(StandingManifest { document, place, lock })
+    let place =
+        PreviousManifest { key: version.key.clone(), version_id: version.version_id.clone(), sha256: read.sha256 };
+    Ok(StandingManifest { document, place, lock: read.lock })
 }
 
-/// Sorts a listing, oldest version of a key first, into what stands.
-fn sort(session: &SessionId, listed: Vec<ListedVersion>) -> Standing {
+/// Sorts a listing into what the session has.
+fn sort(session: &SessionId, listed: Vec<KeyVersions>) -> Standing {
     let mut standing = Standing { next_sequence: 1, ..Standing::default() };
-    for version in listed {
-        if standing.objects.contains_key(&version.key) || version.is_delete_marker {
-            if !standing.shadowed.contains(&version.key) {
-                standing.shadowed.push(version.key.clone());
+    for listed in listed {
+        match (listed.key.read_as(session), &listed.own) {
+            (SessionObject::Media { attempt_id, media_id }, Some(_)) => {
+                standing.media.entry(media_id).or_insert_with(|| (attempt_id, listed.key.clone()));
             }
-            standing.objects.entry(version.key).or_insert(None);
-            continue;
-        }
-        match version.key.read_as(session) {
-            SessionObject::Media { attempt_id, media_id } => {
-                standing.media.entry(media_id).or_insert_with(|| (attempt_id, version.key.clone()));
+            (SessionObject::Manifest(number), own) => {
+                // A number is taken also by a delete marker.
+                standing.next_sequence = standing.next_sequence.max(number + 1);
+                if number == 1 {
+                    standing.first_visit_at = own.as_ref().and_then(|own| own.modified_at);
+                }
             }
-            SessionObject::Manifest(1) => standing.first_visit_at = version.modified_at,
-            SessionObject::Expired(_) => standing.expired = Some(version.clone()),
+            (SessionObject::Expired(_), Some(own)) => standing.expired = Some(own.clone()),
             _ => {}
         }
-        standing.objects.insert(version.key.clone(), Some(version));
+        standing.keys.insert(listed.key.clone(), listed);
     }
-    let numbers = standing.objects.keys().filter_map(|key| match key.read_as(session) {
-        SessionObject::Manifest(number) => Some(number),
-        _ => None,
-    });
-    standing.next_sequence = numbers.max().unwrap_or(0) + 1;
     standing
 }
 
@@ -222,21 +211,26 @@ mod tests {
         }
     }
 
+    fn sorted(versions: Vec<ListedVersion>) -> Standing {
+        sort(&session(), KeyVersions::group_sorted(versions))
+    }
+
+    fn shadowed(standing: &Standing) -> Vec<ObjectKey> {
+        standing.shadowed().map(|listed| listed.key.clone()).collect()
+    }
+
     #[test]
     fn the_oldest_version_is_the_archives_and_what_lies_over_it_is_reported() {
-        let standing = sort(
-            &session(),
-            vec![
-                version("a/m.jpg", "1", false),
-                version("manifest/0001.json", "1", false),
-                version("manifest/0001.json", "2", false),
-                version("manifest/0002.json", "3", true),
-            ],
-        );
+        let standing = sorted(vec![
+            version("a/m.jpg", "1", false),
+            version("manifest/0001.json", "1", false),
+            version("manifest/0001.json", "2", false),
+            version("manifest/0002.json", "3", true),
+        ]);
         let first = ObjectKey::manifest(&session(), 1);
         let second = ObjectKey::manifest(&session(), 2);
         assert_eq!(standing.object(&first).unwrap().version_id.as_deref(), Some("1"));
-        assert_eq!(standing.shadowed, [first, second.clone()]);
+        assert_eq!(shadowed(&standing), [first, second.clone()]);
         assert!(standing.object(&second).is_none() && !standing.is_free(&second));
         assert_eq!(standing.next_sequence, 3);
         let media = MediaId::parse("m").unwrap();
@@ -244,18 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn a_version_put_over_a_delete_marker_is_not_the_archives() {
-        let standing = sort(&session(), vec![version("a/m.jpg", "1", true), version("a/m.jpg", "2", false)]);
-        assert!(standing.object(&ObjectKey::from_store("sessions/s/a/m.jpg")).is_none());
-        assert!(standing.media(&MediaId::parse("m").unwrap()).is_none());
-        assert_eq!(standing.shadowed.len(), 1);
+    fn a_version_over_a_delete_marker_is_the_archives_and_shadowed() {
+        let standing = sorted(vec![version("a/m.jpg", "1", true), version("a/m.jpg", "2", false)]);
+        let key = ObjectKey::from_store("sessions/s/a/m.jpg");
+        assert_eq!(standing.object(&key).unwrap().version_id.as_deref(), Some("2"));
+        assert_eq!(standing.media(&MediaId::parse("m").unwrap()).unwrap().1, &key);
+        assert_eq!(shadowed(&standing), [key]);
     }
 
     #[test]
     fn what_stands_beside_a_taken_key_is_found() {
         let listed =
             ["a/m.jpg", "a/m.jpg.conflict-01234567", "a/m.jpg.conflict-01234567.meta.json", "a/m.jpg.meta.json"];
-        let standing = sort(&session(), listed.iter().map(|key| version(key, "1", false)).collect());
+        let standing = sorted(listed.iter().map(|key| version(key, "1", false)).collect());
         let beside = standing.conflict(&ObjectKey::from_store("sessions/s/a/m.jpg")).unwrap();
         assert_eq!(beside.key.as_str(), "sessions/s/a/m.jpg.conflict-01234567");
         assert!(standing.conflict(&beside.key).is_none());
@@ -263,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_document_and_the_listing_must_agree() {
-        let standing = sort(&session(), vec![version("a/m.jpg", "1", false)]);
+        let standing = sorted(vec![version("a/m.jpg", "1", false)]);
         let key = ObjectKey::from_store("sessions/s/a/m.jpg");
         assert!(standing.stands(&key, Some("1"), Some(1)));
         assert!(!standing.stands(&key, Some("2"), Some(1)));

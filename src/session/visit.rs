@@ -206,7 +206,7 @@ pub(crate) fn recognise(standing: &Standing, record: &SessionRequest, skip_settl
     let newest = standing.manifest.as_ref()?;
     let manifest = &newest.document;
     let is_settled = skip_settled.is_some_and(|known| known || manifest.settled);
-    let is_done = is_settled && manifest.complete && manifest.absent.is_none() && standing.shadowed.is_empty();
+    let is_done = is_settled && manifest.complete && manifest.absent.is_none() && standing.shadowed().next().is_none();
     if !is_done && standing.expired.is_none() {
         return None;
     }
@@ -275,8 +275,8 @@ pub(crate) fn judge(
 }
 
 pub(crate) fn shadow(standing: &Standing) -> Option<(Code, String)> {
-    let key = standing.shadowed.first()?;
-    Some((Code::StoreShadowed, format!("a delete marker or a later version shadows {key}")))
+    let key = &standing.shadowed().next()?.key;
+    Some((Code::StoreShadowed, WriteError::Shadowed { key: key.clone() }.to_string()))
 }
 
 pub(crate) fn standing_failure(media: &ManifestMedia, code: Code, message: String) -> Failure {

@@ -16,8 +16,10 @@ use crate::model::retention::{
     ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, RetentionPolicy, TooLongError, lock_date,
 };
 use crate::model::sidecar::Sidecar;
-use crate::session::standing::{MAX_DOCUMENT_BYTES, Standing};
-use crate::store::{ObjectHead, PutOutcome, Store, StoreError, Stored, Terms, list_all};
+use crate::session::standing::Standing;
+use crate::store::document::read_document;
+use crate::store::versions::versions_of;
+use crate::store::{ObjectHead, PutOutcome, Store, StoreError, Stored, Terms};
 
 /// Writes objects once.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub enum WriteError {
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something lies over the archive's version of a key.
+    /// Something shadows the archive's version of a key.
     #[error("a delete marker or a later version shadows {key}")]
     Shadowed {
         /// The key.
@@ -189,7 +191,7 @@ impl ArchiveWriter {
                 Ok(Placed::Created(stored))
             }
             PutOutcome::Taken => {
-                let head = self.head_of_oldest(key).await?;
+                let head = self.head_of_own(key).await?;
                 if self.holds(key, &head, sha256, expected).await? {
                     // Only now: bytes that are not ours are not ours to lock.
                     self.strengthen(key, head.version_id.as_deref(), head.lock, due).await?;
@@ -240,11 +242,9 @@ impl ArchiveWriter {
         version_id: Option<&str>,
     ) -> Result<(Sidecar, Sha256Digest, Option<Lock>), WriteError> {
         let damaged = |reason| WriteError::Damaged { key: key.clone(), reason };
-        let body = self.store.open(key, version_id).await?.ok_or_else(|| damaged("is gone"))?;
-        let lock = body.lock;
-        let bytes = body.read_to_end(MAX_DOCUMENT_BYTES).await?;
-        let sidecar = Sidecar::parse(&bytes).ok_or_else(|| damaged("is not a sidecar"))?;
-        Ok((sidecar, Sha256Digest::of(&bytes), lock))
+        let read = read_document(&*self.store, key, version_id).await?.ok_or_else(|| damaged("is gone"))?;
+        let sidecar = Sidecar::parse(&read.bytes).ok_or_else(|| damaged("is not a sidecar"))?;
+        Ok((sidecar, read.sha256, read.lock))
     }
 
     /// Verifies that an item of the newest manifest still stands: by version and size from the listing, and, where the
@@ -290,18 +290,17 @@ impl ArchiveWriter {
     /// Looks at the archive's version of a key that turned out to be taken.
     ///
     /// # Errors
-    /// As the store's; permanent if something lies over it.
-    pub async fn head_of_oldest(&self, key: &ObjectKey) -> Result<ObjectHead, WriteError> {
-        let mut version_id = None;
+    /// As the store's; permanent if something shadows it.
+    pub async fn head_of_own(&self, key: &ObjectKey) -> Result<ObjectHead, WriteError> {
+        let mut own = None;
         if self.store.features().versions {
-            let versions = list_all(&*self.store, key.as_str()).await?;
-            let mut own = versions.into_iter().filter(|version| version.key == *key);
-            match (own.next(), own.next()) {
-                (Some(oldest), None) if !oldest.is_delete_marker => version_id = oldest.version_id,
-                (None, _) => {}
-                _ => return Err(WriteError::Shadowed { key: key.clone() }),
+            let listed = versions_of(&*self.store, key).await?;
+            if listed.is_shadowed() {
+                return Err(WriteError::Shadowed { key: key.clone() });
             }
+            own = listed.own;
         }
+        let version_id = own.and_then(|own| own.version_id);
         let head = self.store.head(key, version_id.as_deref()).await?;
         head.ok_or_else(|| WriteError::Damaged { key: key.clone(), reason: "was taken and is gone" })
     }

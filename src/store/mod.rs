@@ -1,14 +1,16 @@
 //! Store: write-once objects under keys, wherever they are kept.
 //!
 //! The seam between the archive and S3 or a directory. There is no overwrite and no delete here: `put` succeeds only
-//! where nothing stands, and tells when something does. On a versioned store the oldest version of a key is the
-//! archive's. Every body arrives with its digest, and a store answers only after it has verified that digest itself.
+//! where nothing stands, and tells when something does. On a versioned store `versions` decides which version of a key is
+//! the archive's. Every body arrives with its digest, and a store answers only after it has verified that digest itself.
 
 pub mod dir;
+pub mod document;
 pub mod policy;
 pub mod retrying;
 pub mod s3;
 pub mod settings;
+pub mod versions;
 
 use std::fmt;
 use std::time::Duration;
@@ -370,21 +372,4 @@ impl StoreError {
             Self::ClockSkew { .. } => Code::ClockSkew,
         }
     }
-}
-
-/// Lists everything under a prefix, oldest version of a key first. For prefixes of bounded size only, such as one
-/// session's.
-///
-/// # Errors
-/// As [`ReadStore::list`].
-pub async fn list_all(store: &dyn ReadStore, prefix: &str) -> Result<Vec<ListedVersion>, StoreError> {
-    let mut page = store.list(prefix, None).await?;
-    let mut versions = page.versions;
-    while let Some(next) = page.next {
-        page = store.list(prefix, Some(next)).await?;
-        versions.append(&mut page.versions);
-    }
-    versions.reverse();
-    versions.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(versions)
 }

@@ -18,12 +18,12 @@ use veriff_archive::model::key::ObjectKey;
 use veriff_archive::model::run::ChunkRef;
 use veriff_archive::model::signature::{PublicKey, SigningKey};
 use veriff_archive::stop::Stop;
-use veriff_archive::store::ReadStore;
 use veriff_archive::store::dir::DirStore;
+use veriff_archive::store::{ReadStore, Store, StoreError};
 use veriff_sim::Simulator;
 
 use super::support::evidence::small_world;
-use super::support::faulty::{FaultyStore, Verb};
+use super::support::faulty::{Fault, FaultyStore, Verb};
 use super::support::program::{Deployment, ended};
 use super::support::records::{Records, age, entered, line_of, plain_line, put};
 use super::support::s3::{READER, WRITER, s3};
@@ -561,6 +561,28 @@ async fn an_audit_that_was_stopped_goes_on_and_says_everything_once() {
     // A finished one begins anew.
     asked.stop = Stop::default();
     assert_eq!(asked.of(root).await.0.checked, whole.0.checked);
+}
+
+#[tokio::test]
+async fn a_document_that_the_store_refuses_is_a_finding_of_its_own_and_the_rest_is_checked() {
+    let (folder, records) = small_archive();
+    let key = records.key.as_ref().unwrap();
+    let inner: Arc<dyn Store> = Arc::new(DirStore::open(folder.path(), Arc::new(SystemClock)).await.unwrap());
+    let keys = everything(folder.path()).into_keys();
+    let documents: Vec<String> = keys.filter(|key| key.starts_with("runs/")).collect();
+    assert!(documents.len() >= 5 * 5, "record, chunks, entry and two signatures of each run");
+    for refused in documents {
+        let name = refused.clone();
+        let store = FaultyStore::new(Arc::clone(&inner), move |_, call| {
+            let denied = || StoreError::Denied { action: "open", reason: "AccessDenied".to_owned() };
+            (call.verb == Verb::Open && call.key == name).then(|| Fault::Before(denied()))
+        });
+        let (summary, found) = Asked::with(key).of_store(&*store).await;
+        let unreadable = found.iter().filter(|finding| finding.code == FindingCode::ObjectUnreadable);
+        let keys: Vec<&str> = unreadable.map(|finding| finding.key.as_ref().unwrap().as_str()).collect();
+        assert_eq!(keys, [refused.as_str()], "{found:#?}");
+        assert!(summary.complete && summary.checked["entries"] >= 4, "{refused}: {:?}", summary.checked);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

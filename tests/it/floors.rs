@@ -215,6 +215,17 @@ fn below_the_shell_only_a_run_spawns_tasks() {
 }
 
 #[test]
+fn which_version_of_a_key_is_the_archives_is_decided_in_one_place() {
+    // Beside the store itself a delete marker is named only where a report of a listing is read.
+    let homes = ["store/mod.rs", "store/versions.rs", "store/s3/list.rs", "store/dir/list.rs"];
+    let homes = homes.into_iter().chain(["audit/reconcile/inventory.rs"]).collect::<Vec<_>>();
+    for source in sources() {
+        let decides = ["is_delete_marker", "oldest version"].iter().any(|word| source.code.contains(word));
+        assert!(!decides || homes.contains(&source.path.as_str()), "{} looks for delete markers", source.path);
+    }
+}
+
+#[test]
 fn the_reader_finds_paths_in_every_form() {
     let source = |path: &str, code: &str| {
         let source = Source { path: path.to_owned(), module: String::new(), code: code.to_owned() };

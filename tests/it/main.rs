@@ -33,4 +33,5 @@ mod reconcile_ledger;
 mod record;
 mod report;
 mod retention;
+mod shadowed;
 mod support;

@@ -252,5 +252,8 @@ async fn a_place_that_is_no_archive_is_refused() {
     let simulator = Simulator::start(small_world(705, 1)).await.unwrap();
     let deployment = Deployment::with_directory(&simulator);
     let refused = deployment.run(["ledger", "rebuild"]).await.expect(77);
+    assert!(refused.stderr.contains("store.url"), "{}", refused.stderr);
+    std::fs::create_dir(deployment.store()).unwrap();
+    let refused = deployment.run(["ledger", "rebuild"]).await.expect(77);
     assert!(refused.stderr.contains("archive.json"), "{}", refused.stderr);
 }

@@ -212,7 +212,8 @@ async fn an_inventory_report_tells_what_the_listing_tells() {
     let bucket = audited.bucket.as_ref().unwrap();
     let rows = async || {
         let mut rows = Vec::new();
-        let mut walk = veriff_archive::store::list_all(&*audited.store, "").await.unwrap();
+        let keys = veriff_archive::store::versions::list_all(&*audited.store, "").await.unwrap();
+        let mut walk: Vec<_> = keys.iter().flat_map(|listed| listed.all().cloned()).collect();
         walk.reverse();
         for version in walk {
             let latest = rows.iter().all(|row: &String| !row.contains(&format!("/{},", version.key)));

@@ -17,6 +17,7 @@ use veriff_archive::model::key::{ObjectKey, SessionObject, StoreObject};
 use veriff_archive::model::retention::{Class, Lock, Mode, RetentionPolicy};
 use veriff_archive::session::budget::Budget;
 use veriff_archive::stop::Stop;
+use veriff_archive::store::versions::list_all;
 use veriff_archive::store::{
     Features, ListPage, ObjectBody, ObjectHead, PageToken, ReadStore, StoreError, StoreReport,
 };
@@ -82,8 +83,8 @@ impl<'a> Auditor<'a> {
             .check(listed(self.store, &SessionId::parse(&self.audited.twins).unwrap()).await.unwrap())
             .await
             .unwrap();
-        let own = retention.reach.list("archive.json").await.unwrap().remove(0);
-        retention.check_document(own).await.unwrap().findings
+        let listed = list_all(self.store, "archive.json").await.unwrap().remove(0);
+        retention.check_document(listed).await.unwrap().findings
     }
 
     async fn all(&self, scope: Scope) -> (Vec<Finding>, RetentionTally) {

@@ -2,18 +2,20 @@
 
 use serde::Serialize;
 
-use super::keys::{ListedKey, read};
 use super::record::{Against, EnteredRun};
 use super::report::{ChainReport, RESTORE};
 use super::seal::{Seal, SignatureClaim};
 use crate::audit::drive::AuditError;
-use crate::audit::{Finding, FindingCode, Severity};
+use crate::audit::reach::{Told, refused};
+use crate::audit::{Finding, FindingCode, Severity, shadow};
 use crate::clock::Timestamp;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::{ChainEntry, ClosedReason};
 use crate::store::StoreError;
+use crate::store::document::Document;
+use crate::store::versions::KeyVersions;
 
 /// What a chain is, in figures.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -43,8 +45,8 @@ pub struct GroupSummary {
 pub(super) struct Pending {
     pub(super) group: String,
     pub(super) number: u32,
-    pub(super) entry: ListedKey,
-    pub(super) signature: Option<ListedKey>,
+    pub(super) entry: KeyVersions,
+    pub(super) signature: Option<KeyVersions>,
 }
 
 /// An entry that was looked at.
@@ -69,7 +71,7 @@ pub(super) struct OpenChain {
 }
 
 impl Pending {
-    pub(super) const fn of(group: String, number: u32, entry: ListedKey) -> Self {
+    pub(super) const fn of(group: String, number: u32, entry: KeyVersions) -> Self {
         Self { group, number, entry, signature: None }
     }
 
@@ -98,25 +100,26 @@ impl OpenChain {
         report: &mut ChainReport<'_>,
     ) -> Result<InspectedEntry, AuditError> {
         let Pending { number, entry: listed, signature, .. } = pending;
-        for finding in listed.lying_over().chain(signature.iter().flat_map(ListedKey::lying_over)) {
+        for finding in shadow::findings(&listed).chain(signature.iter().flat_map(shadow::findings)) {
             report.add(finding)?;
         }
         let mut looked = InspectedEntry { number, sha256: None, run: None };
         let follows = self.follow(number, &listed.key, report)?;
-        let Some(bytes) = self.read(&listed, against, report).await? else {
+        let Some(Document { bytes, sha256, .. }) = self.read(&listed, against, report).await? else {
             self.previous = None;
             return Ok(looked);
         };
-        let sha256 = Sha256Digest::of(&bytes);
         looked.sha256 = Some(sha256);
         let previous = self.previous.replace(sha256);
         self.summary.entries += 1;
         report.count("entries", 1);
         (self.summary.head_key, self.summary.head_sha256) = (Some(listed.key.clone()), Some(sha256));
         let signature = signature.as_ref().and_then(|signature| signature.own.as_ref());
-        let entry_seal =
-            against.seals.check(against.store, &listed.key, &bytes, signature, SignatureClaim::Nothing, report).await?;
-        let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+        let entry_seal = against
+            .seals
+            .check(&against.reach, &listed.key, &bytes, signature, SignatureClaim::Nothing, report)
+            .await?;
+        let version = listed.own_id();
         let broken = |expected: String, found: String| {
             let finding = Finding::of(Severity::Error, FindingCode::ChainBroken, RESTORE);
             finding.object(&listed.key, version).differs(expected, found)
@@ -173,21 +176,22 @@ impl OpenChain {
 
     async fn read(
         &self,
-        listed: &ListedKey,
+        listed: &KeyVersions,
         against: &Against<'_>,
         report: &mut ChainReport<'_>,
-    ) -> Result<Option<Vec<u8>>, AuditError> {
-        let found = match &listed.own {
-            None => "nothing".to_owned(),
-            Some(own) => match read(against.store, &listed.key, own.version_id.as_deref()).await {
-                Ok(Some(bytes)) => return Ok(Some(bytes)),
-                Ok(None) => "nothing".to_owned(),
-                Err(error @ StoreError::TooLarge { .. }) => error.to_string(),
-                Err(error) => return Err(error.into()),
-            },
+    ) -> Result<Option<Document>, AuditError> {
+        let begin = |severity, code, repair: &str| Finding::of(severity, code, repair).object(&listed.key, None);
+        let told = match &listed.own {
+            Some(own) => against.reach.read(&own.key, own.version_id.as_deref()).await?,
+            None => Told::Gone,
         };
-        let finding = Finding::of(Severity::Error, FindingCode::ChainGap, RESTORE);
-        report.add(finding.object(&listed.key, None).differs("an entry of a chain", found))?;
+        let gap = begin(Severity::Error, FindingCode::ChainGap, RESTORE);
+        report.add(match told {
+            Told::Is(document) => return Ok(Some(document)),
+            Told::Gone => gap.differs("an entry of a chain", "nothing"),
+            Told::Refused(error @ StoreError::TooLarge { .. }) => gap.differs("an entry of a chain", error),
+            Told::Refused(error) => refused("an entry of a chain", &error, begin),
+        })?;
         Ok(None)
     }
 

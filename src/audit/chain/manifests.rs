@@ -4,17 +4,17 @@
 
 use futures_util::{StreamExt as _, stream};
 
-use super::keys::read;
+use crate::audit::reach::{Reach, Told, refused};
 use crate::audit::{Finding, FindingCode, Severity};
-use crate::model::digest::Sha256Digest;
 use crate::model::key::{SessionObject, StoreObject};
 use crate::model::manifest::Manifest;
 use crate::model::run::{LineItem, LineManifest, RunLine};
 use crate::model::{ArchiveId, RunId};
-use crate::store::{ReadStore, StoreError};
+use crate::store::StoreError;
+use crate::store::document::Document;
 
 /// How many manifests are read at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// What came of looking at the manifest of one line.
 #[derive(Debug, Default)]
@@ -30,17 +30,17 @@ pub(super) struct InspectedManifest {
 /// # Errors
 /// As the store's.
 pub(super) async fn look(
-    store: &dyn ReadStore,
+    reach: &Reach<'_>,
     archive: Option<&ArchiveId>,
     lines: Vec<RunLine>,
 ) -> Result<Vec<InspectedManifest>, StoreError> {
-    let looks = lines.into_iter().map(|line| look_at(store, archive, line));
+    let looks = lines.into_iter().map(|line| look_at(reach, archive, line));
     let looked: Vec<Result<InspectedManifest, StoreError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
     looked.into_iter().collect()
 }
 
 async fn look_at(
-    store: &dyn ReadStore,
+    reach: &Reach<'_>,
     archive: Option<&ArchiveId>,
     line: RunLine,
 ) -> Result<InspectedManifest, StoreError> {
@@ -50,15 +50,16 @@ async fn look_at(
         finding.object(&named.key, named.version_id.as_deref())
     };
     let only = |finding| InspectedManifest { findings: vec![finding], written_by: None };
-    let bytes = match read(store, &named.key, named.version_id.as_deref()).await {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(only(finding(FindingCode::ObjectMissing, RESTORE))),
-        Err(error @ StoreError::TooLarge { .. }) => {
+    let Document { bytes, sha256, .. } = match reach.read(&named.key, named.version_id.as_deref()).await? {
+        Told::Is(document) => document,
+        Told::Gone => return Ok(only(finding(FindingCode::ObjectMissing, RESTORE))),
+        Told::Refused(error @ StoreError::TooLarge { .. }) => {
             return Ok(only(finding(FindingCode::ManifestInvalid, RESTORE).differs("a manifest", error)));
         }
-        Err(error) => return Err(error),
+        Told::Refused(error) => {
+            return Ok(only(refused("a manifest", &error, |_, code, repair: &str| finding(code, repair))));
+        }
     };
-    let sha256 = Sha256Digest::of(&bytes);
     if sha256 != named.sha256 {
         return Ok(only(finding(FindingCode::ObjectDigest, RESTORE).differs(named.sha256, sha256)));
     }

@@ -6,7 +6,6 @@
 //! to where it stopped, since each entry leans on the one before.
 
 mod group;
-pub(crate) mod keys;
 pub(crate) mod lines;
 mod manifests;
 mod record;
@@ -21,22 +20,26 @@ use serde::{Deserialize, Serialize};
 pub use group::GroupSummary;
 
 use self::group::{OpenChain, Pending};
-use self::keys::{KeyWalk, ListedKey, read};
-use self::record::{Against, Archive};
+use self::manifests::AT_ONCE;
+use self::record::Against;
 use self::report::{ChainReport, RunMark, mark};
 use self::seal::Seals;
 use super::drive::AuditError;
+use super::reach::Reach;
 use super::state::StateFile;
-use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink};
+use super::{
+    AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink, archive,
+    shadow,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::Ledger;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
-use crate::model::manifest::ArchiveDocument;
 use crate::model::signature::PublicKey;
 use crate::stop::Stop;
 use crate::store::ReadStore;
+use crate::store::versions::{KeyVersions, KeyWalk};
 
 /// The prefix of all chains.
 const CHAINS: &str = "runs/chain/";
@@ -135,15 +138,14 @@ impl ChainAudit<'_> {
         });
         let mut findings = Findings::to(sink);
         (findings.counts, findings.codes) = (progress.counts, progress.codes.clone());
-        let archive = self.archive(progress.after.is_none(), &mut findings).await?;
+        let reach = Reach::of(self.store, AT_ONCE, false);
+        let (archive, found) = archive::read(&reach, None).await?;
+        for finding in found.iter().filter(|_| progress.after.is_none()) {
+            findings.add(finding)?;
+        }
         let mut walk = ChainWalk {
             audit: self,
-            against: Against {
-                store: self.store,
-                archive,
-                seals: Seals::of(self.keys.clone()),
-                manifests: self.manifests,
-            },
+            against: Against { reach, archive, seals: Seals::of(self.keys.clone()), manifests: self.manifests },
             state,
             findings,
             resumed_after: progress.after.clone(),
@@ -163,31 +165,6 @@ impl ChainAudit<'_> {
             walk.compare_ledger().await?;
         }
         walk.summary(complete)
-    }
-
-    /// Reads `archive.json`, and says what is wrong with it.
-    async fn archive(&self, say: bool, findings: &mut Findings) -> Result<Archive, AuditError> {
-        let key = ObjectKey::archive();
-        let listed = KeyWalk::of(self.store, key.as_str()).collect().await?;
-        let listed = listed.into_iter().find(|listed| listed.key == key);
-        if say {
-            for finding in listed.iter().flat_map(ListedKey::lying_over) {
-                findings.add(&finding)?;
-            }
-        }
-        let version = listed.and_then(|listed| listed.own);
-        let bytes = match &version {
-            Some(version) => read(self.store, &key, version.version_id.as_deref()).await?,
-            None => None,
-        };
-        let id = bytes.as_deref().and_then(ArchiveDocument::parse).map(|document| document.archive_id);
-        if id.is_none() && say {
-            let repair = "check store.url; restore the first version of archive.json";
-            let found = if bytes.is_some() { "something else" } else { "nothing" };
-            let finding = Finding::of(Severity::Error, FindingCode::ArchiveInvalid, repair);
-            findings.add(&finding.object(&key, None).differs("the document that names the archive", found))?;
-        }
-        Ok(Archive { id, sha256: bytes.as_deref().map(Sha256Digest::of) })
     }
 
     fn is_asked(&self, group: &str) -> bool {
@@ -265,14 +242,14 @@ impl ChainWalk<'_> {
         Ok(true)
     }
 
-    fn stray(&mut self, listed: &ListedKey, code: FindingCode, found: &str) -> Result<(), AuditError> {
+    fn stray(&mut self, listed: &KeyVersions, code: FindingCode, found: &str) -> Result<(), AuditError> {
         if self.is_muted(&listed.key) {
             return Ok(());
         }
-        let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+        let version = listed.own_id();
         let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
         self.findings.add(&finding.object(&listed.key, version).differs("entries and their signatures", found))?;
-        for finding in listed.lying_over() {
+        for finding in shadow::findings(listed) {
             self.findings.add(&finding)?;
         }
         Ok(())
@@ -374,13 +351,7 @@ impl ChainWalk<'_> {
             let Some(head) = ledger.chain_head(group).await? else { continue };
             self.details.ledger_heads.insert(group.clone(), head.number);
             let key = ObjectKey::chain_entry(group, head.number);
-            let listed = KeyWalk::of(self.audit.store, key.as_str()).collect().await?;
-            let own = listed.into_iter().find(|listed| listed.key == key).and_then(|listed| listed.own);
-            let bytes = match own {
-                Some(own) => read(self.audit.store, &key, own.version_id.as_deref()).await?,
-                None => None,
-            };
-            let found = bytes.as_deref().map(Sha256Digest::of);
+            let found = self.against.reach.read_own(&key).await?.found().map(|document| document.sha256);
             if found != Some(head.sha256) {
                 let repair =
                     "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";

@@ -2,19 +2,22 @@
 
 use serde_json_canonicalizer::to_vec as canonical;
 
-use super::keys::{KeyWalk, ListedKey, read};
 use super::lines::ChunkLines;
 use super::manifests;
 use super::report::{ChainReport, RESTORE};
 use super::seal::{Seal, Seals, SignatureClaim};
+use crate::audit::archive::Archive;
 use crate::audit::drive::AuditError;
-use crate::audit::{Finding, FindingCode, Severity};
+use crate::audit::reach::{Reach, Told, refused};
+use crate::audit::{Finding, FindingCode, Severity, shadow};
+use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::merkle::{Tree, leaf};
 use crate::model::run::{ChunkRef, RunLine, RunRecord};
-use crate::model::{ArchiveId, RunId};
-use crate::store::{ListedVersion, ReadStore, StoreError};
+use crate::store::document::Document;
+use crate::store::versions::{KeyVersions, list_all};
+use crate::store::{ListedVersion, StoreError};
 
 /// How many lines are held against their manifests at a time.
 const BATCH: usize = 64;
@@ -22,19 +25,10 @@ const BATCH: usize = 64;
 /// A run writes record, signature, entry and its signature one after another; each is tried for minutes at most.
 const FRESH_MS: i64 = 5 * 60 * 1000;
 
-/// The archive as `archive.json` tells.
-#[derive(Debug, Clone)]
-pub(super) struct Archive {
-    /// Its id; nothing if the document cannot be read.
-    pub(super) id: Option<ArchiveId>,
-    /// The digest of the document; nothing if it does not exist.
-    pub(super) sha256: Option<Sha256Digest>,
-}
-
 /// What records are held against.
 #[derive(Debug)]
 pub(super) struct Against<'a> {
-    pub(super) store: &'a dyn ReadStore,
+    pub(super) reach: Reach<'a>,
     pub(super) archive: Archive,
     pub(super) seals: Seals,
     /// Read the manifests that lines name.
@@ -60,7 +54,7 @@ pub(super) struct InspectedRecord {
 impl Against<'_> {
     /// Tells whether an object was written so lately that what belongs to it may be on its way.
     pub(super) fn is_fresh(&self, version: &ListedVersion) -> bool {
-        version.modified_at.is_some_and(|at| self.store.now().millis_since(at) < FRESH_MS)
+        version.modified_at.is_some_and(|at| self.reach.store().now().millis_since(at) < FRESH_MS)
     }
 
     /// Looks at the record under a key, and at everything in its folder.
@@ -75,25 +69,24 @@ impl Against<'_> {
         report: &mut ChainReport<'_>,
     ) -> Result<InspectedRecord, AuditError> {
         let folder = folder_of(key);
-        let listed = KeyWalk::of(self.store, folder).collect().await?;
-        for finding in listed.iter().flat_map(ListedKey::lying_over) {
+        let listed = list_all(self.reach.store(), folder).await?;
+        for finding in listed.iter().flat_map(shadow::findings) {
             report.add(finding.run(run))?;
         }
         let own = |key: &ObjectKey| listed.iter().find(|it| it.key == *key).and_then(|it| it.own.as_ref());
-        let bytes = if let Some(version) = own(key) {
+        let document = if let Some(version) = own(key) {
             self.read(version, report).await?
         } else {
             let finding = Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE).run(run);
             report.add(finding.object(key, None))?;
             None
         };
-        let Some(bytes) = bytes else {
+        let Some(Document { bytes, sha256, .. }) = document else {
             Self::note_strangers(&listed, key, None, run, report)?;
             return Ok(InspectedRecord { record: None, seal: None });
         };
         report.count("records", 1);
         let version = own(key).and_then(|own| own.version_id.as_deref());
-        let sha256 = Sha256Digest::of(&bytes);
         if let Some(entered) = entered.as_ref().filter(|entered| entered.run_sha256 != sha256) {
             let finding = Finding::of(Severity::Error, FindingCode::ObjectDigest, RESTORE).run(run);
             report.add(finding.object(key, version).differs(entered.run_sha256, sha256))?;
@@ -103,7 +96,7 @@ impl Against<'_> {
             record.key_id.map_or(SignatureClaim::Unsigned, SignatureClaim::By)
         });
         let signature = own(&key.signature());
-        let seal = self.seals.check(self.store, key, &bytes, signature, claim, report).await?;
+        let seal = self.seals.check(&self.reach, key, &bytes, signature, claim, report).await?;
         if let Some(record) = &record {
             self.check_document(key, run, version, record, entered, report)?;
             if !report.is_muted() {
@@ -117,20 +110,24 @@ impl Against<'_> {
         Ok(InspectedRecord { record, seal: Some(seal) })
     }
 
-    async fn read(&self, version: &ListedVersion, report: &mut ChainReport<'_>) -> Result<Option<Vec<u8>>, AuditError> {
-        let finding =
-            |code| Finding::of(Severity::Error, code, RESTORE).object(&version.key, version.version_id.as_deref());
-        match read(self.store, &version.key, version.version_id.as_deref()).await {
-            Ok(Some(bytes)) => {
-                report.count("bytes", bytes.len() as u64);
-                return Ok(Some(bytes));
+    async fn read(
+        &self,
+        version: &ListedVersion,
+        report: &mut ChainReport<'_>,
+    ) -> Result<Option<Document>, AuditError> {
+        let version_id = version.version_id.as_deref();
+        let begin = |severity, code, repair: &str| Finding::of(severity, code, repair).object(&version.key, version_id);
+        report.add(match self.reach.read(&version.key, version_id).await? {
+            Told::Is(document) => {
+                report.count("bytes", document.bytes.len() as u64);
+                return Ok(Some(document));
             }
-            Ok(None) => report.add(finding(FindingCode::ObjectMissing))?,
-            Err(error @ StoreError::TooLarge { .. }) => {
-                report.add(finding(FindingCode::RecordInvalid).differs("a document", error))?;
+            Told::Gone => begin(Severity::Error, FindingCode::ObjectMissing, RESTORE),
+            Told::Refused(error @ StoreError::TooLarge { .. }) => {
+                begin(Severity::Error, FindingCode::RecordInvalid, RESTORE).differs("a document", error)
             }
-            Err(error) => return Err(error.into()),
-        }
+            Told::Refused(error) => refused("a document", &error, begin),
+        })?;
         Ok(None)
     }
 
@@ -231,12 +228,11 @@ impl Against<'_> {
         tree: &mut Tree,
         report: &mut ChainReport<'_>,
     ) -> Result<Option<u64>, AuditError> {
-        let Some(bytes) = self.read(version, report).await? else { return Ok(None) };
+        let Some(Document { bytes, sha256, .. }) = self.read(version, report).await? else { return Ok(None) };
         let finding = |code| {
             let finding = Finding::of(Severity::Error, code, RESTORE).run(&record.run_id);
             finding.object(&chunk.key, version.version_id.as_deref())
         };
-        let sha256 = Sha256Digest::of(&bytes);
         if sha256 != chunk.sha256 {
             report.add(finding(FindingCode::ObjectDigest).differs(chunk.sha256, sha256))?;
             return Ok(None);
@@ -287,7 +283,7 @@ impl Against<'_> {
         run: &RunId,
         report: &mut ChainReport<'_>,
     ) -> Result<(), AuditError> {
-        for looked in manifests::look(self.store, self.archive.id.as_ref(), lines).await? {
+        for looked in manifests::look(&self.reach, self.archive.id.as_ref(), lines).await? {
             report.count("manifests", u64::from(looked.written_by.is_some()));
             for finding in looked.findings {
                 report.add(finding.run(run))?;
@@ -301,7 +297,7 @@ impl Against<'_> {
 
     /// Says what lies in the folder of a run that its record does not name.
     fn note_strangers(
-        listed: &[ListedKey],
+        listed: &[KeyVersions],
         key: &ObjectKey,
         record: Option<&RunRecord>,
         run: &RunId,
@@ -320,7 +316,7 @@ impl Against<'_> {
                 _ => false,
             };
             if !is_named {
-                let version = found.own.as_ref().and_then(|own| own.version_id.as_deref());
+                let version = found.own_id();
                 let repair = "find out who wrote it; no record names it";
                 let finding = Finding::of(Severity::Error, FindingCode::RecordOrphan, repair).run(run);
                 report.add(finding.object(&found.key, version))?;

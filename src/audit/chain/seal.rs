@@ -3,14 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::keys::read;
 use super::report::{ChainReport, RESTORE};
 use crate::audit::drive::AuditError;
+use crate::audit::reach::{Reach, Told, refused};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::signature::PublicKey;
-use crate::store::{ListedVersion, ReadStore, StoreError};
+use crate::store::{ListedVersion, StoreError};
 
 /// How many bytes an Ed25519 signature has.
 const SIGNATURE_BYTES: usize = 64;
@@ -68,7 +68,7 @@ impl Seals {
     /// As the store's, and as [`ChainReport::add`].
     pub(super) async fn check(
         &self,
-        store: &dyn ReadStore,
+        reach: &Reach<'_>,
         key: &ObjectKey,
         document: &[u8],
         signature: Option<&ListedVersion>,
@@ -83,10 +83,14 @@ impl Seals {
             return Ok(Seal::Broken);
         };
         let version = signature.version_id.as_deref();
-        let bytes = match read(store, &at, version).await {
-            Ok(bytes) => bytes.unwrap_or_default(),
-            Err(StoreError::TooLarge { .. }) => Vec::new(),
-            Err(error) => return Err(error.into()),
+        let bytes = match reach.read(&at, version).await? {
+            Told::Is(document) => document.bytes,
+            Told::Gone | Told::Refused(StoreError::TooLarge { .. }) => Vec::new(),
+            Told::Refused(error) => {
+                let begin = |severity, code, repair: &str| Finding::of(severity, code, repair).object(&at, version);
+                report.add(refused("a signature", &error, begin))?;
+                return Ok(Seal::Broken);
+            }
         };
         let judged = self.judge(document, &bytes, claim);
         if let Err((expected, found)) = judged {

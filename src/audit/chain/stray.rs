@@ -2,16 +2,15 @@
 //!
 //! A record that no chain names, chunks of a run that is not closed yet, and whatever this program does not write.
 
-use super::keys::ListedKey;
 use super::record::folder_of;
 use super::report::{ChainReport, mark};
-use super::{CHAINS, ChainWalk, KeyWalk, read};
+use super::{CHAINS, ChainWalk};
 use crate::audit::drive::AuditError;
-use crate::audit::{Finding, FindingCode, Severity};
+use crate::audit::{Finding, FindingCode, Severity, shadow};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::{ChainEntry, RunRecord};
-use crate::store::StoreError;
+use crate::store::versions::{KeyVersions, KeyWalk};
 
 /// The prefix of all run records and chains.
 const RUNS: &str = "runs/";
@@ -20,11 +19,11 @@ impl ChainWalk<'_> {
     /// Walks the folders of all runs; false if it was told to stop.
     pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, RUNS);
-        let mut folder: Vec<ListedKey> = Vec::new();
+        let mut folder: Vec<KeyVersions> = Vec::new();
         loop {
             let listed = keys.next().await?;
             let same =
-                |listed: &ListedKey| folder.first().is_some_and(|it| folder_of(&it.key) == folder_of(&listed.key));
+                |listed: &KeyVersions| folder.first().is_some_and(|it| folder_of(&it.key) == folder_of(&listed.key));
             if let Some(listed) = listed.as_ref().filter(|listed| same(listed)) {
                 folder.push(listed.clone());
                 continue;
@@ -44,7 +43,7 @@ impl ChainWalk<'_> {
     }
 
     /// Looks at a folder that no chain names.
-    async fn stray_folder(&mut self, folder: Vec<ListedKey>) -> Result<(), AuditError> {
+    async fn stray_folder(&mut self, folder: Vec<KeyVersions>) -> Result<(), AuditError> {
         let asks_for_all = self.audit.groups.is_empty();
         let own = || folder.iter().filter(|listed| listed.own.is_some());
         let record = own().find_map(|listed| match listed.key.read() {
@@ -57,7 +56,7 @@ impl ChainWalk<'_> {
         if !asks_for_all {
             return Ok(());
         }
-        let chunks: Vec<(&ListedKey, RunId)> = own()
+        let chunks: Vec<(&KeyVersions, RunId)> = own()
             .filter_map(|listed| match listed.key.read() {
                 StoreObject::RunChunk(run, _) => Some((listed, run)),
                 _ => None,
@@ -77,23 +76,21 @@ impl ChainWalk<'_> {
                 StoreObject::RunRecord(_) => (FindingCode::RecordOrphan, "no version of the record itself"),
                 _ => (FindingCode::ObjectUnknown, "not written by this program"),
             };
-            let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
+            let version = listed.own_id();
             let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
             self.findings.add(&finding.object(&listed.key, version).differs("run records", found))?;
         }
-        for finding in folder.iter().flat_map(ListedKey::lying_over) {
+        for finding in folder.iter().flat_map(shadow::findings) {
             self.findings.add(&finding)?;
         }
         Ok(())
     }
 
-    async fn stray_record(&mut self, listed: &ListedKey, run: &RunId) -> Result<(), AuditError> {
-        let version = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
-        let group = match read(self.audit.store, &listed.key, version).await {
-            Ok(bytes) => bytes.as_deref().and_then(RunRecord::parse).map(|record| record.group),
-            Err(StoreError::TooLarge { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
+    async fn stray_record(&mut self, listed: &KeyVersions, run: &RunId) -> Result<(), AuditError> {
+        let version = listed.own_id();
+        // What keeps it from being read is found where the record is checked.
+        let document = self.against.reach.read(&listed.key, version).await?.found();
+        let group = document.and_then(|document| RunRecord::parse(&document.bytes)).map(|record| record.group);
         if group.as_ref().is_some_and(|group| !self.audit.is_asked(group)) {
             return Ok(());
         }
@@ -128,8 +125,9 @@ impl ChainWalk<'_> {
             let Some(own) = listed.own.filter(|own| matches!(own.key.read(), StoreObject::ChainEntry(..))) else {
                 continue;
             };
-            let bytes = read(self.audit.store, &own.key, own.version_id.as_deref()).await?;
-            if bytes.as_deref().and_then(ChainEntry::parse).is_some_and(|entry| entry.run_key == *run_key) {
+            let document = self.against.reach.read(&own.key, own.version_id.as_deref()).await?.found();
+            let entry = document.and_then(|document| ChainEntry::parse(&document.bytes));
+            if entry.is_some_and(|entry| entry.run_key == *run_key) {
                 return Ok(true);
             }
         }

@@ -7,13 +7,13 @@ use futures_util::{Stream, stream};
 
 use super::words::{REBUILD, UNREADABLE};
 use super::{Reconcile, ReconcileTally};
-use crate::audit::chain::keys::{KeyWalk, ListedKey};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
-use crate::audit::{Finding, FindingCode, Severity};
+use crate::audit::{Finding, FindingCode, Severity, shadow};
 use crate::ledger::{Ledger, LedgerError, RecordState};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
-use crate::store::{ListedVersion, ReadStore};
+use crate::store::ReadStore;
+use crate::store::versions::{KeyVersions, KeyWalk};
 
 /// Behind every key below `sessions/`, and before whatever comes next.
 const BEHIND_SESSIONS: &str = "sessions0";
@@ -47,18 +47,7 @@ pub fn elsewhere<'s>(
 
 /// A key that belongs to no session, with its versions.
 #[derive(Debug)]
-pub struct Other(pub(super) ListedKey);
-
-impl Other {
-    /// Takes the versions of one key, oldest first.
-    #[must_use]
-    pub fn of(versions: Vec<ListedVersion>) -> Option<Self> {
-        let mut versions = versions.into_iter().peekable();
-        let key = versions.peek()?.key.clone();
-        let own = versions.next_if(|first| !first.is_delete_marker);
-        Some(Self(ListedKey { key, own, over: versions.collect() }))
-    }
-}
+pub struct Other(pub KeyVersions);
 
 impl Reconcile<'_> {
     /// Looks at a key that belongs to no session.
@@ -67,16 +56,15 @@ impl Reconcile<'_> {
     /// As the ledger's.
     pub async fn check_other(&self, other: Other) -> Result<Part<ReconcileTally>, AuditError> {
         let Other(listed) = other;
-        let versions = 1 + listed.over.len() as u64;
+        let versions = listed.all().count() as u64;
         let mut part = Part { findings: Vec::new(), tally: ReconcileTally { versions, ..ReconcileTally::default() } };
-        part.findings.extend(listed.lying_over());
+        part.findings.extend(shadow::findings(&listed));
         match listed.key.read() {
             StoreObject::Unknown => {
                 let repair = "find out who wrote it; nothing in the archive names it";
-                let version_id = listed.own.as_ref().and_then(|own| own.version_id.as_deref());
                 part.findings.push(
                     Finding::of(Severity::Error, FindingCode::ObjectUnknown, repair)
-                        .object(&listed.key, version_id)
+                        .object(&listed.key, listed.own_id())
                         .differs("a key of the layout", "another key"),
                 );
             }

@@ -17,6 +17,7 @@ use crate::audit::walk::WalkedSession;
 use crate::clock::Timestamp;
 use crate::model::key::ObjectKey;
 use crate::store::ListedVersion;
+use crate::store::versions::KeyVersions;
 
 /// How many rows are sorted in memory at once: some 60 MiB of them.
 const RUN_ROWS: usize = 250_000;
@@ -247,15 +248,12 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Returns all versions of what stands next in the order of keys and belongs to no session.
-    ///
-    /// # Errors
-    /// Retryable: the disk.
+    /// Returns the next keys for as long as their rows are the same by this measure as the first of them.
     fn next_group(
         &mut self,
         same: impl Fn(&InventoryRow, &InventoryRow) -> bool,
-    ) -> Result<Option<Vec<ListedVersion>>, InventoryError> {
-        let Some(first) = self.ahead.take() else { return Ok(None) };
+    ) -> Result<Vec<KeyVersions>, InventoryError> {
+        let Some(first) = self.ahead.take() else { return Ok(Vec::new()) };
         let mut group = Vec::new();
         loop {
             let next = self.rows.next()?;
@@ -268,7 +266,7 @@ impl Inventory {
             }
         }
         let rows = std::iter::once(first).chain(group);
-        Ok(Some(rows.map(InventoryRow::into_listed).collect()))
+        Ok(KeyVersions::group_sorted(rows.map(InventoryRow::into_listed).collect()))
     }
 
     /// Returns the next session; keys that belong to none are passed over, see [`Inventory::next_other`].
@@ -283,11 +281,9 @@ impl Inventory {
         let same = |first: &InventoryRow, next: &InventoryRow| {
             in_sessions(next) && folder_of(&first.key) == folder_of(&next.key)
         };
-        let versions = self.next_group(same)?;
-        Ok(versions.map(|versions| {
-            let folder = folder_of(versions[0].key.as_str()).to_owned();
-            WalkedSession { folder, versions }
-        }))
+        let keys = self.next_group(same)?;
+        let folder = keys.first().map(|first| folder_of(first.key.as_str()).to_owned());
+        Ok(folder.map(|folder| WalkedSession { folder, keys }))
     }
 
     /// Passes over the sessions up to a place in the order of keys.
@@ -304,15 +300,15 @@ impl Inventory {
         Ok(())
     }
 
-    /// Returns all versions of the next key that belongs to no session; nothing before the first session and at the end.
+    /// Returns the next key that belongs to no session; nothing before the first session and at the end.
     ///
     /// # Errors
     /// Retryable: the disk.
-    pub fn next_other(&mut self) -> Result<Option<Vec<ListedVersion>>, InventoryError> {
+    pub fn next_other(&mut self) -> Result<Option<KeyVersions>, InventoryError> {
         if self.ahead.as_ref().is_none_or(|row| row.key.starts_with("sessions/")) {
             return Ok(None);
         }
-        self.next_group(|first, next| first.key == next.key)
+        Ok(self.next_group(|first, next| first.key == next.key)?.pop())
     }
 }
 
@@ -367,12 +363,12 @@ mod tests {
         ]);
         assert_eq!(inventory.passed_over, 1);
         let other = inventory.next_other().unwrap().unwrap();
-        assert_eq!(other[0].key.as_str(), "archive.json");
+        assert_eq!(other.key.as_str(), "archive.json");
         assert_eq!(inventory.next_other().unwrap(), None);
         let mut found = Vec::new();
         while let Some(session) = inventory.next_session().unwrap() {
-            let versions: Vec<_> =
-                session.versions.iter().map(|it| (it.version_id.clone().unwrap(), it.is_delete_marker)).collect();
+            let versions = session.keys.iter().flat_map(KeyVersions::all);
+            let versions: Vec<_> = versions.map(|it| (it.version_id.clone().unwrap(), it.is_delete_marker)).collect();
             found.push((session.folder, versions));
         }
         let one = |folder: &str| (folder.to_owned(), vec![("v1".to_owned(), false)]);

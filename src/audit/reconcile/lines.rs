@@ -10,7 +10,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::{PAGE, oldest, run_id_of};
+use super::runs::{PAGE, run_id_of};
 use super::spool::{Sorted, Spool, Spooled};
 use super::words::RESTORE;
 use crate::audit::chain::lines::ChunkLines;
@@ -20,10 +20,10 @@ use crate::audit::reconcile::inventory::InventoryError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
 use crate::ledger::{ClosedRun, Ledger, LedgerError};
-use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::run::{ChunkRef, RunLine, RunRecord};
 use crate::model::{RunId, SessionId};
+use crate::store::document::Document;
 
 /// How many lines are sorted in memory at once: some 60 MiB of them.
 const LINES_AT_ONCE: usize = 100_000;
@@ -74,7 +74,7 @@ impl ReportedLine {
     }
 
     /// In the order of keys, and of a session the earliest first.
-    fn place(&self) -> impl Iterator<Spooled = u8> {
+    fn place(&self) -> impl Iterator<Item = u8> {
         self.session_id.as_str().bytes().chain(*b"/")
     }
 }
@@ -204,9 +204,9 @@ impl Reading<'_> {
     /// Reads all lines of a run, and returns when it was closed; nothing if some cannot be read. What is wrong with the
     /// record itself is found where that is held against the ledger.
     async fn run(&mut self, run: &ClosedRun, is_adopted: bool) -> Result<Option<Timestamp>, AuditError> {
-        let Some(bytes) = oldest(self.reach, &run.record.key).await? else { return Ok(None) };
-        let record = RunRecord::parse(&bytes).filter(|_| Sha256Digest::of(&bytes) == run.record.sha256);
-        let Some(record) = record else { return Ok(None) };
+        let document = self.reach.read_own(&run.record.key).await?.found();
+        let document = document.filter(|document| document.sha256 == run.record.sha256);
+        let Some(record) = document.and_then(|document| RunRecord::parse(&document.bytes)) else { return Ok(None) };
         let (mut number, mut is_whole) = (0, true);
         for chunk in &record.chunks {
             is_whole &= self.chunk(run, chunk, is_adopted, &mut number).await?;
@@ -221,10 +221,9 @@ impl Reading<'_> {
         is_adopted: bool,
         number: &mut u64,
     ) -> Result<bool, AuditError> {
-        let bytes = oldest(self.reach, &chunk.key).await?;
-        let sha256 = bytes.as_deref().map(Sha256Digest::of);
-        let bytes = bytes.filter(|_| sha256 == Some(chunk.sha256));
-        let Some(bytes) = bytes else {
+        let found = self.reach.read_own(&chunk.key).await?.found();
+        let sha256 = found.as_ref().map(|document| document.sha256);
+        let Some(Document { bytes, .. }) = found.filter(|document| document.sha256 == chunk.sha256) else {
             let code = if sha256.is_some() { FindingCode::ObjectDigest } else { FindingCode::ObjectMissing };
             let found = sha256.map_or_else(|| "nothing".to_owned(), |sha256| sha256.to_string());
             self.tell(run, &chunk.key, code, format!("{}, as the run record says", chunk.sha256), found);

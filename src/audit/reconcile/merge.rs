@@ -138,7 +138,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Turns it into steps.
-    pub fn steps(self) -> impl Stream<Spooled = Result<Step<Pair>, AuditError>> + 'a {
+    pub fn steps(self) -> impl Stream<Item = Result<Step<Pair>, AuditError>> + 'a {
         futures_util::stream::unfold(Some(self), |merge| async move {
             let mut merge = merge?;
             match merge.next().await {
@@ -165,7 +165,7 @@ impl<'a> Merge<'a> {
         let Some(place) = [&walked, &surveyed, &reported].into_iter().flatten().min().cloned() else { return Ok(None) };
         let is_next = |it: Option<String>| it.is_some_and(|it| it == place);
         let folder = place.trim_end_matches('/').to_owned();
-        let mut listed = WalkedSession { folder, versions: Vec::new() };
+        let mut listed = WalkedSession { folder, keys: Vec::new() };
         let (mut row, mut lines) = (None, SessionLines::default());
         if is_next(walked)
             && let Some(walked) = self.walked.take()
@@ -207,7 +207,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Refuses a report of current versions only where the ledger names versions: what it lists may be what somebody put over
-    /// the archive's own, and what lies over it does not show.
+    /// the archive's own, and shadows do not show.
     fn check_versions(&self) -> Result<(), InventoryError> {
         let StoreListing::Inventory(inventory) = &self.listing else { return Ok(()) };
         let names_version = |surveyed: &SurveyedSession| {

@@ -40,6 +40,7 @@ use super::{Finding, FindingCode, Severity};
 use crate::ledger::{DamagedRow, Ledger, LedgerError, State, SurveyedSession};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::{ArchiveId, SessionId};
+use crate::store::versions::KeyVersions;
 
 /// How it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +267,7 @@ fn dropped(session: &SessionId, pair: &Pair) -> Option<Finding> {
 fn tally_of(pair: &Pair) -> ReconcileTally {
     ReconcileTally {
         sessions: 1,
-        versions: pair.walked.versions.len() as u64,
+        versions: pair.walked.keys.iter().flat_map(KeyVersions::all).count() as u64,
         lines: pair.lines.0.len() as u64,
         items: pair.surveyed.as_ref().map_or(0, |surveyed| surveyed.media.len() as u64),
         ..ReconcileTally::default()
@@ -339,9 +340,7 @@ fn by_listing(
             named.insert(media.key.clone());
         }
         // Which conflicts there are, only manifests tell.
-        named.extend(
-            walked.versions.iter().map(|version| &version.key).filter(|key| is_conflict(session, key)).cloned(),
-        );
+        named.extend(walked.keys.iter().map(|listed| &listed.key).filter(|key| is_conflict(session, key)).cloned());
         let known = row.manifest.as_ref().map_or(0, |known| known.sequence);
         if let Some((_, newest)) = evidence.newest_listed().filter(|(sequence, _)| *sequence > known) {
             let known = row.manifest.as_ref().map_or("no manifest", |known| known.key.as_str());

@@ -7,14 +7,11 @@ use futures_util::{Stream, stream};
 use super::words::{RECORD, RESTORE, UNREADABLE};
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
-use crate::audit::reach::{Reach, Told};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::ledger::{ClosedRun, DamagedRow, Ledger, Surveyed};
 use crate::model::RunId;
-use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::{RunCounts, RunRecord};
-use crate::store::StoreError;
 
 /// How many runs are read from the ledger at once.
 pub(super) const PAGE: u32 = 256;
@@ -57,7 +54,7 @@ impl Reconcile<'_> {
     pub fn runs<'s>(
         ledger: &'s dyn Ledger,
         mark: &'s Mark,
-    ) -> impl Stream<Spooled = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
+    ) -> impl Stream<Item = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
         let begin = (Vec::<Surveyed<ClosedRun>>::new().into_iter(), None, false);
         stream::unfold(begin, move |(mut page, mut after, is_at_end)| async move {
             if page.len() == 0 && !is_at_end {
@@ -85,19 +82,18 @@ impl Reconcile<'_> {
         let finding = |code, repair: &str| {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
-        let Some(bytes) = oldest(&self.reach, &run.record.key).await? else {
+        let Some(document) = self.reach.read_own(&run.record.key).await?.found() else {
             part.findings.push(finding(FindingCode::ObjectMissing, RESTORE).differs("the run record", "nothing"));
             return Ok(part);
         };
-        let sha256 = Sha256Digest::of(&bytes);
         let mut differs = |what: &str, store: String, ledger: String| {
             if store != ledger {
                 let finding = finding(FindingCode::LedgerContradicts, RECORD);
                 part.findings.push(finding.differs(format!("{what} {store}, as the run record says"), ledger));
             }
         };
-        differs("record_sha256", sha256.to_string(), run.record.sha256.to_string());
-        if let Some(record) = RunRecord::parse(&bytes) {
+        differs("record_sha256", document.sha256.to_string(), run.record.sha256.to_string());
+        if let Some(record) = RunRecord::parse(&document.bytes) {
             differs("run_id", record.run_id.to_string(), run.run_id.to_string());
             differs("started_at", record.started_at.to_string(), run.started_at.to_string());
             differs("version", record.version.clone(), run.version.clone());
@@ -113,9 +109,9 @@ impl Reconcile<'_> {
             }
         }
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
-        match oldest(&self.reach, &entry).await? {
-            Some(bytes) => {
-                differs("chain_sha256", Sha256Digest::of(&bytes).to_string(), run.record.entry_sha256.to_string());
+        match self.reach.read_own(&entry).await?.found() {
+            Some(found) => {
+                differs("chain_sha256", found.sha256.to_string(), run.record.entry_sha256.to_string());
             }
             None => part.findings.push(
                 Finding::of(Severity::Error, FindingCode::ObjectMissing, RESTORE)
@@ -159,19 +155,4 @@ fn damaged_run(damaged: &DamagedRow) -> Part<ReconcileTally> {
         Err(_) => finding,
     };
     Part { findings: vec![finding], tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } }
-}
-
-/// Reads the archive's version of a document.
-///
-/// # Errors
-/// As the store's.
-pub(super) async fn oldest(reach: &Reach<'_>, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
-    let listed = reach.list(key.as_str()).await?;
-    let Some(own) = listed.iter().find(|version| version.key == *key).filter(|own| !own.is_delete_marker) else {
-        return Ok(None);
-    };
-    Ok(match reach.read(key, own.version_id.as_deref()).await? {
-        Told::Is(document) => Some(document.bytes),
-        Told::Gone | Told::Refused(_) => None,
-    })
 }

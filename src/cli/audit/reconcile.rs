@@ -25,6 +25,7 @@ use crate::ledger::Ledger;
 use crate::stop::Stopped;
 use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
+use crate::store::versions::KeyVersions;
 
 const AFTER_HELP: &str = "\
 Reads the manifests of each session and the lines of all closed run records, and compares them with everything \
@@ -196,9 +197,9 @@ async fn report_and_ledger(
     findings: &mut Findings,
 ) -> Result<Option<Stopped>, AuditError> {
     let (mut has_archive, mut runs) = (false, ListedRuns::default());
-    while let Some(versions) = inventory.next_other()? {
-        has_archive |= versions.iter().any(|version| version.key.as_str() == "archive.json");
-        others(versions, reconcile, drive, &mut runs, findings).await?;
+    while let Some(listed) = inventory.next_other()? {
+        has_archive |= listed.key.as_str() == "archive.json";
+        others(listed, reconcile, drive, &mut runs, findings).await?;
     }
     if !has_archive && !drive.is_gone_on_with {
         let repair = "use a report of the bucket of store.url that is newer than the archive; else restore \
@@ -214,8 +215,8 @@ async fn report_and_ledger(
     if let Some(stopped) = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), findings).await? {
         return Ok(Some(stopped));
     }
-    while let Some(versions) = inventory.next_other()? {
-        others(versions, reconcile, drive, &mut runs, findings).await?;
+    while let Some(listed) = inventory.next_other()? {
+        others(listed, reconcile, drive, &mut runs, findings).await?;
     }
     let mark = Mark { past_sessions: true, ..drive.progress.mark.clone() };
     let steps = Reconcile::runs(reconcile.ledger, &mark);
@@ -223,13 +224,13 @@ async fn report_and_ledger(
 }
 
 async fn others(
-    versions: Vec<crate::store::ListedVersion>,
+    listed: KeyVersions,
     reconcile: &Reconcile<'_>,
     drive: &mut Drive<ReconcileTally>,
     runs: &mut ListedRuns,
     findings: &mut Findings,
 ) -> Result<(), AuditError> {
-    let Some(other) = Other::of(versions) else { return Ok(()) };
+    let other = Other(listed);
     runs.note(&other);
     let mark = drive.progress.mark.clone();
     let part = reconcile.check_other(other).await?;

@@ -210,7 +210,7 @@ impl Desk {
                 findings.add(finding)?;
             }
         }
-        Ok(archive)
+        Ok(archive.id)
     }
 
     /// Prints how the audit ended and says how the process does.

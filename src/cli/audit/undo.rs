@@ -1,6 +1,6 @@
 //! Undo: the command that removes what shadows an object of the archive.
 //!
-//! An audit knows the key and the version, the configuration where that is. Only what came after the archive's own version
+//! An audit knows the key and the version, the configuration where that is. Only what shadows the archive's own version
 //! is ever named, and by its id, so that nothing else of the key is touched.
 
 use crate::audit::{Finding, FindingCode};

@@ -1,17 +1,18 @@
 //! Chain: the record of a run entered behind all others of its group, once.
 //!
 //! An entry is claimed with a write where nothing stands; whoever comes second goes on to the next number, behind what
-//! stands. The lowest number that was tried is written down first, so that a repeat meets its own entry. Only the oldest
-//! version of a key is an entry; a number that is missing stays so, for the audit to tell.
+//! stands. The lowest number that was tried is written down first, so that a repeat meets its own entry. Only the archive's
+//! version of a key is an entry; a number that is missing stays so, for the audit to find.
 
-use super::{Put, RecordError, Recorder, read_oldest};
+use super::{Put, RecordError, Recorder};
 use crate::ledger::{ChainHead, RecordRow};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::manifest::document_payload;
 use crate::model::run::{CHAIN_SCHEMA, ChainEntry};
 use crate::model::{ArchiveId, RunId};
-use crate::store::PageToken;
+use crate::store::document::{read_document, read_own};
+use crate::store::versions::KeyWalk;
 
 /// Where a record is entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,24 +100,16 @@ impl Recorder {
         let mut end =
             End { number: known.map_or(0, |head| head.number), sha256: known.map(|head| head.sha256), own: None };
         let mut last = None;
-        let mut page = after(group, end.number);
-        loop {
-            let listed = self.store().list(&ObjectKey::chain_prefix(group), page).await?;
-            for version in listed.versions {
-                if let StoreObject::ChainEntry(_, number) = version.key.read() {
-                    end.number = end.number.max(number);
-                    if !version.is_delete_marker {
-                        last = Some(version.key);
-                    }
-                }
-            }
-            match listed.next {
-                Some(next) => page = Some(next),
-                None => break,
+        let mut entries = self.entries_behind(group, end.number);
+        while let Some(listed) = entries.next().await? {
+            if let StoreObject::ChainEntry(_, number) = listed.key.read() {
+                end.number = end.number.max(number);
+                last = listed.own.or(last);
             }
         }
         if let Some(last) = last {
-            end.sha256 = read_oldest(self.store(), &last).await?.map(|bytes| Sha256Digest::of(&bytes)).or(end.sha256);
+            let document = read_document(self.store(), &last.key, last.version_id.as_deref()).await?;
+            end.sha256 = document.map(|document| document.sha256).or(end.sha256);
         }
         Ok(end)
     }
@@ -132,27 +125,24 @@ impl Recorder {
         let before = from.saturating_sub(1);
         let at_least = known.filter(|head| head.number <= before);
         let mut end = self.look_back(entering.group, before, at_least).await?;
-        let mut page = after(entering.group, before);
-        loop {
-            let listed = self.store().list(&ObjectKey::chain_prefix(entering.group), page).await?;
-            for version in listed.versions {
-                let StoreObject::ChainEntry(_, number) = version.key.read() else { continue };
-                if number <= end.number {
-                    continue;
-                }
-                end.number = number;
-                let Some(stands) = read_oldest(self.store(), &version.key).await? else { continue };
-                if names_run(&stands, &row.run_id) {
-                    let own = self.take_own(row, entering, version.key, number, end.sha256, &stands).await?;
-                    return Ok(End { own: Some(own), ..end });
-                }
-                end.sha256 = Some(Sha256Digest::of(&stands));
+        let mut entries = self.entries_behind(entering.group, before);
+        while let Some(listed) = entries.next().await? {
+            let StoreObject::ChainEntry(_, number) = listed.key.read() else { continue };
+            end.number = number;
+            let Some(own) = listed.own else { continue };
+            let Some(found) = read_document(self.store(), &own.key, own.version_id.as_deref()).await? else { continue };
+            if names_run(&found.bytes, &row.run_id) {
+                let own = self.take_own(row, entering, own.key, number, end.sha256, &found.bytes).await?;
+                return Ok(End { own: Some(own), ..end });
             }
-            match listed.next {
-                Some(next) => page = Some(next),
-                None => return Ok(end),
-            }
+            end.sha256 = Some(found.sha256);
         }
+        Ok(end)
+    }
+
+    fn entries_behind(&self, group: &str, number: u32) -> KeyWalk<'_> {
+        let last = (number > 0).then(|| ObjectKey::chain_entry(group, number));
+        KeyWalk::of(self.store(), ObjectKey::chain_prefix(group)).behind(last)
     }
 
     /// Finds the entry before a number, which the first attempt went behind.
@@ -162,8 +152,8 @@ impl Recorder {
         }
         let mut number = before;
         while number > 0 {
-            if let Some(stands) = read_oldest(self.store(), &ObjectKey::chain_entry(group, number)).await? {
-                return Ok(End { number: before, sha256: Some(Sha256Digest::of(&stands)), own: None });
+            if let Some(found) = read_own(self.store(), &ObjectKey::chain_entry(group, number)).await? {
+                return Ok(End { number: before, sha256: Some(found.sha256), own: None });
             }
             number -= 1;
         }
@@ -216,9 +206,4 @@ impl Entering<'_> {
 
 fn names_run(entry: &[u8], run_id: &RunId) -> bool {
     ChainEntry::parse(entry).is_some_and(|entry| entry.run_id == *run_id)
-}
-
-/// Where a listing goes on behind a number.
-fn after(group: &str, number: u32) -> Option<PageToken> {
-    (number > 0).then(|| PageToken::AfterKey(ObjectKey::chain_entry(group, number)))
 }

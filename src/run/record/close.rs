@@ -2,13 +2,14 @@
 
 use super::chain::Entering;
 use super::chunk::sums_of;
-use super::{Draft, Put, RecordError, Recorder, read_oldest};
+use super::{Draft, Put, RecordError, Recorder};
 use crate::ledger::{ClosedRecord, RecordRow, RecordState, SignedText};
 use crate::model::digest::{Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::manifest::document_payload;
 use crate::model::run::{ClockOffset, ClosedReason, RUN_SCHEMA, RunCounts, RunRecord, RunSource};
 use crate::model::{ArchiveId, RunId};
+use crate::store::document::read_own;
 
 /// How many dead runs are looked for at once; a later run finds the rest.
 const LAPSED_LIMIT: u32 = 100;
@@ -131,12 +132,12 @@ impl Recorder {
     ) -> Result<SignedText, RecordError> {
         let draft = draft_of(row)?;
         let sums = sums_of(row)?;
-        let archive = read_oldest(self.store(), &ObjectKey::archive()).await?;
+        let archive = read_own(self.store(), &ObjectKey::archive()).await?;
         let offsets = ending.and_then(|_| self.store().clock_offsets());
         let record = RunRecord {
             schema: RUN_SCHEMA.to_owned(),
             archive_id: archive_id.clone(),
-            archive_sha256: archive.map(|bytes| Sha256Digest::of(&bytes)),
+            archive_sha256: archive.map(|document| document.sha256),
             run_id: row.run_id.clone(),
             group: draft.group,
             version: row.version.clone(),

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Code;
 use crate::ledger::{Ledger, LedgerError, SessionEntry};
 use crate::model::RunId;
-use crate::model::digest::{Payload, SINGLE_PUT_MAX_BYTES, Sha256Digest};
+use crate::model::digest::{Payload, Sha256Digest};
 use crate::model::key::ObjectKey;
 use crate::model::merkle::Tree;
 use crate::model::run::{LineItem, LineManifest, RUN_LINE_SCHEMA, RunCounts, RunLine};
@@ -30,7 +30,8 @@ use crate::session::Archiver;
 use crate::session::identity::IdentityError;
 use crate::session::visit::Outcome;
 use crate::session::writer::{Placed, WriteError};
-use crate::store::{ReadStore, StoreError, Terms, list_all};
+use crate::store::document::read_own;
+use crate::store::{ReadStore, StoreError, Terms};
 
 /// Writes the records of runs.
 #[derive(Debug)]
@@ -198,13 +199,12 @@ impl Recorder {
         let terms = Terms { content_type: content_type.to_owned(), lock, is_document: true };
         match writer.place(key, payload, &terms, "run record").await {
             Ok(Placed::Created(_) | Placed::Same(_)) => return Ok(Put::Ours),
-            // The oldest version is the archive's, whatever lies over it.
+            // The archive's version counts, whatever shadows it.
             Ok(Placed::Other(_)) | Err(WriteError::Shadowed { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let stands = read_oldest(self.store(), key).await?;
-        let stands = stands.ok_or_else(|| RecordError::Conflict(key.clone()))?;
-        Ok(if Sha256Digest::of(&stands) == payload.sha256() { Put::Ours } else { Put::Other(stands) })
+        let found = read_own(self.store(), key).await?.ok_or_else(|| RecordError::Conflict(key.clone()))?;
+        Ok(if found.sha256 == payload.sha256() { Put::Ours } else { Put::Other(found.bytes) })
     }
 
     /// Puts the signature of a document beside it. The first one stays.
@@ -214,18 +214,6 @@ impl Recorder {
 
     fn sign(&self, bytes: &[u8]) -> Option<String> {
         self.signer.as_ref().map(|signer| signer.sign(bytes) + "\n")
-    }
-}
-
-/// Reads the archive's version of a document, the oldest; nothing if there is none.
-async fn read_oldest(store: &dyn ReadStore, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
-    let versions = list_all(store, key.as_str()).await?;
-    let Some(own) = versions.into_iter().find(|version| version.key == *key && !version.is_delete_marker) else {
-        return Ok(None);
-    };
-    match store.open(key, own.version_id.as_deref()).await? {
-        Some(body) => body.read_to_end(SINGLE_PUT_MAX_BYTES).await.map(Some),
-        None => Ok(None),
     }
 }
 

@@ -16,7 +16,8 @@ use veriff_archive::model::retention::{Lock, Mode};
 use veriff_archive::retry::Backoff;
 use veriff_archive::store::dir::DirStore;
 use veriff_archive::store::retrying::RetryingStore;
-use veriff_archive::store::{ListedVersion, PageToken, PutOutcome, ReadStore as _, Store, Stored, Terms, list_all};
+use veriff_archive::store::versions::list_all;
+use veriff_archive::store::{ListedVersion, PageToken, PutOutcome, ReadStore as _, Store, Stored, Terms};
 
 use crate::support::faulty::{Call, Fault, FaultyStore, Verb};
 use crate::support::s3::{Bucket, WRITER, s3};
@@ -288,7 +289,9 @@ async fn a_listing_is_in_the_order_of_keys_and_below_its_prefix(fixture: Fixture
     assert_eq!(fixture.keys("a/").await, ["a/b", "a/c.d", "a/c/d"]);
     assert_eq!(fixture.keys("a/c").await, ["a/c.d", "a/c/d"]);
     let listed = list_all(&*fixture.store, "b/").await.unwrap();
-    let [ListedVersion { size_bytes: 3, is_delete_marker: false, modified_at: Some(at), .. }] = &listed[..] else {
+    assert!(listed.len() == 1 && !listed[0].is_shadowed(), "{listed:?}");
+    let Some(ListedVersion { size_bytes: 3, is_delete_marker: false, modified_at: Some(at), .. }) = &listed[0].own
+    else {
         panic!("one object of three bytes: {listed:?}");
     };
     assert!(fixture.store.now().millis_since(*at).abs() < 60_000);
@@ -329,7 +332,7 @@ async fn a_walk_shows_one_session_after_another(fixture: Fixture) {
         let mut walk = Walk::of(&*fixture.store, after);
         let mut found = Vec::new();
         while let Some(session) = walk.next().await.unwrap() {
-            found.push((session.folder, session.versions.len()));
+            found.push((session.folder, session.keys.len()));
         }
         assert_eq!(found, left.into_iter().map(|(folder, count)| (folder.to_owned(), count)).collect::<Vec<_>>());
     }
