@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::drive::{AuditError, Mark, Part, Step, Tally};
 use super::{Finding, FindingCode, Severity, expired, shadow};
 use crate::clock::Timestamp;
-use crate::ledger::{Cursor, Filter, Ledger, ListedSession, SessionRow, State};
+use crate::ledger::{Cursor, Filter, ListedSession, SessionRow, State, Survey};
 use crate::metrics::SessionMeter;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
@@ -110,7 +110,7 @@ pub struct Coverage<'a> {
     /// The store.
     pub store: &'a dyn ReadStore,
     /// What the ledger knows, where there is one.
-    pub ledger: Option<Arc<dyn Ledger>>,
+    pub ledger: Option<Arc<dyn Survey>>,
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// Clients by the name of the integration; `None`: Veriff is not asked.
@@ -400,7 +400,7 @@ pub fn listed<'a>(
 
 /// Lists the sessions that the ledger knows, all or those of the backlog, behind a place.
 pub fn known(
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Survey>,
     in_backlog: bool,
     from: &Mark,
 ) -> impl Stream<Item = Result<Step<Option<Expected>>, AuditError>> {

@@ -22,7 +22,7 @@ use super::walk::{Walk, WalkedSession};
 use super::{AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts};
 use crate::clock::{Clock, Every, Timestamp};
 use crate::error::Code;
-use crate::ledger::{Ledger, LedgerError, SessionRow};
+use crate::ledger::{LedgerError, SessionRow, Survey};
 use crate::model::key::ObjectKey;
 use crate::model::{ArchiveId, RunId, SessionId};
 use crate::source::{Source, SourceError};
@@ -432,7 +432,7 @@ pub async fn listed(store: &dyn ReadStore, session: &SessionId) -> Result<Walked
 /// As the store's, the ledger's and the look's.
 pub(super) async fn steadily<T: Default>(
     reach: &Reach<'_>,
-    ledger: Option<&dyn Ledger>,
+    ledger: Option<&dyn Survey>,
     walked: WalkedSession,
     look: impl AsyncFn(&SessionId, &WalkedSession, Option<&SessionRow>) -> Result<Part<T>, AuditError>,
 ) -> Result<Part<T>, AuditError> {
@@ -454,7 +454,7 @@ pub(super) async fn steadily<T: Default>(
 }
 
 /// Asks the ledger, where there is one.
-async fn row_of(ledger: Option<&dyn Ledger>, session: &SessionId) -> Result<Option<SessionRow>, AuditError> {
+async fn row_of(ledger: Option<&dyn Survey>, session: &SessionId) -> Result<Option<SessionRow>, AuditError> {
     Ok(match ledger {
         Some(ledger) => ledger.session(session).await?,
         None => None,

@@ -17,7 +17,7 @@ use super::reach::{Reach, Told, refused};
 use super::sidecar::{self, Named, ReadSidecar};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
-use crate::ledger::{Ledger, SessionRow};
+use crate::ledger::{SessionRow, Survey};
 use crate::model::digest::{Checksum, ChecksumType, Hasher, PART_SIZE_BYTES, Sha256Digest};
 use crate::model::sidecar::Sidecar;
 use crate::model::{ArchiveId, SessionId};
@@ -110,7 +110,7 @@ pub struct Fixity<'a> {
     /// The store.
     pub reach: Reach<'a>,
     /// What the ledger knows, where there is one.
-    pub ledger: Option<&'a dyn Ledger>,
+    pub ledger: Option<&'a dyn Survey>,
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// How it looks.

@@ -20,7 +20,7 @@ use super::sidecar::{self, Named};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity, shadow};
 use crate::clock::Timestamp;
-use crate::ledger::{Ledger, SessionRow};
+use crate::ledger::{SessionRow, Survey};
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::retention::{ABSENT_LOCK_PERIOD, DEFAULT_CLASS, Lock, Mode, RetentionPolicy, lock_date};
 use crate::model::sidecar::Sidecar;
@@ -122,7 +122,7 @@ pub struct Retention<'a> {
     /// The store.
     pub reach: Reach<'a>,
     /// What the ledger knows, where there is one.
-    pub ledger: Option<&'a dyn Ledger>,
+    pub ledger: Option<&'a dyn Survey>,
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// The policy in force.

@@ -14,7 +14,7 @@ use super::source::FormatArgs;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, parse_duration};
 use crate::error::{Code, Exit};
-use crate::ledger::{self, Added, BacklogCounts, BacklogEntry, Filter, Ledger, ListedSession, State, Turn};
+use crate::ledger::{self, Added, BacklogCounts, BacklogEntry, Filter, ListedSession, State, Turn};
 use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 use crate::run::summary::days_until;
@@ -243,27 +243,16 @@ pub(super) struct BacklogAccept {
 pub(super) async fn run(command: &BacklogCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let config = global.load_config(None)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let ledger = match command {
-        BacklogCommand::List(_) => open_ledger_to_look(&config.ledger_url).await?,
-        _ => ledger::open(&config.ledger_url).await?,
-    };
-    let exit = match command {
-        BacklogCommand::Add(args) => add(args, &config, &clock, &*ledger, global).await,
-        BacklogCommand::List(args) => list(args, &config, &clock, &*ledger, global).await,
-        BacklogCommand::Retry(args) => retry(args, &config, &clock, &*ledger, global).await,
-        BacklogCommand::Accept(args) => accept(args, &config, &clock, &*ledger, global).await,
-    };
-    ledger.close().await;
-    exit
+    match command {
+        BacklogCommand::Add(args) => add(args, &config, &clock, global).await,
+        BacklogCommand::List(args) => list(args, &config, &clock, global).await,
+        BacklogCommand::Retry(args) => retry(args, &config, &clock, global).await,
+        BacklogCommand::Accept(args) => accept(args, &config, &clock, global).await,
+    }
 }
 
-async fn add(
-    args: &AddArgs,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    ledger: &dyn Ledger,
-    global: &GlobalArgs,
-) -> anyhow::Result<Exit> {
+async fn add(args: &AddArgs, config: &Config, clock: &Arc<dyn Clock>, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let ledger = ledger::open(&config.ledger_url).await?;
     if let Some(name) = &args.integration {
         config.integration_of(Some(name), None)?;
     }
@@ -314,6 +303,7 @@ async fn add(
     } else {
         "veriff-archive run --backlog".to_owned()
     };
+    ledger.close().await;
     print(&answer, global.format())?;
     Ok(if answer.bad > 0 { Exit::Failures } else { Exit::Success })
 }
@@ -330,13 +320,8 @@ fn entry_of(record: SessionRequest, default: Option<&str>, config: &Config) -> R
     })
 }
 
-async fn list(
-    args: &ListArgs,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    ledger: &dyn Ledger,
-    global: &GlobalArgs,
-) -> anyhow::Result<Exit> {
+async fn list(args: &ListArgs, config: &Config, clock: &Arc<dyn Clock>, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let ledger = open_ledger_to_look(&config.ledger_url).await?;
     let now = clock.now();
     let filter = Filter { in_backlog: args.selector.is_empty(), ..args.selector.filter(&[], now) };
     let mut listed = Vec::new();
@@ -357,17 +342,13 @@ async fn list(
         sessions: listed.into_iter().map(|listed| ListedEntry::of(listed, now)).collect(),
         more,
     };
+    ledger.close().await;
     print(&answer, global.format())?;
     Ok(Exit::Success)
 }
 
-async fn retry(
-    args: &RetryArgs,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    ledger: &dyn Ledger,
-    global: &GlobalArgs,
-) -> anyhow::Result<Exit> {
+async fn retry(args: &RetryArgs, config: &Config, clock: &Arc<dyn Clock>, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let ledger = ledger::open(&config.ledger_url).await?;
     let now = clock.now();
     let mut chunks = chunks(&args.selector, args.selector.filter(&[State::Failed], now), config, clock).await?;
     let mut opened = 0;
@@ -375,6 +356,7 @@ async fn retry(
         opened += ledger.retry(&filter, now).await?;
     }
     let next = if opened > 0 { "veriff-archive run --backlog" } else { "nothing" };
+    ledger.close().await;
     print(&BacklogRetry { schema: "veriff-archive/backlog-retry/v1", opened, next: next.to_owned() }, global.format())?;
     Ok(Exit::Success)
 }
@@ -383,9 +365,9 @@ async fn accept(
     args: &AcceptArgs,
     config: &Config,
     clock: &Arc<dyn Clock>,
-    ledger: &dyn Ledger,
     global: &GlobalArgs,
 ) -> anyhow::Result<Exit> {
+    let ledger = ledger::open(&config.ledger_url).await?;
     let now = clock.now();
     let usual = [State::Failed, State::Absent];
     let mut chunks = chunks(&args.selector, args.selector.filter(&usual, now), config, clock).await?;
@@ -393,6 +375,7 @@ async fn accept(
     while let Some(filter) = chunks.next().await? {
         accepted += ledger.accept(&filter, &args.reason, now).await?;
     }
+    ledger.close().await;
     print(&BacklogAccept { schema: "veriff-archive/backlog-accept/v1", accepted }, global.format())?;
     Ok(Exit::Success)
 }

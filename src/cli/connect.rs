@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 use super::source::{FormatArgs, OnlyArg, SourceArgs};
 use crate::clock::Clock;
 use crate::config::{Config, StoreSettings};
-use crate::ledger::{self, Ledger, LedgerError};
+use crate::ledger::{self, Ledger, LedgerError, Survey};
 use crate::model::RunId;
 use crate::retry::Backoff;
 use crate::run::backlog::BacklogSource;
@@ -129,10 +129,10 @@ pub(super) async fn open_existing_store(config: &Config, clock: &Arc<dyn Clock>)
 ///
 /// # Errors
 /// As [`ledger::open`].
-pub(super) async fn open_ledger_to_look(url: &str) -> Result<Arc<dyn Ledger>, LedgerError> {
+pub(super) async fn open_ledger_to_look(url: &str) -> Result<Arc<dyn Survey>, LedgerError> {
     let refused = match ledger::open(url).await {
         Err(error @ LedgerError::Unavailable { .. }) if ledger::is_made_unasked(url)? => error,
-        opened => return opened,
+        opened => return Ok(opened?),
     };
     ledger::open_to_read(url).await.map_err(|_| refused)
 }

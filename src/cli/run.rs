@@ -20,7 +20,7 @@ use super::{recording, signals};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreSettings, parse_duration, parse_size};
 use crate::error::Exit;
-use crate::ledger::{self, Ledger, Overview, RunFinish};
+use crate::ledger::{self, Overview, RunFinish, RunLog, Survey};
 use crate::metrics::Meter;
 use crate::model::RunId;
 use crate::model::signature::SigningKey;
@@ -164,7 +164,7 @@ async fn archive(
     let (meter, board) = (Arc::clone(&watched.meter), Arc::clone(&watched.board));
     let progress = progress::show(args.progress, Shown { meter, board, clock: Arc::clone(&clock), source: sessions });
     // The ledger of a dry run is empty and would be reported as such.
-    let watch = (!args.dry_run).then(|| telemetry.watch_ledger(Arc::clone(&ledger), config.limits.horizon_alarm));
+    let watch = (!args.dry_run).then(|| telemetry.watch_ledger(ledger.clone(), config.limits.horizon_alarm));
     let worker = Worker::new(parts, work_settings(args, config));
     let mut done = Box::pin(worker.run(source)).await;
     progress.finish().await;
@@ -244,7 +244,7 @@ async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop
 }
 
 /// Writes down how the run ended; the summary reports it in any case.
-async fn write_end(ledger: &dyn Ledger, summary: &Summary) {
+async fn write_end(ledger: &dyn RunLog, summary: &Summary) {
     let finish = RunFinish {
         run_id: summary.run_id.clone(),
         finished_at: summary.finished_at,
@@ -322,7 +322,7 @@ fn work_settings(args: &RunArgs, config: &Config) -> WorkSettings {
 }
 
 /// Asks the ledger for its sums. A ledger that does not answer has already decided how the run ends.
-async fn overview(ledger: &dyn Ledger, config: &Config, clock: &dyn Clock) -> Option<Overview> {
+async fn overview(ledger: &dyn Survey, config: &Config, clock: &dyn Clock) -> Option<Overview> {
     let overview = ledger.overview(clock.now(), config.limits.horizon_alarm).await;
     overview.map_err(|error| tracing::warn!(error.code = %error.code(), "deadlines are unknown: {error}")).ok()
 }

@@ -3,14 +3,69 @@
 //! One row a session that is due now, due later, or leased; a session that is done has none, so the list stays as short
 //! as the work that is left. Here are its words; each engine writes its own SQL.
 
+use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::Serialize;
 
-use super::{SessionRow, State};
+use super::{LedgerError, SessionRow, State};
 use crate::clock::Timestamp;
 use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
+
+/// Hands out the sessions still to do, and changes which these are.
+#[async_trait]
+pub trait Backlog: Send + Sync + fmt::Debug {
+    /// Puts sessions into the backlog, in one transaction. Repeating it changes nothing; of a session that is known, what
+    /// a record adds is taken over, and an earlier deadline.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError>;
+
+    /// Hands out sessions under leases. No session is leased to two holders at once.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// Renews leases until a time, and returns the sessions whose lease this holder still has.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn renew(
+        &self,
+        holder: &RunId,
+        sessions: &[SessionId],
+        until: Timestamp,
+    ) -> Result<Vec<SessionId>, LedgerError>;
+
+    /// Ends a lease: the session leaves the backlog, or comes again.
+    /// Returns whether the holder still had it; if not, nothing changes.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn end_lease(
+        &self,
+        holder: &RunId,
+        session: &SessionId,
+        comes_again: Option<Comeback>,
+    ) -> Result<bool, LedgerError>;
+
+    /// Makes sessions pending again and puts them into the backlog, due at once; returns how many. Leased ones are left.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Closes sessions that cannot be saved, with the reason a person gave; they leave the backlog. Returns how many.
+    /// Archived ones have nothing to be accepted and are left.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError>;
+}
 
 /// A session to be put into the backlog.
 #[derive(Debug, Clone, PartialEq, Eq)]

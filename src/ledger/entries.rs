@@ -1,7 +1,11 @@
 //! What the ledger is told of sessions, runs and audits, and what it says of them.
 
+use std::fmt;
+
+use async_trait::async_trait;
+
 use super::columns::{run_columns, session_columns};
-use super::{LineEntry, State};
+use super::{LedgerError, LineEntry, State};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::model::digest::Sha256Digest;
@@ -9,7 +13,34 @@ use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
 use crate::model::request::SessionRequest;
 use crate::model::run::RunCounts;
-use crate::model::{AttemptId, MediaId, MediaKind, RunId};
+use crate::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId};
+
+/// Takes the ends of visits to sessions.
+#[async_trait]
+pub trait SessionLog: Send + Sync + fmt::Debug {
+    /// Binds the ledger to an archive; the first one stays, so ask [`super::Survey::archive_id`] which it is.
+    ///
+    /// # Errors
+    /// Retryable: the ledger cannot be written.
+    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError>;
+
+    /// Takes the end of one visit to a session, in one transaction, and returns the state that now stands. A line of the
+    /// entry is taken with it, once.
+    ///
+    /// May be repeated, and by several workers at once: what is known from a later manifest never goes back, see
+    /// [`Standing::after`].
+    ///
+    /// # Errors
+    /// As [`SessionLog::adopt_archive`]; then nothing of the entry was taken, or all of it. [`LedgerError::RunClosed`]: the
+    /// entry has a line and the run record is no longer open; nothing was taken, and it may be committed under another.
+    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError>;
+
+    /// Takes the ends of many visits in one transaction, as if they were committed one after another.
+    ///
+    /// # Errors
+    /// As [`SessionLog::commit`]; then nothing of any entry was taken, or all of all.
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError>;
+}
 
 /// The end of one visit to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]

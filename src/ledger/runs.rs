@@ -4,12 +4,104 @@
 //! write is decided by one column: the run itself while its record is open, afterwards whoever claimed the closing. A claim
 //! lapses; each step may therefore be repeated, by anyone, and what was written down first counts.
 
+use std::fmt;
+
+use async_trait::async_trait;
+
 use super::columns::closed_record_columns;
+use super::{AuditRow, ClosedRun, LedgerError, RunFinish, RunStart};
 use crate::clock::Timestamp;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::run::ChunkRef;
+
+/// Takes what is known of runs and their records, and how audits ended.
+#[async_trait]
+pub trait RunLog: Send + Sync + fmt::Debug {
+    /// Notes that a run began.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError>;
+
+    /// Notes how a run ended; repeating it replaces what was noted.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError>;
+
+    /// Renews the heartbeat of a run; false if its record is no longer open.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError>;
+
+    /// Notes a chunk that stands in the store and drops the lines it holds, in one transaction; false if somebody else
+    /// writes the record by now, or has noted this chunk.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError>;
+
+    /// Claims the closing of a run's record: a run that of its own, anyone that of a run without a heartbeat, or without a
+    /// step of whoever claimed it, since `lapsed_before`. Returns whether `by` has it now. No two have it at once.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn claim_closing(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        at: Timestamp,
+        lapsed_before: Timestamp,
+    ) -> Result<bool, LedgerError>;
+
+    /// Writes a run's record down before it goes into the store, and returns the one that was written down first; nothing
+    /// if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn note_document(
+        &self,
+        run_id: &RunId,
+        by: &RunId,
+        document: &SignedText,
+    ) -> Result<Option<SignedText>, LedgerError>;
+
+    /// Writes down, before the first attempt, the lowest number of the chain that may hold a run's record, and returns the
+    /// one that was written down first; nothing if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn note_chain_from(&self, run_id: &RunId, by: &RunId, number: u32) -> Result<Option<u32>, LedgerError>;
+
+    /// Notes that a run's record stands in the store; false if `by` may not write it.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn close_record(&self, run_id: &RunId, by: &RunId, closed: &ClosedRecord) -> Result<bool, LedgerError>;
+
+    /// Gives up the record of a run that wrote nothing into the store, with the lines that wait for it.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn forgo_record(&self, run_id: &RunId) -> Result<(), LedgerError>;
+
+    /// Takes a run whose record stands in the store, entered in its chain. Of one that this ledger knows and does not hold
+    /// as closed, its record is closed, and the lines and chunks that it was to be made of are dropped; how the run ended
+    /// is taken where that is not known.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError>;
+
+    /// Notes how an audit ended; repeating it replaces what was noted.
+    ///
+    /// # Errors
+    /// As [`super::SessionLog::adopt_archive`].
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError>;
+}
 
 /// A line that goes into a run's record with the commit of its session.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,141 @@
-//! Survey: everything the ledger says of sessions and runs, page after page in the order of their ids, for whoever holds it
-//! against the store, or makes a ledger of what the store says.
+//! Survey: everything that can be read of a ledger, and nothing that writes.
+//!
+//! Sessions and runs come page after page in the order of their ids, for whoever compares them with the store, or makes a
+//! ledger of what the store says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
 
 use super::columns::{closed_record_columns, media_columns, run_columns, session_columns};
-use super::{ClosedRecord, LedgerError, MediaRow, RunCounts, SessionRow};
+use super::{
+    AuditRow, ChainHead, ClosedRecord, Cursor, Filter, LedgerError, ListedSession, MediaRow, Overview, RecordRow,
+    RunCounts, SessionRow, Volume, VolumeQuery, WaitingLine,
+};
 use crate::clock::Timestamp;
-use crate::model::RunId;
+use crate::model::request::SessionRequest;
+use crate::model::run::ChunkRef;
+use crate::model::{ArchiveId, RunId, SessionId};
+
+/// What can be read of a ledger. Whoever only looks is given this half, and cannot write.
+#[async_trait]
+pub trait Survey: Send + Sync + fmt::Debug {
+    /// Returns the archive that this ledger belongs to, once it has met one.
+    ///
+    /// # Errors
+    /// Retryable: the ledger cannot be read.
+    async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError>;
+
+    /// Returns what is known of a session.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError>;
+
+    /// Returns the number of the newest manifest known of each of these sessions, 0 where none is; sessions that are not
+    /// known are left out.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn known_manifests(&self, sessions: &[SessionId]) -> Result<BTreeMap<SessionId, u32>, LedgerError>;
+
+    /// Returns sessions that this run left failed with a retryable code, in the order of their ids: at most `limit` of
+    /// those after `after`.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn retryable_of_run(
+        &self,
+        run_id: &RunId,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Vec<SessionRequest>, LedgerError>;
+
+    /// Lists sessions by deadline, unknown ones first: at most `limit` of those behind a place.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError>;
+
+    /// Returns the latest audits, newest first.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError>;
+
+    /// Returns what is known of a run's record.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError>;
+
+    /// Returns lines of a run that wait for their chunk, in order: at most `limit` of those behind a number.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError>;
+
+    /// Returns the chunks of a run, in order.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError>;
+
+    /// Lists runs whose record anyone may close, see [`super::RunLog::claim_closing`].
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError>;
+
+    /// Returns the highest entry of a chain that the ledger knows.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError>;
+
+    /// Returns sessions with their items, in the order of session ids: at most `limit` of those behind one. A row that
+    /// holds what this program never writes comes in its place as a refusal of its own.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError>;
+
+    /// Returns one session with its items.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError>;
+
+    /// Returns runs whose record is closed, in the order of their ids, as [`Survey::survey`] does sessions.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError>;
+
+    /// Counts everything, and looks at the deadlines of sessions still to be done.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError>;
+
+    /// Sums everything up over time, for a report. Reads every session and every item once, so it costs seconds with
+    /// millions of them; locks nothing and holds up nobody.
+    ///
+    /// # Errors
+    /// As [`Survey::archive_id`].
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError>;
+
+    /// Ends the use of the ledger and leaves it in one piece, so that a copy of it is whole. Not needed for anything to be
+    /// safe.
+    async fn close(&self);
+}
 
 /// A session with all of its items.
 #[derive(Debug, Clone, PartialEq, Eq)]

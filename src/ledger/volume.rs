@@ -18,7 +18,7 @@ pub(super) const DAY_MS: i64 = 86_400_000;
 pub struct VolumeQuery {
     /// Deadlines are counted from this time.
     pub now: Timestamp,
-    /// As in [`super::Ledger::overview`].
+    /// As in [`super::Survey::overview`].
     pub horizon_alarm: std::time::Duration,
     /// At most so many of the latest runs.
     pub runs: u32,

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::ledger::{Claim, Claimed, Comeback, Cursor, Filter, Ledger, LedgerError, ListedSession, Which};
+use crate::ledger::{Claim, Claimed, Comeback, Cursor, Filter, Ledger, LedgerError, ListedSession, Survey, Which};
 use crate::model::{RunId, SessionId};
 use crate::retry::Backoff;
 use crate::source::{Delivery, Place, Release, Source, SourceError, Tally, comeback};
@@ -213,7 +213,7 @@ impl fmt::Debug for BacklogSource {
 /// The whole backlog, looked at and not touched: for a plan and for a dry run.
 #[derive(Debug)]
 pub struct BacklogView {
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Survey>,
     page: VecDeque<ListedSession>,
     after: Option<Cursor>,
     records: u64,
@@ -222,7 +222,7 @@ pub struct BacklogView {
 impl BacklogView {
     /// Makes a view.
     #[must_use]
-    pub const fn new(ledger: Arc<dyn Ledger>) -> Self {
+    pub const fn new(ledger: Arc<dyn Survey>) -> Self {
         Self { ledger, page: VecDeque::new(), after: None, records: 0 }
     }
 }

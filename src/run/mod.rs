@@ -222,7 +222,7 @@ impl Worker {
             }
             // What a source keeps is with it again, and is only told of.
             let pass = if self.source_keeps { Pass::Telling } else { Pass::Second };
-            let mut second = SecondTry::of(Arc::clone(&self.ledger), self.runs());
+            let mut second = SecondTry::of(self.ledger.clone(), self.runs());
             Box::pin(self.work(&mut second, pass)).await;
             self.settle_held(&mut second).await;
             let rest = deferred.saturating_sub(self.tally.sessions() - before);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::ledger::Ledger;
+use crate::ledger::Survey;
 use crate::model::request::SessionRequest;
 use crate::model::{RunId, SessionId};
 use crate::source::{Delivery, Place, Release, Source, SourceError, Tally};
@@ -16,7 +16,7 @@ const PAGE: u32 = 256;
 /// The sessions that a process set aside and that are still as it left them. It works as one run, rarely as several.
 #[derive(Debug)]
 pub(super) struct SecondTry {
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Survey>,
     runs: VecDeque<RunId>,
     page: VecDeque<SessionRequest>,
     after: Option<SessionId>,
@@ -24,7 +24,7 @@ pub(super) struct SecondTry {
 }
 
 impl SecondTry {
-    pub(super) fn of(ledger: Arc<dyn Ledger>, runs: Vec<RunId>) -> Self {
+    pub(super) fn of(ledger: Arc<dyn Survey>, runs: Vec<RunId>) -> Self {
         Self { ledger, runs: runs.into(), page: VecDeque::new(), after: None, records: 0 }
     }
 }

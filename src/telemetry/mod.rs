@@ -23,7 +23,7 @@ pub use self::logs::{LogFormat, LogLevel, init};
 use self::readings::Readings;
 pub use self::readings::Watched;
 use crate::error::Code;
-use crate::ledger::{Ledger, Overview};
+use crate::ledger::{Overview, Survey};
 
 /// How often the ledger is asked for its sums, which costs it more the more sessions it has.
 const LEDGER_INTERVAL: Duration = Duration::from_mins(5);
@@ -95,7 +95,7 @@ impl Telemetry {
 
     /// Starts asking a ledger for its sums now and then, if anyone receives them.
     #[must_use]
-    pub fn watch_ledger(&self, ledger: Arc<dyn Ledger>, horizon_alarm: Duration) -> LedgerWatch {
+    pub fn watch_ledger(&self, ledger: Arc<dyn Survey>, horizon_alarm: Duration) -> LedgerWatch {
         let done = CancellationToken::new();
         let watch = watch_ledger(Arc::clone(&self.readings), ledger, horizon_alarm, done.clone());
         let task = (!self.tasks.is_empty()).then(|| tokio::spawn(watch));
@@ -135,7 +135,7 @@ impl LedgerWatch {
 
 async fn watch_ledger(
     readings: Arc<Readings>,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Survey>,
     horizon_alarm: Duration,
     done: CancellationToken,
 ) {

@@ -32,7 +32,7 @@ use super::{
     shadow,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::ledger::Ledger;
+use crate::ledger::Survey;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
@@ -62,7 +62,7 @@ pub struct ChainAudit<'a> {
     /// Read the manifests that lines name.
     pub manifests: bool,
     /// The ledger, where there is one, and the chain that this deployment adds to: the heads it knows must stand, too.
-    pub known: Option<(&'a dyn Ledger, String)>,
+    pub known: Option<(&'a dyn Survey, String)>,
 }
 
 /// How far an audit came.

@@ -9,7 +9,7 @@ use super::words::{REBUILD, UNREADABLE};
 use super::{Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::{Finding, FindingCode, Severity, shadow};
-use crate::ledger::{Ledger, LedgerError, RecordState};
+use crate::ledger::{LedgerError, RecordState, Survey};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::store::ReadStore;
@@ -78,7 +78,7 @@ impl Reconcile<'_> {
 }
 
 /// Tells of a run record that the ledger does not know.
-async fn known_run(ledger: &dyn Ledger, run: &RunId, key: &ObjectKey) -> Result<Option<Finding>, AuditError> {
+async fn known_run(ledger: &dyn Survey, run: &RunId, key: &ObjectKey) -> Result<Option<Finding>, AuditError> {
     let finding = |severity, code, found: &str| {
         Some(
             Finding::of(severity, code, REBUILD)

@@ -19,7 +19,7 @@ use crate::audit::reach::Reach;
 use crate::audit::reconcile::inventory::InventoryError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::clock::Timestamp;
-use crate::ledger::{ClosedRun, Ledger, LedgerError};
+use crate::ledger::{ClosedRun, LedgerError, Survey};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::run::{ChunkRef, RunLine, RunRecord};
 use crate::model::{RunId, SessionId};
@@ -142,7 +142,7 @@ impl RunLines {
     /// Retryable: store, ledger or disk. Fatal: the store refuses everything.
     pub async fn read(
         reach: &Reach<'_>,
-        ledger: &dyn Ledger,
+        ledger: &dyn Survey,
     ) -> Result<(Self, ReportedRuns, Vec<Finding>), AuditError> {
         let mut reading = Reading { reach, spool: Spool::of(LINES_AT_ONCE), count: 0, findings: Vec::new() };
         let mut runs = HashMap::new();

@@ -12,7 +12,7 @@ use super::lines::{RunLines, SessionLines};
 use super::order::{KeyOrder, begin_behind};
 use crate::audit::drive::{AuditError, Mark, Step};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
-use crate::ledger::{DamagedRow, Ledger, LedgerError, Surveyed, SurveyedSession};
+use crate::ledger::{DamagedRow, LedgerError, Survey, Surveyed, SurveyedSession};
 use crate::model::SessionId;
 use crate::store::StoreError;
 
@@ -69,7 +69,7 @@ pub struct Merge<'a> {
 /// The ledger, in the order of keys.
 #[derive(Debug)]
 struct SurveyWalk<'a> {
-    ledger: &'a dyn Ledger,
+    ledger: &'a dyn Survey,
     page: VecDeque<Surveyed<SurveyedSession>>,
     after: Option<String>,
     order: KeyOrder<Surveyed<SurveyedSession>>,
@@ -87,7 +87,7 @@ fn id_of(surveyed: &Surveyed<SurveyedSession>) -> &str {
 }
 
 impl<'a> SurveyWalk<'a> {
-    fn of(ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
+    fn of(ledger: &'a dyn Survey, after: Option<&str>) -> Self {
         Self {
             ledger,
             page: VecDeque::new(),
@@ -126,7 +126,7 @@ impl<'a> SurveyWalk<'a> {
 
 impl<'a> Merge<'a> {
     /// Begins at the first session, or behind the folder of the one that was done last.
-    pub fn of(listing: StoreListing<'a>, ledger: &'a dyn Ledger, after: Option<&str>) -> Self {
+    pub fn of(listing: StoreListing<'a>, ledger: &'a dyn Survey, after: Option<&str>) -> Self {
         let survey = SurveyWalk::of(ledger, after);
         Self { listing, survey, walked: None, surveyed: None, lines: None, last_walked: None, begun: false }
     }

@@ -37,7 +37,7 @@ use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
-use crate::ledger::{DamagedRow, Ledger, LedgerError, State, SurveyedSession};
+use crate::ledger::{DamagedRow, LedgerError, State, Survey, SurveyedSession};
 use crate::model::key::{ObjectKey, SessionObject};
 use crate::model::{ArchiveId, SessionId};
 use crate::store::versions::KeyVersions;
@@ -116,7 +116,7 @@ pub struct Reconcile<'a> {
     /// The store; nothing is asked of it with an inventory.
     pub reach: Reach<'a>,
     /// The ledger.
-    pub ledger: &'a dyn Ledger,
+    pub ledger: &'a dyn Survey,
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// How it looks.

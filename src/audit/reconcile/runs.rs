@@ -8,7 +8,7 @@ use super::words::{RECORD, RESTORE, UNREADABLE};
 use super::{Other, Reconcile, ReconcileTally};
 use crate::audit::drive::{AuditError, Mark, Part, Step};
 use crate::audit::{Finding, FindingCode, Severity};
-use crate::ledger::{ClosedRun, DamagedRow, Ledger, Surveyed};
+use crate::ledger::{ClosedRun, DamagedRow, Survey, Surveyed};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::run::{RunCounts, RunRecord};
@@ -52,7 +52,7 @@ impl ListedRuns {
 impl Reconcile<'_> {
     /// Lists the closed runs of the ledger. They are few, and looked at again from the first when the audit is gone on with.
     pub fn runs<'s>(
-        ledger: &'s dyn Ledger,
+        ledger: &'s dyn Survey,
         mark: &'s Mark,
     ) -> impl Stream<Item = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
         let begin = (Vec::<Surveyed<ClosedRun>>::new().into_iter(), None, false);

@@ -21,7 +21,7 @@ use crate::cli::connect::list_settings;
 use crate::cli::{GlobalArgs, StoreArgs};
 use crate::config::Config;
 use crate::error::Exit;
-use crate::ledger::Ledger;
+use crate::ledger::Survey;
 use crate::stop::Stopped;
 use crate::store::s3::S3Store;
 use crate::store::settings::StoreUrl;
@@ -146,7 +146,7 @@ pub(super) async fn run(args: &ReconcileArgs, global: &GlobalArgs) -> anyhow::Re
 async fn lines_of_runs(
     desk: &Desk,
     reach: &Reach<'_>,
-    ledger: &dyn Ledger,
+    ledger: &dyn Survey,
     is_begun: bool,
     findings: &mut Findings,
 ) -> Result<Result<(Option<RunLines>, ReportedRuns), Stopped>, AuditError> {

@@ -18,7 +18,7 @@ use crate::cli::{GlobalArgs, StoreArgs, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreSettings};
 use crate::error::Exit;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Survey};
 use crate::model::ArchiveId;
 use crate::model::SessionId;
 use crate::source::Source;
@@ -150,7 +150,7 @@ pub(super) struct Desk {
     pub(super) store: Arc<dyn ReadStore>,
     pub(super) is_bucket: bool,
     /// The ledger, if there is one; where the audit can do without, only if it can be read.
-    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) ledger: Option<Arc<dyn Survey>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: Stop,
 }
@@ -239,7 +239,7 @@ impl Desk {
 ///
 /// # Errors
 /// Fatal: configuration or schema. Retryable, if the audit is nothing without it: out of reach.
-pub(super) async fn open_ledger(config: &Config, need: Need) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+pub(super) async fn open_ledger(config: &Config, need: Need) -> anyhow::Result<Option<Arc<dyn Survey>>> {
     let opened = async {
         if !ledger::exists(&config.ledger_url).await? {
             return Ok(None);

@@ -23,7 +23,7 @@ use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::Exit;
-use crate::ledger::{self, Ledger, Overview};
+use crate::ledger::{self, Overview, Survey};
 use crate::metrics::{Meter, SessionMeter};
 use crate::model::request::SessionRequest;
 use crate::run::backlog::BacklogView;
@@ -165,7 +165,7 @@ fn integration_of<'a>(
     Ok(config.integration_of(record.integration.as_deref(), args.source.integration.as_deref())?)
 }
 
-async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Ledger>>> {
+async fn open_ledger(config: &Config) -> anyhow::Result<Option<Arc<dyn Survey>>> {
     Ok(if ledger::exists(&config.ledger_url).await? { Some(ledger::open(&config.ledger_url).await?) } else { None })
 }
 

@@ -23,16 +23,16 @@ use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::{PgConnection, PgPool};
 
 use self::connect::{Failure, LONG_CALL_TIMEOUT, call};
-use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::backlog::{Added, Backlog, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::entries::{FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, PUT_AUDIT, SESSION};
 use super::location::ServerUrl;
 use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, record_of, run_of, session_of};
 use super::schema::{self, MIGRATIONS_TABLE, Migrated};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, Surveyed, SurveyedSession, Volume,
-    VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, LedgerError, OVERVIEW_RUNS, Overview, RecordRow,
+    RunFinish, RunLog, RunStart, SessionEntry, SessionLog, SessionRow, SignedText, State, Survey, Surveyed,
+    SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -202,32 +202,11 @@ impl PostgresLedger {
 }
 
 #[async_trait]
-impl Ledger for PostgresLedger {
+impl Survey for PostgresLedger {
     async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
         let id: Option<String> =
             call!("be read", sqlx::query_scalar("SELECT archive_id FROM archive").fetch_optional(&self.pool))?;
         id.map(|id| ArchiveId::parse(&id).map_err(|_| LedgerError::Damaged("archive id"))).transpose()
-    }
-
-    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
-        const ADOPT: &str = "INSERT INTO archive (only_row, archive_id) VALUES (1, $1) ON CONFLICT DO NOTHING";
-        call!("record its archive", sqlx::query(ADOPT).bind(id.as_str()).execute(&self.pool)).map(|_| ())
-    }
-
-    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
-        call!("record the start of a run", self.start_run_once(run))
-    }
-
-    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
-        call!("record the end of a run", self.finish_run_once(run))
-    }
-
-    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
-        call!("take a session", self.commit_once(entry))
-    }
-
-    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
-        call!("take sessions", self.commit_all_once(entries))
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
@@ -247,6 +226,83 @@ impl Ledger for PostgresLedger {
         call!("be read", self.retryable_of_run_once(run_id, after, limit))
     }
 
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError> {
+        call!("be read", self.list_once(filter, after, limit))
+    }
+
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
+        let rows = call!("be read", sqlx::query(LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
+        rows.iter().map(|row| audit_of(&Columns(row))).collect()
+    }
+
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
+        call!("be read", self.record_once(run_id))
+    }
+
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
+        call!("be read", self.waiting_lines_once(run_id, after, limit))
+    }
+
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
+        call!("be read", self.chunks_once(run_id))
+    }
+
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
+        call!("be read", self.lapsed_runs_once(lapsed_before, limit))
+    }
+
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
+        call!("be read", self.chain_head_once(group))
+    }
+
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
+        call!("be read", self.survey_once(after, limit))
+    }
+
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
+        call!("be read", self.survey_one_once(id))
+    }
+
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
+        call!("be read", self.closed_runs_once(after, limit))
+    }
+
+    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
+        call!("be read", self.overview_once(now, horizon_alarm))
+    }
+
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
+        call!("be read", LONG_CALL_TIMEOUT, self.volume_once(query))
+    }
+
+    async fn close(&self) {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+    }
+}
+
+#[async_trait]
+impl SessionLog for PostgresLedger {
+    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
+        const ADOPT: &str = "INSERT INTO archive (only_row, archive_id) VALUES (1, $1) ON CONFLICT DO NOTHING";
+        call!("record its archive", sqlx::query(ADOPT).bind(id.as_str()).execute(&self.pool)).map(|_| ())
+    }
+
+    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
+        call!("take a session", self.commit_once(entry))
+    }
+
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
+        call!("take sessions", self.commit_all_once(entries))
+    }
+}
+
+#[async_trait]
+impl Backlog for PostgresLedger {
     async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError> {
         call!("add to the backlog", self.add_once(entries, run_id, at))
     }
@@ -273,15 +329,6 @@ impl Ledger for PostgresLedger {
         call!("end a lease", self.end_lease_once(holder, session, comes_again))
     }
 
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Vec<ListedSession>, LedgerError> {
-        call!("be read", self.list_once(filter, after, limit))
-    }
-
     async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
         call!("make sessions pending again", LONG_CALL_TIMEOUT, self.retry_once(filter, at))
     }
@@ -289,46 +336,24 @@ impl Ledger for PostgresLedger {
     async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
         call!("accept sessions", LONG_CALL_TIMEOUT, self.accept_once(filter, reason, at))
     }
+}
 
-    async fn close(&self) {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+#[async_trait]
+impl RunLog for PostgresLedger {
+    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
+        call!("record the start of a run", self.start_run_once(run))
     }
 
-    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
-        let put = || {
-            sqlx::query(PUT_AUDIT)
-                .bind(&audit.audit_id)
-                .bind(&audit.audit)
-                .bind(audit.finished_at.unix_millis())
-                .bind(&audit.summary)
-                .execute(&self.pool)
-        };
-        call!("record an audit", put()).map(|_| ())
-    }
-
-    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        let rows = call!("be read", sqlx::query(LATEST_AUDITS).bind(i64::from(limit)).fetch_all(&self.pool))?;
-        rows.iter().map(|row| audit_of(&Columns(row))).collect()
+    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
+        call!("record the end of a run", self.finish_run_once(run))
     }
 
     async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError> {
         call!("note a heartbeat", self.beat_once(run_id, at))
     }
 
-    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
-        call!("be read", self.record_once(run_id))
-    }
-
-    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
-        call!("be read", self.waiting_lines_once(run_id, after, limit))
-    }
-
     async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError> {
         call!("note a chunk", self.note_chunk_once(entry))
-    }
-
-    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
-        call!("be read", self.chunks_once(run_id))
     }
 
     async fn claim_closing(
@@ -339,10 +364,6 @@ impl Ledger for PostgresLedger {
         lapsed_before: Timestamp,
     ) -> Result<bool, LedgerError> {
         call!("begin to close a run record", self.claim_closing_once(run_id, by, at, lapsed_before))
-    }
-
-    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
-        call!("be read", self.lapsed_runs_once(lapsed_before, limit))
     }
 
     async fn note_document(
@@ -366,32 +387,20 @@ impl Ledger for PostgresLedger {
         call!("abandon a run record", self.forgo_record_once(run_id))
     }
 
-    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
-        call!("be read", self.chain_head_once(group))
-    }
-
-    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
-        call!("be read", self.survey_once(after, limit))
-    }
-
-    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
-        call!("be read", self.survey_one_once(id))
-    }
-
-    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
-        call!("be read", self.closed_runs_once(after, limit))
-    }
-
     async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError> {
         call!("take a run", self.adopt_run_once(run))
     }
 
-    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
-        call!("be read", self.overview_once(now, horizon_alarm))
-    }
-
-    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
-        call!("be read", LONG_CALL_TIMEOUT, self.volume_once(query))
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
+        let put = || {
+            sqlx::query(PUT_AUDIT)
+                .bind(&audit.audit_id)
+                .bind(&audit.audit)
+                .bind(audit.finished_at.unix_millis())
+                .bind(&audit.summary)
+                .execute(&self.pool)
+        };
+        call!("record an audit", put()).map(|_| ())
     }
 }
 

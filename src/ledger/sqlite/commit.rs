@@ -151,7 +151,7 @@ fn media_json(entry: &SessionEntry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger as _;
+    use crate::ledger::{SessionLog as _, Survey as _};
     use crate::model::request::SessionRequest;
     use crate::model::{RunId, SessionId};
 

@@ -19,14 +19,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::sqlite::SqlitePool;
 
-use super::backlog::{Added, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
+use super::backlog::{Added, Backlog, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession};
 use super::entries::{FINISH_RUN, LATEST_AUDITS, LATEST_RUNS, PUT_AUDIT, SESSION};
 use super::overview::Group;
 use super::rows::{Columns, audit_of, group_of, known_manifest_of, record_of, run_of, session_of};
 use super::{
-    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, Ledger, LedgerError, OVERVIEW_RUNS, Overview,
-    RecordRow, RunFinish, RunStart, SessionEntry, SessionRow, SignedText, State, Surveyed, SurveyedSession, Volume,
-    VolumeQuery, WaitingLine, retryable_codes,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, LedgerError, OVERVIEW_RUNS, Overview, RecordRow,
+    RunFinish, RunLog, RunStart, SessionEntry, SessionLog, SessionRow, SignedText, State, Survey, Surveyed,
+    SurveyedSession, Volume, VolumeQuery, WaitingLine, retryable_codes,
 };
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -71,13 +71,7 @@ const OLDEST_PENDING: &str =
     "SELECT min(first_visited_at) FROM sessions INDEXED BY sessions_oldest_pending WHERE state = 'pending'";
 
 #[async_trait]
-impl Ledger for SqliteLedger {
-    async fn close(&self) {
-        // The last connection to go folds the write-ahead log into the file.
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
+impl Survey for SqliteLedger {
     async fn archive_id(&self) -> Result<Option<ArchiveId>, LedgerError> {
         sqlx::query_scalar("SELECT archive_id FROM archive")
             .fetch_optional(&self.readers)
@@ -85,60 +79,6 @@ impl Ledger for SqliteLedger {
             .map_err(unavailable("be read"))?
             .map(|id: String| ArchiveId::parse(&id).map_err(|_| LedgerError::Damaged("archive id")))
             .transpose()
-    }
-
-    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
-        sqlx::query("INSERT INTO archive (only_row, archive_id) VALUES (1, ?1) ON CONFLICT DO NOTHING")
-            .bind(id.as_str())
-            .execute(&self.writer)
-            .await
-            .map_err(unavailable("record its archive"))?;
-        Ok(())
-    }
-
-    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
-        sqlx::query(
-            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url, record_draft, record_state, heartbeat_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, iif(?6 IS NULL, 'none', 'open'), ?2)
-             ON CONFLICT (run_id) DO NOTHING",
-        )
-        .bind(run.run_id.as_str())
-        .bind(run.started_at.unix_millis())
-        .bind(&run.version)
-        .bind(&run.source_kind)
-        .bind(&run.store_url)
-        .bind(run.draft.as_deref())
-        .execute(&self.writer)
-        .await
-        .map_err(unavailable("record the start of a run"))?;
-        Ok(())
-    }
-
-    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
-        let counts = &run.counts;
-        sqlx::query(FINISH_RUN)
-            .bind(run.run_id.as_str())
-            .bind(run.finished_at.unix_millis())
-            .bind(run.exit_code)
-            .bind(saturated(counts.archived))
-            .bind(saturated(counts.unchanged))
-            .bind(saturated(counts.absent))
-            .bind(saturated(counts.failed))
-            .bind(saturated(counts.pending))
-            .bind(saturated(counts.media))
-            .bind(saturated(counts.bytes))
-            .execute(&self.writer)
-            .await
-            .map_err(unavailable("record the end of a run"))?;
-        Ok(())
-    }
-
-    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
-        self.commit_once(entry).await.map_err(|failure| failure.told("take a session"))
-    }
-
-    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
-        self.commit_all_once(entries).await.map_err(|failure| failure.told("take sessions"))
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<SessionRow>, LedgerError> {
@@ -180,6 +120,97 @@ impl Ledger for SqliteLedger {
             .collect()
     }
 
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<ListedSession>, LedgerError> {
+        self.list_sessions(filter, after, limit).await
+    }
+
+    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
+        sqlx::query(LATEST_AUDITS)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable("be read"))?
+            .iter()
+            .map(|row| audit_of(&Columns(row)))
+            .collect()
+    }
+
+    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
+        self.record_once(run_id).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
+        self.waiting_lines_once(run_id, after, limit).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
+        self.chunks_once(run_id).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
+        self.lapsed_runs_once(lapsed_before, limit).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
+        self.chain_head_once(group).await.map_err(|failure| failure.told("be read"))
+    }
+
+    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
+        self.survey_page(after, limit).await
+    }
+
+    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
+        self.survey_one(id).await
+    }
+
+    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
+        self.closed_runs_page(after, limit).await
+    }
+
+    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
+        // One snapshot, so that the numbers agree with one another.
+        let mut snapshot = self.readers.begin().await.map_err(unavailable("be read"))?;
+        self.overview_of(&mut snapshot, now, horizon_alarm).await
+    }
+
+    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
+        self.sum_up(query).await
+    }
+
+    async fn close(&self) {
+        // The last connection to go folds the write-ahead log into the file.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl SessionLog for SqliteLedger {
+    async fn adopt_archive(&self, id: &ArchiveId) -> Result<(), LedgerError> {
+        sqlx::query("INSERT INTO archive (only_row, archive_id) VALUES (1, ?1) ON CONFLICT DO NOTHING")
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("record its archive"))?;
+        Ok(())
+    }
+
+    async fn commit(&self, entry: &SessionEntry) -> Result<State, LedgerError> {
+        self.commit_once(entry).await.map_err(|failure| failure.told("take a session"))
+    }
+
+    async fn commit_all(&self, entries: &[SessionEntry]) -> Result<(), LedgerError> {
+        self.commit_all_once(entries).await.map_err(|failure| failure.told("take sessions"))
+    }
+}
+
+#[async_trait]
+impl Backlog for SqliteLedger {
     async fn add(&self, entries: &[BacklogEntry], run_id: &RunId, at: Timestamp) -> Result<Added, LedgerError> {
         self.add_to_backlog(entries, run_id, at).await
     }
@@ -206,15 +237,6 @@ impl Ledger for SqliteLedger {
         self.end_one_lease(holder, session, comes_again).await
     }
 
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Vec<ListedSession>, LedgerError> {
-        self.list_sessions(filter, after, limit).await
-    }
-
     async fn retry(&self, filter: &Filter, at: Timestamp) -> Result<u64, LedgerError> {
         self.retry_sessions(filter, at).await
     }
@@ -222,48 +244,53 @@ impl Ledger for SqliteLedger {
     async fn accept(&self, filter: &Filter, reason: &str, at: Timestamp) -> Result<u64, LedgerError> {
         self.accept_sessions(filter, reason, at).await
     }
+}
 
-    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
-        sqlx::query(PUT_AUDIT)
-            .bind(&audit.audit_id)
-            .bind(&audit.audit)
-            .bind(audit.finished_at.unix_millis())
-            .bind(&audit.summary)
-            .execute(&self.writer)
-            .await
-            .map_err(unavailable("record an audit"))?;
+#[async_trait]
+impl RunLog for SqliteLedger {
+    async fn start_run(&self, run: &RunStart) -> Result<(), LedgerError> {
+        sqlx::query(
+            "INSERT INTO runs (run_id, started_at, version, source_kind, store_url, record_draft, record_state, heartbeat_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, iif(?6 IS NULL, 'none', 'open'), ?2)
+             ON CONFLICT (run_id) DO NOTHING",
+        )
+        .bind(run.run_id.as_str())
+        .bind(run.started_at.unix_millis())
+        .bind(&run.version)
+        .bind(&run.source_kind)
+        .bind(&run.store_url)
+        .bind(run.draft.as_deref())
+        .execute(&self.writer)
+        .await
+        .map_err(unavailable("record the start of a run"))?;
         Ok(())
     }
 
-    async fn audits(&self, limit: u32) -> Result<Vec<AuditRow>, LedgerError> {
-        sqlx::query(LATEST_AUDITS)
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
+    async fn finish_run(&self, run: &RunFinish) -> Result<(), LedgerError> {
+        let counts = &run.counts;
+        sqlx::query(FINISH_RUN)
+            .bind(run.run_id.as_str())
+            .bind(run.finished_at.unix_millis())
+            .bind(run.exit_code)
+            .bind(saturated(counts.archived))
+            .bind(saturated(counts.unchanged))
+            .bind(saturated(counts.absent))
+            .bind(saturated(counts.failed))
+            .bind(saturated(counts.pending))
+            .bind(saturated(counts.media))
+            .bind(saturated(counts.bytes))
+            .execute(&self.writer)
             .await
-            .map_err(unavailable("be read"))?
-            .iter()
-            .map(|row| audit_of(&Columns(row)))
-            .collect()
+            .map_err(unavailable("record the end of a run"))?;
+        Ok(())
     }
 
     async fn beat(&self, run_id: &RunId, at: Timestamp) -> Result<bool, LedgerError> {
         self.beat_once(run_id, at).await.map_err(|failure| failure.told("note a heartbeat"))
     }
 
-    async fn record(&self, run_id: &RunId) -> Result<Option<RecordRow>, LedgerError> {
-        self.record_once(run_id).await.map_err(|failure| failure.told("be read"))
-    }
-
-    async fn waiting_lines(&self, run_id: &RunId, after: u64, limit: u32) -> Result<Vec<WaitingLine>, LedgerError> {
-        self.waiting_lines_once(run_id, after, limit).await.map_err(|failure| failure.told("be read"))
-    }
-
     async fn note_chunk(&self, entry: &ChunkEntry) -> Result<bool, LedgerError> {
         self.note_chunk_once(entry).await.map_err(|failure| failure.told("note a chunk"))
-    }
-
-    async fn chunks(&self, run_id: &RunId) -> Result<Vec<ChunkRef>, LedgerError> {
-        self.chunks_once(run_id).await.map_err(|failure| failure.told("be read"))
     }
 
     async fn claim_closing(
@@ -276,10 +303,6 @@ impl Ledger for SqliteLedger {
         self.claim_closing_once(run_id, by, at, lapsed_before)
             .await
             .map_err(|failure| failure.told("begin to close a run record"))
-    }
-
-    async fn lapsed_runs(&self, lapsed_before: Timestamp, limit: u32) -> Result<Vec<RunId>, LedgerError> {
-        self.lapsed_runs_once(lapsed_before, limit).await.map_err(|failure| failure.told("be read"))
     }
 
     async fn note_document(
@@ -303,34 +326,20 @@ impl Ledger for SqliteLedger {
         self.forgo_record_once(run_id).await.map_err(|failure| failure.told("abandon a run record"))
     }
 
-    async fn chain_head(&self, group: &str) -> Result<Option<ChainHead>, LedgerError> {
-        self.chain_head_once(group).await.map_err(|failure| failure.told("be read"))
-    }
-
-    async fn survey(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<SurveyedSession>>, LedgerError> {
-        self.survey_page(after, limit).await
-    }
-
-    async fn survey_session(&self, id: &SessionId) -> Result<Option<Surveyed<SurveyedSession>>, LedgerError> {
-        self.survey_one(id).await
-    }
-
-    async fn closed_runs(&self, after: Option<&str>, limit: u32) -> Result<Vec<Surveyed<ClosedRun>>, LedgerError> {
-        self.closed_runs_page(after, limit).await
-    }
-
     async fn adopt_run(&self, run: &ClosedRun) -> Result<Adopted, LedgerError> {
         self.adopt_run_once(run).await.map_err(|failure| failure.told("take a run"))
     }
 
-    async fn overview(&self, now: Timestamp, horizon_alarm: Duration) -> Result<Overview, LedgerError> {
-        // One snapshot, so that the numbers agree with one another.
-        let mut snapshot = self.readers.begin().await.map_err(unavailable("be read"))?;
-        self.overview_of(&mut snapshot, now, horizon_alarm).await
-    }
-
-    async fn volume(&self, query: &VolumeQuery) -> Result<Volume, LedgerError> {
-        self.sum_up(query).await
+    async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError> {
+        sqlx::query(PUT_AUDIT)
+            .bind(&audit.audit_id)
+            .bind(&audit.audit)
+            .bind(audit.finished_at.unix_millis())
+            .bind(&audit.summary)
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable("record an audit"))?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use veriff_archive::error::Code;
 use veriff_archive::ledger::{
     self, Adopted, BacklogEntry, ChunkEntry, Claim, ClosedRun, DamagedRow, Ledger, LedgerError, LineEntry, RecordState,
-    RunCounts, RunFinish, SessionEntry, SignedText, State, SurveyedSession, VolumeQuery, Which,
+    RunCounts, RunFinish, SessionEntry, SignedText, State, Survey, SurveyedSession, VolumeQuery, Which,
 };
 use veriff_archive::model::RunId;
 use veriff_archive::model::digest::Sha256Digest;
@@ -95,7 +95,7 @@ async fn rows_that_cannot_be_read_are_refused_one_by_one(url: &str) {
 }
 
 /// Reads everything, so many at once.
-pub(super) async fn everything(ledger: &dyn Ledger, limit: u32) -> Vec<SurveyedSession> {
+pub(super) async fn everything(ledger: &dyn Survey, limit: u32) -> Vec<SurveyedSession> {
     let mut found: Vec<SurveyedSession> = Vec::new();
     loop {
         let after = found.last().map(|last| last.row.record.session_id.as_str());
