@@ -16,7 +16,9 @@ pub mod cli;
 pub mod config;
 pub mod telemetry;
 
+pub mod doctor;
 pub mod export;
+pub mod plan;
 pub mod prove;
 pub mod rebuild;
 pub mod report;

@@ -9,7 +9,7 @@ use tokio_util::io::StreamReader;
 
 use super::source::{FormatArgs, OnlyArg, SourceArgs};
 use crate::clock::Clock;
-use crate::config::{Config, StoreSettings};
+use crate::config::Config;
 use crate::ledger::{self, Ledger, LedgerError, Survey};
 use crate::model::RunId;
 use crate::retry::Backoff;
@@ -22,6 +22,7 @@ use crate::store::dir::DirStore;
 use crate::store::retrying::RetryingStore;
 use crate::store::s3::S3Store;
 use crate::store::settings::S3Settings;
+use crate::store::settings::StoreSettings;
 use crate::store::{ObjectBody, ReadStore, Store};
 
 /// Who a source of leases works for.

@@ -12,7 +12,7 @@ use super::output::{Answer, print};
 use super::source::{FormatArg, FormatArgs};
 use super::{GlobalArgs, StoreArgs, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, StoreSettings};
+use crate::config::Config;
 use crate::error::Exit;
 use crate::export::{Asked, Exported, Form, Request, export};
 use crate::session::writer::ArchiveWriter;
@@ -145,10 +145,7 @@ async fn exported(args: &ExportArgs, config: &Config) -> anyhow::Result<Exported
     let store = open_existing_store(config, &clock).await?;
     // The event must be kept as the policy says.
     demand(&store.check().await?, config.retention.demands_locks() && settings.url().can_lock())?;
-    let kms_key_id = match settings {
-        StoreSettings::S3(settings) => settings.kms_key_id.clone(),
-        StoreSettings::Dir(_) => None,
-    };
+    let kms_key_id = settings.kms_key_id().map(str::to_owned);
     let writer = ArchiveWriter::new(store, config.retention.clone(), kms_key_id);
     let is_zip = args.zip || args.to.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     let request = Request {

@@ -12,7 +12,6 @@ use super::{GlobalArgs, StoreArgs, signals};
 use crate::audit::Findings;
 use crate::audit::reach::Reach;
 use crate::clock::{Clock, SystemClock};
-use crate::config::StoreSettings;
 use crate::error::Exit;
 use crate::ledger::{self, Migrated};
 use crate::model::ArchiveId;
@@ -21,6 +20,7 @@ use crate::session::identity::Identity;
 use crate::stop::Stop;
 use crate::stop::Stopped;
 use crate::store::StoreError;
+use crate::store::settings::StoreSettings;
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/ledger-migrate/v1";

@@ -12,9 +12,10 @@ use super::connect::{open_ledger_to_look, open_store_to_read};
 use super::output::{Answer, OutputFormat, print};
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, format_duration};
+use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Volume, VolumeQuery};
+use crate::model::units::format_duration;
 use crate::report::{self, Facts, Level, REPORT_AUDITS, REPORT_RUNS, Report};
 use crate::store::{StoreError, StoreReport};
 
@@ -109,7 +110,7 @@ pub(super) async fn run(args: &ReportArgs, global: &GlobalArgs) -> anyhow::Resul
         ledger_exists,
         volume,
         policy: &config.retention,
-        store: config.store.as_ref().map(crate::config::StoreSettings::url),
+        store: config.store.as_ref().map(crate::store::settings::StoreSettings::url),
         look,
         horizon_alarm: format_duration(config.limits.horizon_alarm),
         given_audits,

@@ -18,12 +18,13 @@ use super::summary::{RunFacts, next, summarise};
 use super::{GlobalArgs, StoreArgs};
 use super::{recording, signals};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, StoreSettings, parse_duration, parse_size};
+use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Overview, RunFinish, RunLog, Survey};
 use crate::metrics::Meter;
 use crate::model::RunId;
 use crate::model::signature::SigningKey;
+use crate::model::units::{parse_duration, parse_size};
 use crate::retry::Backoff;
 use crate::run::backlog::BacklogView;
 use crate::run::results::ResultsFile;
@@ -38,6 +39,7 @@ use crate::source::Source;
 use crate::stop::Stop;
 use crate::store::policy::demand;
 use crate::store::retrying::{Event, RetryingStore};
+use crate::store::settings::StoreSettings;
 use crate::store::{ReadStore as _, Store};
 use crate::telemetry::{Telemetry, Watched};
 use crate::veriff::VeriffClient;
@@ -217,7 +219,7 @@ async fn prepare(args: &RunArgs, config: &Config, watched: &Watched, stop: &Stop
     };
     let archiver = Archiver {
         identity: Identity::find(&*store, Arc::clone(&ledger)).await?,
-        writer: ArchiveWriter::new(store, config.retention.clone(), kms_key(settings)),
+        writer: ArchiveWriter::new(store, config.retention.clone(), settings.kms_key_id().map(str::to_owned)),
         budget: Budget::of_memory(config.limits.memory_bytes),
         max_media_size_bytes: config.limits.max_media_size_bytes,
         meter: Arc::clone(meter),
@@ -294,13 +296,6 @@ async fn reach_store(
     let report = store.check().await?;
     demand(&report, config.retention.demands_locks() && settings.url().can_lock())?;
     Ok(Arc::new(store))
-}
-
-fn kms_key(settings: &StoreSettings) -> Option<String> {
-    match settings {
-        StoreSettings::S3(settings) => settings.kms_key_id.clone(),
-        StoreSettings::Dir(_) => None,
-    }
 }
 
 fn work_settings(args: &RunArgs, config: &Config) -> WorkSettings {

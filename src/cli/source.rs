@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use crate::config::{format_duration, parse_duration};
+use crate::model::units::{format_duration, parse_duration};
 use crate::source::file::Format;
 
 /// Where the sessions come from.

@@ -9,9 +9,9 @@ use super::GlobalArgs;
 use super::connect::open_ledger_to_look;
 use super::output::{Answer, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::config::format_duration;
 use crate::error::{Code, Exit};
 use crate::ledger::{self, BacklogCounts, Overview, State};
+use crate::model::units::format_duration;
 
 /// The value of `schema` in the answer.
 const SCHEMA: &str = "veriff-archive/status/v1";

@@ -15,17 +15,18 @@ use super::file::{
     SecretText, Section as _, is_name,
 };
 use super::origin::{Layers, Origin};
-use super::units::{CgroupFiles, DurationText, SizeText, format_duration, format_size};
+use super::units::{CgroupFiles, DurationText, SizeText};
 use super::{
     API_KEY_VARIABLE, BASE_URL_VARIABLE, Config, ConfigError, DEFAULT_INTEGRATION, Limits, SHARED_SECRET_VARIABLE,
-    ShownValue, StoreSettings,
+    ShownValue,
 };
 use crate::ledger::LedgerUrl;
 use crate::model::retention::{Class, DEFAULT_CLASS, Mode, RetentionPolicy, Rule, When};
+use crate::model::units::{format_duration, format_size};
 use crate::run::record::{DEFAULT_GROUP, SigningSettings};
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
-use crate::store::settings::{S3Settings, Sse, StoreUrl};
+use crate::store::settings::{S3Settings, Sse, StoreSettings, StoreUrl};
 use crate::telemetry::TelemetrySettings;
 use crate::veriff::settings::{IntegrationKind, IntegrationSettings, SignaturePolicy};
 

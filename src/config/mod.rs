@@ -21,7 +21,6 @@ use toml::{Table, Value};
 
 pub use env::Environment;
 pub use origin::Origin;
-pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 use crate::error::Code;
 use crate::ledger::LedgerUrl;
@@ -29,7 +28,7 @@ use crate::model::retention::RetentionPolicy;
 use crate::run::record::SigningSettings;
 use crate::secret::SecretSource;
 use crate::source::QueueSettings;
-use crate::store::settings::{S3Settings, StoreUrl};
+use crate::store::settings::StoreSettings;
 use crate::telemetry::TelemetrySettings;
 use crate::veriff::settings::IntegrationSettings;
 
@@ -69,26 +68,6 @@ pub struct Config {
     /// What is allowed, and worth a second look.
     pub warnings: Vec<String>,
     shown: Vec<ShownValue>,
-}
-
-/// Where the archive is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreSettings {
-    /// In a bucket.
-    S3(S3Settings),
-    /// In a directory.
-    Dir(PathBuf),
-}
-
-impl StoreSettings {
-    /// Returns the address of the store.
-    #[must_use]
-    pub fn url(&self) -> StoreUrl {
-        match self {
-            Self::S3(settings) => StoreUrl::S3 { bucket: settings.bucket.clone(), prefix: settings.prefix.clone() },
-            Self::Dir(directory) => StoreUrl::Dir(directory.clone()),
-        }
-    }
 }
 
 /// The bounds of one process.

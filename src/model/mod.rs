@@ -13,6 +13,7 @@ pub mod retention;
 pub mod run;
 pub mod sidecar;
 pub mod signature;
+pub mod units;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -70,6 +70,35 @@ impl FromStr for StoreUrl {
     }
 }
 
+/// Where the archive is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// In a bucket.
+    S3(S3Settings),
+    /// In a directory.
+    Dir(PathBuf),
+}
+
+impl StoreSettings {
+    /// Returns the address of the store.
+    #[must_use]
+    pub fn url(&self) -> StoreUrl {
+        match self {
+            Self::S3(settings) => StoreUrl::S3 { bucket: settings.bucket.clone(), prefix: settings.prefix.clone() },
+            Self::Dir(directory) => StoreUrl::Dir(directory.clone()),
+        }
+    }
+
+    /// Returns the key of the key service that objects are to be encrypted with, where one is configured.
+    #[must_use]
+    pub fn kms_key_id(&self) -> Option<&str> {
+        match self {
+            Self::S3(settings) => settings.kms_key_id.as_deref(),
+            Self::Dir(_) => None,
+        }
+    }
+}
+
 /// Splits `s3://bucket/key`, the address of one object.
 ///
 /// # Errors

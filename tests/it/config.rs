@@ -7,9 +7,10 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
-use veriff_archive::config::{Config, ConfigError, Environment, Sources, StoreSettings, config_schema};
+use veriff_archive::config::{Config, ConfigError, Environment, Sources, config_schema};
 use veriff_archive::model::retention::Mode;
 use veriff_archive::secret::SecretSource;
+use veriff_archive::store::settings::StoreSettings;
 use veriff_archive::telemetry::TelemetrySettings;
 
 use crate::program::run;

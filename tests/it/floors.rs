@@ -14,7 +14,8 @@ const EDGE: &[&str] = &["ledger", "source", "store", "veriff"];
 
 /// The flow, in tiers from its end to its beginning: a tier may import those behind it, never one before it, and the
 /// names of one tier are blind to one another.
-const FLOW: &[&[&str]] = &[&["export", "prove", "rebuild", "report"], &["audit"], &["run"], &["session"]];
+const FLOW: &[&[&str]] =
+    &[&["doctor", "export", "plan", "prove", "rebuild", "report"], &["audit"], &["run"], &["session"]];
 
 /// What one name of a tier may know of another: a bag holds the proofs of its sessions.
 const BESIDE: &[(&str, &str)] = &[("export", "prove")];

@@ -9,7 +9,6 @@ use crate::audit::AuditKind;
 use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
 use crate::audit::retention::{Retention, RetentionTally};
 use crate::cli::GlobalArgs;
-use crate::config::StoreSettings;
 use crate::error::Exit;
 
 const AFTER_HELP: &str = "\
@@ -43,10 +42,7 @@ pub(super) async fn run(args: &RetentionArgs, global: &GlobalArgs) -> anyhow::Re
     let from = drive.progress.mark.clone();
     let reach = desk.reach(args.sessions.concurrency);
     let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
-    let kms_key_id = match settings {
-        StoreSettings::S3(settings) => settings.kms_key_id.as_deref(),
-        StoreSettings::Dir(_) => None,
-    };
+    let kms_key_id = settings.kms_key_id();
     let policy = &desk.config.retention;
     let retention =
         Retention { reach, ledger: desk.ledger.as_deref(), archive, policy, kms_key_id, keys_tried: Mutex::default() };

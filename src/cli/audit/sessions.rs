@@ -16,7 +16,7 @@ use crate::cli::connect::{checks, open_file, open_store_to_read};
 use crate::cli::source::FormatArgs;
 use crate::cli::{GlobalArgs, StoreArgs, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, StoreSettings};
+use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Survey};
 use crate::model::ArchiveId;
@@ -26,6 +26,7 @@ use crate::source::file::{FileSource, Format};
 use crate::stop::Stop;
 use crate::stop::Stopped;
 use crate::store::ReadStore;
+use crate::store::settings::StoreSettings;
 
 /// How many requests are under way at once by default.
 const CONCURRENCY: u16 = 16;

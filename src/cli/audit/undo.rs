@@ -4,8 +4,9 @@
 //! is ever named, and by its id, so that nothing else of the key is touched.
 
 use crate::audit::{Finding, FindingCode};
-use crate::config::{Config, StoreSettings};
+use crate::config::Config;
 use crate::store::settings::S3Settings;
+use crate::store::settings::StoreSettings;
 
 /// Where the objects of an archive are.
 #[derive(Debug, Clone)]

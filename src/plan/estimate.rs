@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::sample::Sample;
 use crate::ledger::{Overview, State};
-use crate::session::catalog::Catalog;
 
 /// Lists of a session with one attempt: of attempts, of the session, of the attempt.
 const LISTS_PER_SESSION: f64 = 3.0;
@@ -17,7 +17,7 @@ const ASSUMED_BYTES: f64 = 10.0 * 1024.0 * 1024.0;
 /// What an estimate is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::cli) enum Basis {
+pub enum Basis {
     /// Lists that Veriff was asked for.
     Sample,
     /// Sessions that the ledger knows.
@@ -28,7 +28,8 @@ pub(in crate::cli) enum Basis {
 
 impl Basis {
     /// Returns the text for people.
-    pub(super) const fn describe(self) -> &'static str {
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::Sample => "as Veriff lists them",
             Self::Ledger => "as the ledger has them",
@@ -39,45 +40,25 @@ impl Basis {
 
 /// What one session takes on the average.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
-pub(in crate::cli) struct Estimate {
+pub struct Estimate {
     /// What it is made from.
-    pub(super) basis: Basis,
+    pub basis: Basis,
     /// How many sessions it is made from.
-    pub(super) sessions: u64,
+    pub sessions: u64,
     /// Media items a session.
-    pub(super) media: f64,
+    pub media: f64,
     /// Bytes of media a session.
-    pub(super) bytes: f64,
+    pub bytes: f64,
     /// Requests to Veriff a session: its lists and its media.
-    pub(super) requests: f64,
+    pub requests: f64,
     /// Requests to Veriff for the lists alone, which is what a session costs that is archived already.
-    pub(super) list_requests: f64,
-}
-
-/// What the lists of some sessions said.
-#[derive(Debug, Default)]
-pub(super) struct Sample {
-    sessions: u64,
-    media: u64,
-    list_requests: u64,
-    sized: u64,
-    bytes: u64,
-}
-
-impl Sample {
-    pub(super) fn add(&mut self, catalog: &Catalog, list_requests: u32) {
-        self.sessions += 1;
-        self.list_requests += u64::from(list_requests);
-        self.media += catalog.items.len() as u64;
-        for size in catalog.items.iter().filter_map(|item| item.size_bytes) {
-            self.sized += 1;
-            self.bytes += size;
-        }
-    }
+    pub list_requests: f64,
 }
 
 impl Estimate {
-    pub(super) fn of(sample: Option<&Sample>, overview: &Overview) -> Self {
+    /// Makes an estimate from the best that is known.
+    #[must_use]
+    pub fn of(sample: Option<&Sample>, overview: &Overview) -> Self {
         if let Some(sample) = sample.filter(|sample| sample.sessions > 0) {
             let media = ratio(sample.media, sample.sessions);
             // Lists do not always have a size; items without one are taken to be like the others.
@@ -104,13 +85,16 @@ impl Estimate {
     }
 
     /// Returns how many objects a session makes: each item with its sidecar, and the manifest.
-    pub(super) fn puts(&self) -> f64 {
+    #[must_use]
+    pub fn puts(&self) -> f64 {
         self.media.mul_add(2.0, 1.0)
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "estimates need no more than 52 bits")]
-pub(super) fn ratio(of: u64, by: u64) -> f64 {
+/// Divides whole numbers.
+#[must_use]
+pub fn ratio(of: u64, by: u64) -> f64 {
     of as f64 / by as f64
 }
 

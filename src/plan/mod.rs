@@ -1,14 +1,18 @@
-//! The answer of `plan`, for people and for machines.
+//! Plan: what a run over the same source would take, from one pass over its requests and the ledger.
+//!
+//! Estimates only: from a sample of Veriff's lists, else from what the ledger knows, else assumed. Writes nothing, and
+//! asks Veriff for lists alone. Leaves to the shell where requests come from and how the answer is printed.
 
-use std::io::{self, Write};
+mod estimate;
+mod sample;
+mod tally;
 
 use serde::Serialize;
 
-use super::estimate::{Estimate, ratio};
-use super::tally::Tally;
-use crate::cli::output::Answer;
+pub use self::estimate::{Basis, Estimate, ratio};
+pub use self::sample::{Sample, Sampler};
+pub use self::tally::Tally;
 use crate::clock::Timestamp;
-use crate::config::{Config, StoreSettings};
 use crate::error::Exit;
 use crate::ledger::Overview;
 use crate::model::retention::{Mode, Period};
@@ -18,119 +22,122 @@ const SCHEMA: &str = "veriff-archive/plan/v1";
 
 /// What a run would have to do.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-pub(in crate::cli) struct Plan {
+pub struct Plan {
     /// Always `veriff-archive/plan/v1`.
-    schema: &'static str,
+    pub schema: &'static str,
     /// When it was made.
-    as_of: Timestamp,
+    pub as_of: Timestamp,
     /// What the records came from.
-    source: PlanSource,
+    pub source: PlanSource,
     /// The sessions of the source by what the ledger knows of them.
-    sessions: PlanSessions,
+    pub sessions: PlanSessions,
     /// What one session takes on the average.
-    per_session: Estimate,
+    pub per_session: Estimate,
     /// What the run takes.
-    work: PlanWork,
+    pub work: PlanWork,
     /// What would be locked until when, by class. Rules look at each media item, so a session may count in several.
-    locks: Vec<PlanLock>,
+    pub locks: Vec<PlanLock>,
     /// Deadlines of the sessions that have to be archived.
-    deadlines: PlanDeadlines,
+    pub deadlines: PlanDeadlines,
     /// Everything the ledger knows, whether it is in the source or not.
-    ledger: Overview,
+    pub ledger: Overview,
     /// What to do next.
-    next: String,
+    pub next: String,
 }
 
 /// What the records came from.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-struct PlanSource {
+pub struct PlanSource {
     /// The kind of source.
-    kind: &'static str,
+    pub kind: &'static str,
     /// Records that can be worked on.
-    records: u64,
+    pub records: u64,
     /// Lines that cannot be read.
-    bad: u64,
+    pub bad: u64,
     /// Lines left out because their session is finished.
-    finished: u64,
+    pub finished: u64,
 }
 
 /// Sessions by what the ledger knows of them.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-struct PlanSessions {
+pub struct PlanSessions {
     /// Not known yet.
-    new: u64,
+    pub new: u64,
     /// Archived, and nothing more is expected.
-    settled: u64,
+    pub settled: u64,
     /// Archived, and looked at again.
-    unsettled: u64,
+    pub unsettled: u64,
     /// Begun and not done.
-    pending: u64,
+    pub pending: u64,
     /// Failed, and tried again.
-    failed: u64,
+    pub failed: u64,
     /// Not at Veriff when last asked.
-    absent: u64,
+    pub absent: u64,
     /// Closed by a person, and looked at all the same.
-    accepted: u64,
+    pub accepted: u64,
     /// Left out with `--skip-settled`.
-    skipped: u64,
+    pub skipped: u64,
 }
 
 /// What the run takes.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-struct PlanWork {
+pub struct PlanWork {
     /// Requests to Veriff.
-    requests: u64,
+    pub requests: u64,
     /// Media items.
-    media: u64,
+    pub media: u64,
     /// Bytes of media.
-    bytes: u64,
+    pub bytes: u64,
     /// Objects to write. Parts of long videos come on top.
-    puts: u64,
+    pub puts: u64,
     /// The price of these in US dollars.
-    put_cost_usd: f64,
+    pub put_cost_usd: f64,
     /// The price of 1,000 of them.
-    put_price_per_1000_usd: f64,
+    pub put_price_per_1000_usd: f64,
     /// Hours at the configured rates; integrations work side by side.
-    hours: f64,
+    pub hours: f64,
 }
 
 /// The locks of one class.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-struct PlanLock {
+pub struct PlanLock {
     /// The class.
-    class: String,
+    pub class: String,
     /// Its mode; `none` where the store cannot lock.
-    mode: Mode,
+    pub mode: Mode,
     /// Its period.
-    period: Option<Period>,
+    pub period: Option<Period>,
     /// Sessions whose media may get it.
-    sessions: u64,
+    pub sessions: u64,
     /// The earliest date a lock would end.
-    first_until: Option<Timestamp>,
+    pub first_until: Option<Timestamp>,
     /// The latest date a lock would end.
-    last_until: Option<Timestamp>,
+    pub last_until: Option<Timestamp>,
     /// Sessions whose lock would exceed `max_period` and would be refused.
-    too_long: u64,
+    pub too_long: u64,
 }
 
 /// Deadlines of the sessions that have to be archived.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
-struct PlanDeadlines {
+pub struct PlanDeadlines {
     /// The nearest one.
-    nearest_at: Option<Timestamp>,
+    pub nearest_at: Option<Timestamp>,
     /// Sessions whose deadline has passed already.
-    past: u64,
+    pub past: u64,
     /// Sessions that cannot be finished in time at the configured rate, those included.
-    cannot_finish: u64,
+    pub cannot_finish: u64,
     /// Sessions whose deadline nobody knows.
-    unknown: u64,
+    pub unknown: u64,
 }
 
 impl Plan {
-    pub(super) fn of(
+    /// Draws up the plan from what was counted. `can_lock` says whether the store can lock objects at all, `put_price` is
+    /// the price of 1,000 PUT requests in US dollars, and `run_command` what to type to carry the plan out.
+    #[must_use]
+    pub fn of(
         tally: &Tally<'_>,
         estimate: &Estimate,
-        config: &Config,
+        can_lock: bool,
         put_price: f64,
         source_kind: &'static str,
         ledger: Overview,
@@ -184,7 +191,7 @@ impl Plan {
             sessions,
             per_session: estimate.clone(),
             work,
-            locks: locks_of(tally, config),
+            locks: locks_of(tally, can_lock),
             deadlines,
             ledger,
             next,
@@ -210,10 +217,9 @@ impl PlanSessions {
     }
 }
 
-fn locks_of(tally: &Tally<'_>, config: &Config) -> Vec<PlanLock> {
-    let can_lock = !matches!(config.store, Some(StoreSettings::Dir(_)));
+fn locks_of(tally: &Tally<'_>, can_lock: bool) -> Vec<PlanLock> {
     let locks = tally.locks.iter().filter_map(|(name, lock)| {
-        let class = config.retention.class(name)?;
+        let class = tally.policy.class(name)?;
         Some(PlanLock {
             class: name.clone(),
             mode: if can_lock { class.mode } else { Mode::None },
@@ -234,65 +240,4 @@ fn locks_of(tally: &Tally<'_>, config: &Config) -> Vec<PlanLock> {
 )]
 fn whole(number: f64) -> u64 {
     number.ceil() as u64
-}
-
-impl Answer for Plan {
-    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let (source, sessions, work) = (&self.source, &self.sessions, &self.work);
-        writeln!(
-            out,
-            "requests   {} from {}; {} lines are invalid, {} are finished",
-            source.records, source.kind, source.bad, source.finished
-        )?;
-        writeln!(
-            out,
-            "sessions   {} new, {} pending, {} failed before, {} archived and unsettled, {} settled, {} absent, {} accepted, {} skipped",
-            sessions.new,
-            sessions.pending,
-            sessions.failed,
-            sessions.unsettled,
-            sessions.settled,
-            sessions.absent,
-            sessions.accepted,
-            sessions.skipped
-        )?;
-        let gib = ratio(work.bytes, 1 << 30);
-        writeln!(
-            out,
-            "work       about {} requests, {} media items, {gib:.1} GiB, {} objects ({:.2} USD), {:.1} hours",
-            work.requests, work.media, work.puts, work.put_cost_usd, work.hours
-        )?;
-        let basis = &self.per_session;
-        writeln!(
-            out,
-            "           at {:.1} media items and {:.1} requests per session ({}, {} sessions)",
-            basis.media,
-            basis.requests,
-            basis.basis.describe(),
-            basis.sessions
-        )?;
-        for lock in &self.locks {
-            match (lock.first_until, lock.last_until) {
-                (Some(first), Some(last)) => writeln!(
-                    out,
-                    "lock       class {}, {}: {} sessions, until {first} to {last}",
-                    lock.class, lock.mode, lock.sessions
-                )?,
-                _ => writeln!(out, "lock       class {}: {} sessions, not locked", lock.class, lock.sessions)?,
-            }
-            if lock.too_long > 0 {
-                writeln!(out, "           {} of them would exceed max_period and be refused", lock.too_long)?;
-            }
-        }
-        let deadlines = &self.deadlines;
-        if let Some(nearest) = deadlines.nearest_at {
-            writeln!(out, "deadline   the nearest is {nearest}")?;
-        }
-        writeln!(
-            out,
-            "           {} sessions cannot be finished in time ({} are already past it), {} have no known deadline",
-            deadlines.cannot_finish, deadlines.past, deadlines.unknown
-        )?;
-        writeln!(out, "next: {}", self.next)
-    }
 }

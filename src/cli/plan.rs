@@ -2,34 +2,26 @@
 //!
 //! One pass over the records and the ledger; Veriff is asked only for a sample, and only for lists.
 
-mod document;
-mod estimate;
-mod tally;
-
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Args;
 
-pub(super) use document::Plan;
-
-use self::estimate::{Estimate, Sample};
-use self::tally::Tally;
 use super::connect::open_file;
-use super::output::print;
+use super::output::{Answer, print};
 use super::source::SourceArgs;
 use super::{GlobalArgs, StoreArgs};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::Exit;
 use crate::ledger::{self, Overview, Survey};
-use crate::metrics::{Meter, SessionMeter};
 use crate::model::request::SessionRequest;
+use crate::plan::{Estimate, Plan, Sample, Sampler, Tally, ratio};
 use crate::run::backlog::BacklogView;
-use crate::session::catalog;
 use crate::source::{Delivery, Source, sqs};
-use crate::veriff::{VeriffClient, VeriffError};
+use crate::store::settings::StoreSettings;
+use crate::veriff::settings::IntegrationSettings;
 
 /// How many bad lines are reported one by one; the others are only counted.
 const BAD_LINES_TOLD: u64 = 20;
@@ -112,7 +104,7 @@ pub(super) async fn run(args: &PlanArgs, global: &GlobalArgs) -> anyhow::Result<
     let plan = Plan::of(
         &tally,
         &estimate,
-        &config,
+        !matches!(config.store, Some(StoreSettings::Dir(_))),
         args.put_price,
         source.kind(),
         overview,
@@ -161,7 +153,7 @@ fn integration_of<'a>(
     record: &SessionRequest,
     args: &PlanArgs,
     config: &'a Config,
-) -> anyhow::Result<&'a crate::veriff::settings::IntegrationSettings> {
+) -> anyhow::Result<&'a IntegrationSettings> {
     Ok(config.integration_of(record.integration.as_deref(), args.source.integration.as_deref())?)
 }
 
@@ -194,26 +186,70 @@ async fn ask_sample(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Sample> {
     config.require_integrations()?;
-    let meter = Arc::new(Meter::starting(clock.instant()));
-    let mut clients = BTreeMap::new();
-    let mut sample = Sample::default();
+    let mut sampler = Sampler::new(config.limits.tries, Arc::clone(clock));
     for record in deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()) {
-        let settings = integration_of(record, args, config)?;
-        let client = match clients.entry(settings.name.clone()) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                let client =
-                    VeriffClient::connect(settings.clone(), config.limits.tries, Arc::clone(clock), Arc::clone(&meter));
-                entry.insert(client.await?)
-            }
-        };
-        let session_meter = SessionMeter::default();
-        match catalog::read(client, &record.session_id, &session_meter).await {
-            Ok(catalog) => sample.add(&catalog, session_meter.requests()),
-            Err(error) if error.refuses_key() => return Err(error).context("Veriff refuses the credentials"),
-            Err(error @ (VeriffError::Throttled { .. } | VeriffError::Unavailable { .. })) => return Err(error.into()),
-            Err(error) => tracing::warn!("one session of the sample is left out: {error}"),
-        }
+        sampler.ask(integration_of(record, args, config)?, &record.session_id).await?;
     }
-    Ok(sample)
+    Ok(sampler.finish())
+}
+
+impl Answer for Plan {
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (source, sessions, work) = (&self.source, &self.sessions, &self.work);
+        writeln!(
+            out,
+            "requests   {} from {}; {} lines are invalid, {} are finished",
+            source.records, source.kind, source.bad, source.finished
+        )?;
+        writeln!(
+            out,
+            "sessions   {} new, {} pending, {} failed before, {} archived and unsettled, {} settled, {} absent, {} accepted, {} skipped",
+            sessions.new,
+            sessions.pending,
+            sessions.failed,
+            sessions.unsettled,
+            sessions.settled,
+            sessions.absent,
+            sessions.accepted,
+            sessions.skipped
+        )?;
+        let gib = ratio(work.bytes, 1 << 30);
+        writeln!(
+            out,
+            "work       about {} requests, {} media items, {gib:.1} GiB, {} objects ({:.2} USD), {:.1} hours",
+            work.requests, work.media, work.puts, work.put_cost_usd, work.hours
+        )?;
+        let basis = &self.per_session;
+        writeln!(
+            out,
+            "           at {:.1} media items and {:.1} requests per session ({}, {} sessions)",
+            basis.media,
+            basis.requests,
+            basis.basis.describe(),
+            basis.sessions
+        )?;
+        for lock in &self.locks {
+            match (lock.first_until, lock.last_until) {
+                (Some(first), Some(last)) => writeln!(
+                    out,
+                    "lock       class {}, {}: {} sessions, until {first} to {last}",
+                    lock.class, lock.mode, lock.sessions
+                )?,
+                _ => writeln!(out, "lock       class {}: {} sessions, not locked", lock.class, lock.sessions)?,
+            }
+            if lock.too_long > 0 {
+                writeln!(out, "           {} of them would exceed max_period and be refused", lock.too_long)?;
+            }
+        }
+        let deadlines = &self.deadlines;
+        if let Some(nearest) = deadlines.nearest_at {
+            writeln!(out, "deadline   the nearest is {nearest}")?;
+        }
+        writeln!(
+            out,
+            "           {} sessions cannot be finished in time ({} are already past it), {} have no known deadline",
+            deadlines.cannot_finish, deadlines.past, deadlines.unknown
+        )?;
+        writeln!(out, "next: {}", self.next)
+    }
 }

@@ -15,12 +15,14 @@ const ABSENT_REQUESTS: f64 = 1.0;
 
 /// What has been counted so far. Memory does not grow with the number of records.
 #[derive(Debug)]
-pub(super) struct Tally<'a> {
-    policy: &'a RetentionPolicy,
+pub struct Tally<'a> {
+    pub(super) policy: &'a RetentionPolicy,
     estimate: &'a Estimate,
     pub(super) now: Timestamp,
-    pub(super) bad_records: u64,
-    pub(super) finished_records: u64,
+    /// Lines that cannot be read.
+    pub bad_records: u64,
+    /// Lines left out because their session is finished.
+    pub finished_records: u64,
     pub(super) sessions: Counts,
     pub(super) deadlines: Deadlines,
     pub(super) queues: BTreeMap<String, Queue>,
@@ -80,7 +82,9 @@ pub(super) struct LockTally {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(policy: &'a RetentionPolicy, estimate: &'a Estimate, now: Timestamp) -> Self {
+    /// Begins to count, at the time from which deadlines and rates are reckoned.
+    #[must_use]
+    pub fn new(policy: &'a RetentionPolicy, estimate: &'a Estimate, now: Timestamp) -> Self {
         Self {
             policy,
             estimate,
@@ -95,7 +99,7 @@ impl<'a> Tally<'a> {
     }
 
     /// Counts one record.
-    pub(super) fn add(
+    pub fn add(
         &mut self,
         record: &SessionRequest,
         integration: &IntegrationSettings,
@@ -142,7 +146,7 @@ impl<'a> Tally<'a> {
     }
 
     /// Counts messages that cannot be looked into: each as a session that nothing is known of.
-    pub(super) fn add_unread(&mut self, messages: u64, integration: &IntegrationSettings) {
+    pub fn add_unread(&mut self, messages: u64, integration: &IntegrationSettings) {
         self.sessions.unknown += messages;
         self.deadlines.unknown += messages;
         self.note_requests(ratio(messages, 1) * self.estimate.requests, integration);
