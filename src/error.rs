@@ -200,6 +200,41 @@ impl Exit {
         }
     }
 
+    /// Every exit, in the order of precedence.
+    pub const ALL: [Self; 12] = [
+        Self::Internal,
+        Self::Usage,
+        Self::Refused,
+        Self::Config,
+        Self::Interrupted,
+        Self::Terminated,
+        Self::Findings,
+        Self::Horizon,
+        Self::Failures,
+        Self::TryLater,
+        Self::Limit(Self::LIMIT_CODE),
+        Self::Success,
+    ];
+
+    /// Returns what the exit means. README, runbook, operations and help repeat it word for word; a test compares them.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Internal => "unexpected internal error",
+            Self::Usage => "wrong usage, or an input that does not exist",
+            Self::Refused => "credentials refused, clock off, or the store is not what the policy demands",
+            Self::Config => "invalid configuration, or an older or newer ledger schema",
+            Self::Interrupted => "stopped by SIGINT; drained",
+            Self::Terminated => "stopped by SIGTERM; drained",
+            Self::Findings => "an audit found something wrong with the archive",
+            Self::Horizon => "a pending session is past its horizon or within the alarm",
+            Self::Failures => "finished; some sessions failed for good or are absent upstream",
+            Self::TryLater => "finished or cut short; all that failed may work later",
+            Self::Limit(_) => "stopped at one of its own limits; work is left",
+            Self::Success => "every session ended well, or there was nothing to do",
+        }
+    }
+
     /// Returns how the process ends when a fatal error of this code stops it.
     #[must_use]
     pub const fn of_fatal(code: Code) -> Self {

@@ -302,22 +302,10 @@ fn run_of(run: &RunRow) -> RunSummary {
     }
 }
 
-/// Says in a few words what an exit code means.
+/// Says how a run ended, in the words of the table of exits.
 fn ended(exit_code: Option<u8>) -> &'static str {
     let Some(code) = exit_code else { return "not ended, or died" };
-    let is = |exit: Exit| exit.code() == code;
-    match code {
-        _ if is(Exit::Success) => "all ended well",
-        _ if is(Exit::Failures) => "some failed or are absent",
-        _ if is(Exit::TryLater) => "failures may pass",
-        _ if is(Exit::Horizon) => "deadline near or past",
-        _ if is(Exit::Limit(Exit::LIMIT_CODE)) => "stopped at a limit",
-        _ if is(Exit::Refused) => "refused: credentials, clock or store",
-        _ if is(Exit::Config) => "refused: configuration or ledger",
-        _ if is(Exit::Interrupted) || is(Exit::Terminated) => "stopped by a signal",
-        _ if is(Exit::Internal) => "defect of the program",
-        _ => "see the exit code",
-    }
+    Exit::ALL.into_iter().find(|exit| exit.code() == code).map_or("see the exit code", Exit::meaning)
 }
 
 /// Says what needs attention, from what else is in the report.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use veriff_archive::audit::FindingCode;
 use veriff_archive::cli::Cli;
 use veriff_archive::config::{Config, Environment, Sources};
-use veriff_archive::error::Code;
+use veriff_archive::error::{Code, Exit};
 use veriff_archive::metrics;
 use veriff_archive::model::sidecar::anomaly;
 
@@ -326,12 +326,50 @@ fn metrics_that_are_mentioned_exist() {
 }
 
 #[test]
-fn the_readme_tells_every_exit_code() {
-    let readme = read("README.md");
-    let exits = readme.split("\n## Exit codes\n").nth(1).unwrap();
-    let exits = exits.split("\n## ").next().unwrap();
-    for code in [0, 1, 2, 3, 4, 5, 6, 10, 77, 78, 130, 143] {
-        assert!(exits.contains(&format!("| {code} |")), "README.md does not tell of exit code {code}");
+fn every_table_of_exits_says_what_the_program_says() {
+    let section = |file: &str, heading: &str| {
+        let text = read(file);
+        let section = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("{file}: {heading}"));
+        section.split("\n## ").next().unwrap().to_owned()
+    };
+    let tables = [
+        ("README.md", "Exit codes"),
+        ("docs/runbook.md", "Exit codes"),
+        ("docs/operations.md", "What Kubernetes does with an exit code"),
+    ];
+    for (file, heading) in tables {
+        let section = section(file, heading);
+        let codes: Vec<&str> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split_once(" | "))
+            .map(|(code, _)| code)
+            .filter(|code| code.starts_with(|c: char| c.is_ascii_digit()))
+            .collect();
+        assert_eq!(codes.len(), Exit::ALL.len(), "{file}: {codes:?}");
+        for exit in Exit::ALL {
+            let row = format!("\n| {} | {} |", exit.code(), exit.meaning());
+            assert!(section.contains(&row), "{file} lacks {row}");
+        }
+    }
+    let mut pages = Vec::new();
+    collect_help(&mut Cli::command(), &mut pages);
+    let row = |exit: Exit| format!("\n{:>5}  {}\n", exit.code(), exit.meaning());
+    for exit in Exit::ALL {
+        assert!(pages[0].1.contains(&row(exit)), "the help lacks {}", row(exit));
+        // A command may leave out exits that it never has; `run` says of the others what all say.
+        let run = &pages.iter().find(|(name, _)| name == "run --help").unwrap().1;
+        let begins = format!("\n{:>5}  ", exit.code());
+        assert!(!run.contains(&begins) || run.contains(&row(exit)), "run --help differs from {}", row(exit));
+    }
+    let known: BTreeSet<u8> = Exit::ALL.into_iter().map(Exit::code).collect();
+    for (name, page) in &pages {
+        let rows = page.split("Exit codes:\n").nth(1).unwrap_or_default();
+        let rows = rows.lines().take_while(|line| line.starts_with(' '));
+        for code in rows.filter_map(|line| line.split("  ").map(str::trim).find(|word| !word.is_empty())) {
+            for code in code.split(", ").filter_map(|code| code.parse().ok()) {
+                assert!(known.contains(&code), "{name} names exit {code}");
+            }
+        }
     }
 }
 
