@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 thread_local! {
     static SOURCE: RefCell<StdRng> = RefCell::new(StdRng::from_seed(secret()));
