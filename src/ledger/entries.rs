@@ -12,7 +12,6 @@ use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;
 use crate::model::manifest::Manifest;
 use crate::model::request::SessionRequest;
-use crate::model::run::RunCounts;
 use crate::model::{ArchiveId, AttemptId, MediaId, MediaKind, RunId};
 
 /// Takes the ends of visits to sessions.
@@ -171,49 +170,6 @@ pub struct SessionRow {
     pub last_visited_at: Timestamp,
     /// Why a person closed it, if one did.
     pub accepted_reason: Option<String>,
-}
-
-/// A run that begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunStart {
-    /// The run.
-    pub run_id: RunId,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// The version of this program.
-    pub version: String,
-    /// The kind of its source, such as `file`.
-    pub source_kind: String,
-    /// Where it archives to; a store URL holds no secret.
-    pub store_url: String,
-    /// What its record will say of it that only the run knows, as JSON. With one its record is open; without, it has none.
-    pub draft: Option<String>,
-}
-
-/// A run that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunFinish {
-    /// The run.
-    pub run_id: RunId,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// How the process exits.
-    pub exit_code: u8,
-    /// What it did.
-    pub counts: RunCounts,
-}
-
-/// How an audit ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRow {
-    /// The audit's own id.
-    pub audit_id: String,
-    /// Which audit.
-    pub audit: String,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// Its summary, as JSON.
-    pub summary: String,
 }
 
 // Statements that both engines know word for word.

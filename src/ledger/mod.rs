@@ -27,15 +27,16 @@ pub use backlog::{
     Added, Backlog, BacklogCounts, BacklogEntry, Claim, Claimed, Comeback, Cursor, Filter, ListedSession, Turn,
     Waiting, Which,
 };
-pub use entries::{AuditRow, ManifestRef, MediaRow, RunFinish, RunStart, SessionEntry, SessionLog, SessionRow};
+pub use entries::{ManifestRef, MediaRow, SessionEntry, SessionLog, SessionRow};
 pub use location::LedgerUrl;
 pub use overview::{CodeCount, OVERVIEW_RUNS, Overview, RunRow, StateCount};
 pub use runs::{
-    Adopted, ChainHead, ChunkEntry, ClosedRecord, LineEntry, RecordRow, RecordState, RunLog, SignedText, WaitingLine,
+    Adopted, AuditRow, ChainHead, ChunkEntry, ClosedRecord, ClosedRun, LineEntry, RecordRow, RecordState, RunFinish,
+    RunLog, RunStart, SignedText, WaitingLine,
 };
 pub use schema::Migrated;
 pub use state::{Move, Standing, State};
-pub use survey::{ClosedRun, DamagedRow, Survey, Surveyed, SurveyedSession};
+pub use survey::{DamagedRow, Survey, Surveyed, SurveyedSession};
 pub use volume::{DaysLeft, DeadlineRow, MediaMonthRow, Month, MonthRow, Volume, VolumeQuery};
 
 use location::Location;

@@ -9,7 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::columns::closed_record_columns;
-use super::{AuditRow, ClosedRun, LedgerError, RunFinish, RunStart};
+use super::{LedgerError, RunCounts};
 use crate::clock::Timestamp;
 use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
@@ -101,6 +101,72 @@ pub trait RunLog: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`super::SessionLog::adopt_archive`].
     async fn note_audit(&self, audit: &AuditRow) -> Result<(), LedgerError>;
+}
+
+/// A run that begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunStart {
+    /// The run.
+    pub run_id: RunId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The version of this program.
+    pub version: String,
+    /// The kind of its source, such as `file`.
+    pub source_kind: String,
+    /// Where it archives to; a store URL holds no secret.
+    pub store_url: String,
+    /// What its record will say of it that only the run knows, as JSON. With one its record is open; without, it has none.
+    pub draft: Option<String>,
+}
+
+/// A run that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFinish {
+    /// The run.
+    pub run_id: RunId,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// How the process exits.
+    pub exit_code: u8,
+    /// What it did.
+    pub counts: RunCounts,
+}
+
+/// How an audit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The audit's own id.
+    pub audit_id: String,
+    /// Which audit.
+    pub audit: String,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Its summary, as JSON.
+    pub summary: String,
+}
+
+/// A run whose record is closed: how it ended, and where its record stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedRun {
+    /// The run.
+    pub run_id: RunId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended; nothing if it died.
+    pub finished_at: Option<Timestamp>,
+    /// How the process exited; nothing if it died.
+    pub exit_code: Option<u8>,
+    /// The version of the program.
+    pub version: String,
+    /// The kind of its source.
+    pub source_kind: String,
+    /// Where it archived to.
+    pub store_url: String,
+    /// What it did.
+    pub counts: RunCounts,
+    /// Where its record stands.
+    pub record: ClosedRecord,
 }
 
 /// A line that goes into a run's record with the commit of its session.

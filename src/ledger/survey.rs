@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use super::columns::{closed_record_columns, media_columns, run_columns, session_columns};
 use super::{
-    AuditRow, ChainHead, ClosedRecord, Cursor, Filter, LedgerError, ListedSession, MediaRow, Overview, RecordRow,
-    RunCounts, SessionRow, Volume, VolumeQuery, WaitingLine,
+    AuditRow, ChainHead, ClosedRun, Cursor, Filter, LedgerError, ListedSession, MediaRow, Overview, RecordRow,
+    SessionRow, Volume, VolumeQuery, WaitingLine,
 };
 use crate::clock::Timestamp;
 use crate::model::request::SessionRequest;
@@ -162,29 +162,6 @@ pub struct DamagedRow {
 
 /// A value, or the column that does not hold one.
 pub(super) type Told<T> = Result<T, &'static str>;
-
-/// A run whose record is closed: how it ended, and where its record stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClosedRun {
-    /// The run.
-    pub run_id: RunId,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When it ended; nothing if it died.
-    pub finished_at: Option<Timestamp>,
-    /// How the process exited; nothing if it died.
-    pub exit_code: Option<u8>,
-    /// The version of the program.
-    pub version: String,
-    /// The kind of its source.
-    pub source_kind: String,
-    /// Where it archived to.
-    pub store_url: String,
-    /// What it did.
-    pub counts: RunCounts,
-    /// Where its record stands.
-    pub record: ClosedRecord,
-}
 
 // Statements that both engines know word for word.
 

@@ -7,10 +7,10 @@ use sqlx::query::Query;
 use super::connect::Failure;
 use super::{PostgresLedger, plain, saturated};
 use crate::clock::Timestamp;
+use crate::ledger::ClosedRun;
 use crate::ledger::rows::{Columns, media_of, surveyed_of, surveyed_run_of};
 use crate::ledger::survey::{
-    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession,
-    joined,
+    CLOSED_RUNS, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession, joined,
 };
 use crate::model::SessionId;
 

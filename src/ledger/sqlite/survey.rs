@@ -5,12 +5,11 @@ use sqlx::sqlite::SqliteArguments;
 
 use super::{SqliteLedger, saturated, unavailable};
 use crate::clock::Timestamp;
-use crate::ledger::LedgerError;
 use crate::ledger::rows::{Columns, media_of, surveyed_of, surveyed_run_of};
 use crate::ledger::survey::{
-    CLOSED_RUNS, ClosedRun, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession,
-    joined,
+    CLOSED_RUNS, MEDIA, MEDIA_OF_SESSION, PUT_CLOSED_RUN, SESSION, SESSIONS, Surveyed, SurveyedSession, joined,
 };
+use crate::ledger::{ClosedRun, LedgerError};
 use crate::model::SessionId;
 
 impl SqliteLedger {
