@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 
-use super::drive::{AuditError, Mark, Part, Step, Tally};
+use super::runner::AuditError;
+use super::sessions::{AuditStep, AuditTally, Checked, Mark};
 use super::{Finding, FindingCode, Severity, expired, shadow};
 use crate::clock::Timestamp;
 use crate::ledger::{Cursor, Filter, ListedSession, SessionRow, State, Survey};
@@ -60,7 +61,7 @@ pub struct CoverageTally {
     pub bad_lines: u64,
 }
 
-impl Tally for CoverageTally {
+impl AuditTally for CoverageTally {
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.asked += other.asked;
@@ -74,14 +75,13 @@ impl Tally for CoverageTally {
         self.bad_lines += other.bad_lines;
     }
 
-    fn checked(&self) -> BTreeMap<String, u64> {
-        let counts = [
+    fn checked(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("sessions", self.sessions),
             ("sessions_asked", self.asked),
             ("attempts_listed", self.attempts),
             ("media_listed", self.media),
-        ];
-        counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+        ]
     }
 }
 
@@ -134,8 +134,8 @@ impl Coverage<'_> {
     ///
     /// # Errors
     /// As the store's and the ledger's; fatal if Veriff refuses the key of an integration, retryable if it is away.
-    pub async fn check(&self, mut expected: Expected) -> Result<Part<CoverageTally>, AuditError> {
-        let mut part = Part::<CoverageTally>::default();
+    pub async fn check(&self, mut expected: Expected) -> Result<Checked<CoverageTally>, AuditError> {
+        let mut part = Checked::<CoverageTally>::default();
         part.tally.sessions = 1;
         if let (None, Some(ledger)) = (expected.state, &self.ledger)
             && let Some(row) = ledger.session(&expected.record.session_id).await?
@@ -174,7 +174,7 @@ impl Coverage<'_> {
         &self,
         clients: &BTreeMap<String, VeriffClient>,
         expected: &Expected,
-        part: &mut Part<CoverageTally>,
+        part: &mut Checked<CoverageTally>,
     ) -> Result<Option<Catalog>, AuditError> {
         let session = &expected.record.session_id;
         let unasked = |reason: String, repair: &str| {
@@ -221,7 +221,7 @@ impl Coverage<'_> {
     async fn standing(
         &self,
         session: &SessionId,
-        part: &mut Part<CoverageTally>,
+        part: &mut Checked<CoverageTally>,
     ) -> Result<Option<Standing>, AuditError> {
         let (key, reason) = match standing::inspect(self.store, self.archive.as_ref(), session).await {
             Ok(standing) => return Ok(Some(standing)),
@@ -278,7 +278,7 @@ fn not_archived(expected: &Expected, severity: Severity, what: &str) -> Finding 
 }
 
 /// Compares what is expected with the store alone.
-fn compare_alone(expected: &Expected, newest: Option<&StandingManifest>, part: &mut Part<CoverageTally>) {
+fn compare_alone(expected: &Expected, newest: Option<&StandingManifest>, part: &mut Checked<CoverageTally>) {
     let session = &expected.record.session_id;
     let Some(newest) = newest else {
         part.findings.push(not_archived(expected, Severity::Error, "the session, archived"));
@@ -296,7 +296,12 @@ fn compare_alone(expected: &Expected, newest: Option<&StandingManifest>, part: &
 }
 
 /// Compares Veriff's lists with the newest manifest.
-fn compare(expected: &Expected, catalog: &Catalog, newest: Option<&StandingManifest>, part: &mut Part<CoverageTally>) {
+fn compare(
+    expected: &Expected,
+    catalog: &Catalog,
+    newest: Option<&StandingManifest>,
+    part: &mut Checked<CoverageTally>,
+) {
     let session = &expected.record.session_id;
     let Some(newest) = newest else {
         part.findings.push(if catalog.absent.is_some() {
@@ -323,7 +328,7 @@ fn compare_attempts(
     catalog: &Catalog,
     manifest: &Manifest,
     key: &ObjectKey,
-    part: &mut Part<CoverageTally>,
+    part: &mut Checked<CoverageTally>,
 ) {
     let known: HashMap<&AttemptId, Option<&str>> =
         manifest.attempts.iter().map(|attempt| (&attempt.attempt_id, attempt.status.as_deref())).collect();
@@ -352,7 +357,7 @@ fn compare_media(
     catalog: &Catalog,
     manifest: &Manifest,
     key: &ObjectKey,
-    part: &mut Part<CoverageTally>,
+    part: &mut Checked<CoverageTally>,
 ) {
     let archived: HashSet<&MediaId> = manifest.media().map(|(_, media)| &media.media_id).collect();
     for item in catalog.items.iter().filter(|item| !archived.contains(&item.media_id)) {
@@ -376,7 +381,7 @@ fn of_manifest(severity: Severity, code: FindingCode, session: &SessionId, key: 
 pub fn listed<'a>(
     source: Box<dyn Source>,
     from: &Mark,
-) -> impl Stream<Item = Result<Step<Option<Expected>>, AuditError>> + 'a {
+) -> impl Stream<Item = Result<AuditStep<Option<Expected>>, AuditError>> + 'a {
     let skip = from.records;
     stream::try_unfold((source, 0), move |(mut source, mut seen)| async move {
         loop {
@@ -393,7 +398,7 @@ pub fn listed<'a>(
                 }
             };
             let mark = Mark { records: seen, ..Mark::default() };
-            return Ok(Some((Step { mark, work: Some(expected) }, (source, seen))));
+            return Ok(Some((AuditStep { mark, work: Some(expected) }, (source, seen))));
         }
     })
 }
@@ -403,7 +408,7 @@ pub fn known(
     ledger: Arc<dyn Survey>,
     in_backlog: bool,
     from: &Mark,
-) -> impl Stream<Item = Result<Step<Option<Expected>>, AuditError>> {
+) -> impl Stream<Item = Result<AuditStep<Option<Expected>>, AuditError>> {
     let filter = Filter { in_backlog, ..Filter::default() };
     let after = from.after.as_deref().and_then(cursor_of);
     let state = (ledger, filter, after, Vec::<ListedSession>::new().into_iter());
@@ -415,7 +420,7 @@ pub fn known(
         let cursor = Cursor::behind(&listed.row);
         let mark = Mark { after: Some(text_of(&cursor)), ..Mark::default() };
         after = Some(cursor);
-        let step = Step { mark, work: Some(Some(Expected::of_row(listed.row))) };
+        let step = AuditStep { mark, work: Some(Some(Expected::of_row(listed.row))) };
         Ok(Some((step, (ledger, filter, after, page))))
     })
 }

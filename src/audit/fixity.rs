@@ -5,15 +5,14 @@
 //! a look without reading proves is what the store says of itself: bytes changed behind its back, with its own notes left
 //! as they were, show only when they are read.
 
-use std::collections::BTreeMap;
-
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
-use super::drive::{AuditError, Part, Tally, steadily};
 use super::evidence::{Evidence, FIND_OUT, RESTORE};
 use super::lock::{Shown, hidden_locks};
 use super::reach::{Reach, Told, refused};
+use super::runner::AuditError;
+use super::sessions::{AuditTally, Checked, steadily};
 use super::sidecar::{self, Named, ReadSidecar};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
@@ -30,14 +29,14 @@ pub(super) const ITEMS_IN_FLIGHT: usize = 16;
 
 /// How it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum FixityMode {
     /// Compares what the store says of its objects.
     Head,
     /// Downloads and hashes them as well.
     Read,
 }
 
-impl Mode {
+impl FixityMode {
     /// Returns the name that `--mode` takes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -75,7 +74,7 @@ pub struct FixityTally {
     pub hidden_locks: u64,
 }
 
-impl Tally for FixityTally {
+impl AuditTally for FixityTally {
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.objects += other.objects;
@@ -90,8 +89,8 @@ impl Tally for FixityTally {
         self.hidden_locks += other.hidden_locks;
     }
 
-    fn checked(&self) -> BTreeMap<String, u64> {
-        let counts = [
+    fn checked(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("sessions", self.sessions),
             ("objects", self.objects),
             ("bytes", self.bytes),
@@ -99,8 +98,7 @@ impl Tally for FixityTally {
             ("manifests", self.manifests),
             ("reread_objects", self.reread_objects),
             ("reread_bytes", self.reread_bytes),
-        ];
-        counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+        ]
     }
 }
 
@@ -114,7 +112,7 @@ pub struct Fixity<'a> {
     /// The archive that the store is.
     pub archive: Option<ArchiveId>,
     /// How it looks.
-    pub mode: Mode,
+    pub mode: FixityMode,
     /// Room for bytes in flight.
     pub budget: Budget,
 }
@@ -124,7 +122,7 @@ impl Fixity<'_> {
     ///
     /// # Errors
     /// As the store's and the ledger's.
-    pub async fn check(&self, walked: WalkedSession) -> Result<Part<FixityTally>, AuditError> {
+    pub async fn check(&self, walked: WalkedSession) -> Result<Checked<FixityTally>, AuditError> {
         let look = async |session: &SessionId, walked: &WalkedSession, row: Option<&SessionRow>| {
             self.look(session, walked, row).await
         };
@@ -136,9 +134,9 @@ impl Fixity<'_> {
         session: &SessionId,
         walked: &WalkedSession,
         row: Option<&SessionRow>,
-    ) -> Result<Part<FixityTally>, AuditError> {
+    ) -> Result<Checked<FixityTally>, AuditError> {
         let mut evidence = Evidence::read(&self.reach, self.archive.as_ref(), session.clone(), walked, row).await?;
-        let mut part = Part { findings: std::mem::take(&mut evidence.findings), tally: FixityTally::default() };
+        let mut part = Checked { findings: std::mem::take(&mut evidence.findings), tally: FixityTally::default() };
         part.tally.sessions = 1;
         part.tally.manifests = evidence.manifests.len() as u64;
         part.tally.unvouched_manifests = evidence.unvouched();
@@ -149,7 +147,7 @@ impl Fixity<'_> {
             let media = newest.media().map(|(_, media)| Named::media(media));
             let named: Vec<Named<'_>> = media.chain(newest.conflicts.iter().map(Named::conflict)).collect();
             let checks: Vec<_> = named.iter().map(|named| self.check_object(&evidence, named)).collect();
-            let parts: Vec<Part<FixityTally>> = stream::iter(checks).buffered(ITEMS_IN_FLIGHT).try_collect().await?;
+            let parts: Vec<Checked<FixityTally>> = stream::iter(checks).buffered(ITEMS_IN_FLIGHT).try_collect().await?;
             for of_object in parts {
                 part.findings.extend(of_object.findings);
                 part.tally.add(of_object.tally);
@@ -161,8 +159,8 @@ impl Fixity<'_> {
     }
 
     /// Looks at one object and at its sidecar.
-    async fn check_object(&self, evidence: &Evidence, named: &Named<'_>) -> Result<Part<FixityTally>, AuditError> {
-        let mut part = Part::default();
+    async fn check_object(&self, evidence: &Evidence, named: &Named<'_>) -> Result<Checked<FixityTally>, AuditError> {
+        let mut part = Checked::default();
         let sidecar = self.check_sidecar(evidence, named, &mut part).await?;
         let begin =
             |severity, code, repair: &str| evidence.finding(severity, code, named.key, named.version_id, repair);
@@ -206,7 +204,7 @@ impl Fixity<'_> {
             let is_told = matches!(finding.code, FindingCode::ObjectSize | FindingCode::ObjectDigest);
             is_told && finding.key.as_ref() == Some(named.key)
         };
-        if self.mode == Mode::Read && !part.findings.iter().any(is_another) {
+        if self.mode == FixityMode::Read && !part.findings.iter().any(is_another) {
             self.read_object(named, size_bytes, checksum, &begin, &mut part).await?;
         }
         Ok(part)
@@ -219,7 +217,7 @@ impl Fixity<'_> {
         named: &Named<'_>,
         written: Option<&Checksum>,
         begin: &impl Fn(Severity, FindingCode, &str) -> Finding,
-        part: &mut Part<FixityTally>,
+        part: &mut Checked<FixityTally>,
     ) {
         let differs = |expected: String, found: String| {
             begin(Severity::Error, FindingCode::ObjectDigest, FIND_OUT).differs(expected, found)
@@ -248,7 +246,7 @@ impl Fixity<'_> {
             _ => {
                 part.tally.unchecked += 1;
                 // Of a store that keeps none at all it is said once; and who reads needs none.
-                if self.reach.shows_checksums() && self.mode == Mode::Head {
+                if self.reach.shows_checksums() && self.mode == FixityMode::Head {
                     let finding = begin(Severity::Warn, FindingCode::ObjectUnchecked, "audit fixity --mode read");
                     part.findings.push(finding.differs("a comparable checksum", "none"));
                 }
@@ -263,7 +261,7 @@ impl Fixity<'_> {
         size_bytes: u64,
         written: Option<&Checksum>,
         begin: &impl Fn(Severity, FindingCode, &str) -> Finding,
-        part: &mut Part<FixityTally>,
+        part: &mut Checked<FixityTally>,
     ) -> Result<(), AuditError> {
         let _room = self.budget.room_for(Some(size_bytes)).await;
         let part_size = written.filter(|written| written.kind == ChecksumType::Composite);
@@ -301,7 +299,7 @@ impl Fixity<'_> {
         &self,
         evidence: &Evidence,
         named: &Named<'_>,
-        part: &mut Part<FixityTally>,
+        part: &mut Checked<FixityTally>,
     ) -> Result<Option<Sidecar>, AuditError> {
         let (read, tally) = sidecar::read(&self.reach, evidence, named, self.archive.as_ref()).await?;
         part.tally.sidecars += u64::from(tally);
@@ -331,7 +329,7 @@ impl Fixity<'_> {
         &self,
         evidence: &Evidence,
         read: &ReadSidecar,
-        part: &mut Part<FixityTally>,
+        part: &mut Checked<FixityTally>,
     ) -> Result<(), AuditError> {
         let version_id = read.version_id.as_deref();
         let Told::Is(head) = self.reach.head(&read.key, version_id).await? else { return Ok(()) };
@@ -394,9 +392,9 @@ fn nothing_stands(session: &SessionId) -> Finding {
 
 /// Tells once, at the end, what was not asked of every object.
 #[must_use]
-pub fn closing_findings(reach: &Reach<'_>, mode: Mode, tally: &FixityTally) -> Vec<Finding> {
+pub fn closing_findings(reach: &Reach<'_>, mode: FixityMode, tally: &FixityTally) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !reach.shows_checksums() && mode == Mode::Head && tally.unchecked > 0 {
+    if !reach.shows_checksums() && mode == FixityMode::Head && tally.unchecked > 0 {
         let found = format!("{} objects were compared by their size only", tally.unchecked);
         let severity = if reach.keeps_checksums() { Severity::Warn } else { Severity::Info };
         findings.push(

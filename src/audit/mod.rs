@@ -6,7 +6,6 @@
 pub mod archive;
 pub mod chain;
 pub mod coverage;
-pub mod drive;
 pub mod evidence;
 pub(crate) mod expired;
 mod finding;
@@ -15,7 +14,9 @@ mod lock;
 pub mod reach;
 pub mod reconcile;
 pub mod retention;
+pub mod runner;
 pub mod scope;
+pub mod sessions;
 pub(crate) mod shadow;
 mod sidecar;
 pub mod state;
@@ -146,5 +147,12 @@ impl Findings {
         *count += 1;
         *self.codes.entry(finding.code.as_str().to_owned()).or_default() += 1;
         (self.sink)(finding)
+    }
+    /// Takes findings.
+    ///
+    /// # Errors
+    /// As [`Findings::add`].
+    pub fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) -> io::Result<()> {
+        findings.into_iter().try_for_each(|finding| self.add(&finding))
     }
 }

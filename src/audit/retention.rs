@@ -10,12 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
-use super::drive::{AuditError, Mark, Part, Step, Tally, steadily};
 use super::evidence::{Evidence, ManifestFacts};
 use super::fixity::ITEMS_IN_FLIGHT;
 use super::lock::{Shown, hidden_locks};
 use super::reach::{Reach, Told, refused};
+use super::runner::AuditError;
 use super::scope::Scope;
+use super::sessions::{AuditStep, AuditTally, Checked, Mark, steadily};
 use super::sidecar::{self, Named};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity, shadow};
@@ -65,7 +66,7 @@ pub struct RetentionTally {
     pub keys: BTreeMap<String, u64>,
 }
 
-impl Tally for RetentionTally {
+impl AuditTally for RetentionTally {
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.objects += other.objects;
@@ -87,9 +88,8 @@ impl Tally for RetentionTally {
         }
     }
 
-    fn checked(&self) -> BTreeMap<String, u64> {
-        let counts = [("sessions", self.sessions), ("objects", self.objects), ("bytes", self.bytes)];
-        counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+    fn checked(&self) -> Vec<(&'static str, u64)> {
+        vec![("sessions", self.sessions), ("objects", self.objects), ("bytes", self.bytes)]
     }
 }
 
@@ -157,16 +157,16 @@ impl Retention<'_> {
     ///
     /// # Errors
     /// As the store's and the ledger's.
-    pub async fn check(&self, walked: WalkedSession) -> Result<Part<RetentionTally>, AuditError> {
+    pub async fn check(&self, walked: WalkedSession) -> Result<Checked<RetentionTally>, AuditError> {
         let look = async |session: &SessionId, walked: &WalkedSession, _: Option<&SessionRow>| {
             self.look(session, walked).await
         };
         steadily(&self.reach, self.ledger, walked, look).await
     }
 
-    async fn look(&self, session: &SessionId, walked: &WalkedSession) -> Result<Part<RetentionTally>, AuditError> {
+    async fn look(&self, session: &SessionId, walked: &WalkedSession) -> Result<Checked<RetentionTally>, AuditError> {
         let evidence = Evidence::read(&self.reach, self.archive.as_ref(), session.clone(), walked, None).await?;
-        let mut part = Part::<RetentionTally>::default();
+        let mut part = Checked::<RetentionTally>::default();
         part.tally.sessions = 1;
         // What is wrong with bytes is fixity's; here only what shadows an object, or keeps its lock from being judged.
         let hinders = |finding: &&Finding| {
@@ -199,8 +199,8 @@ impl Retention<'_> {
         &self,
         evidence: &Evidence,
         named: &Named<'_>,
-    ) -> Result<(Part<RetentionTally>, Option<Lock>, Option<Timestamp>), AuditError> {
-        let mut part = Part::default();
+    ) -> Result<(Checked<RetentionTally>, Option<Lock>, Option<Timestamp>), AuditError> {
+        let mut part = Checked::default();
         let (read, _) = sidecar::read(&self.reach, evidence, named, self.archive.as_ref()).await?;
         let read = match read {
             Ok(Some(read)) => read,
@@ -254,7 +254,7 @@ impl Retention<'_> {
         evidence: &Evidence,
         manifest: &ManifestFacts,
         items: &Items,
-        part: &mut Part<RetentionTally>,
+        part: &mut Checked<RetentionTally>,
     ) -> Result<(), AuditError> {
         let (key, version_id) = (&manifest.version.key, manifest.version.version_id.as_deref());
         let default = self.policy.class(DEFAULT_CLASS);
@@ -281,8 +281,8 @@ impl Retention<'_> {
     ///
     /// # Errors
     /// As the store's.
-    pub async fn check_document(&self, listed: KeyVersions) -> Result<Part<RetentionTally>, AuditError> {
-        let mut part = Part::default();
+    pub async fn check_document(&self, listed: KeyVersions) -> Result<Checked<RetentionTally>, AuditError> {
+        let mut part = Checked::default();
         if !is_document(&listed.key) {
             return Ok(part);
         }
@@ -313,7 +313,7 @@ impl Retention<'_> {
         store: &'s dyn ReadStore,
         scope: &'s Scope,
         from: &Mark,
-    ) -> impl Stream<Item = Result<Step<KeyVersions>, AuditError>> + 's {
+    ) -> impl Stream<Item = Result<AuditStep<KeyVersions>, AuditError>> + 's {
         let after = from.after.clone().filter(|_| from.past_sessions);
         let prefixes = DOCUMENTS
             .into_iter()
@@ -327,7 +327,7 @@ impl Retention<'_> {
             let listed = listed?;
             let mark = Mark { past_sessions: true, after: Some(listed.key.to_string()), records: 0 };
             let work = scope.takes(listed.key.as_str()).then_some(listed);
-            Ok(Step { mark, work })
+            Ok(AuditStep { mark, work })
         })
     }
 
@@ -336,7 +336,7 @@ impl Retention<'_> {
         key: &ObjectKey,
         version_id: Option<&str>,
         begin: &impl Fn(Severity, FindingCode, &str) -> Finding,
-        part: &mut Part<RetentionTally>,
+        part: &mut Checked<RetentionTally>,
     ) -> Result<Option<ObjectHead>, StoreError> {
         let head = match self.reach.head(key, version_id).await? {
             Told::Is(head) => head,
@@ -382,7 +382,7 @@ impl Retention<'_> {
         size_bytes: u64,
         due: &Due<'_>,
         begin: impl Fn(Severity, FindingCode, &str) -> Finding,
-        part: &mut Part<RetentionTally>,
+        part: &mut Checked<RetentionTally>,
     ) {
         part.tally.objects += 1;
         part.tally.bytes += size_bytes;

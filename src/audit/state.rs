@@ -25,7 +25,7 @@ pub struct StateFile<P> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document<P> {
+struct StateDocument<P> {
     schema: String,
     audit: AuditKind,
     question: String,
@@ -63,10 +63,10 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
         Self { path, kind, question, progress: std::marker::PhantomData }
     }
 
-    /// Returns whether anything is kept at all.
+    /// Returns which audit it is of.
     #[must_use]
-    pub const fn is_kept(&self) -> bool {
-        self.path.is_some()
+    pub const fn kind(&self) -> AuditKind {
+        self.kind
     }
 
     /// Returns how far an audit that was stopped came; nothing if there was none, or it was finished.
@@ -81,7 +81,7 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
             Err(source) => return Err(StateError::File { path: path.clone(), action: "read", source }),
         };
         let foreign = |reason: String| StateError::Foreign { path: path.clone(), reason };
-        let document: Document<P> =
+        let document: StateDocument<P> =
             serde_json::from_str(&text).map_err(|_| foreign("it is not a state file".to_owned()))?;
         if document.schema != STATE_SCHEMA || document.audit != self.kind {
             return Err(foreign(format!("it is of audit {}", document.audit.as_str())));
@@ -96,14 +96,14 @@ impl<P: Serialize + DeserializeOwned> StateFile<P> {
     ///
     /// # Errors
     /// Retryable: the file cannot be written.
-    pub fn write(&self, progress: P, finished: bool) -> Result<(), StateError> {
+    pub fn write(&self, finished: bool, progress: impl FnOnce() -> P) -> Result<(), StateError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let document = Document {
+        let document = StateDocument {
             schema: STATE_SCHEMA.to_owned(),
             audit: self.kind,
             question: self.question.clone(),
             finished,
-            progress,
+            progress: progress(),
         };
         replace(path, &document).map_err(|source| StateError::File { path: path.clone(), action: "written", source })
     }
@@ -129,11 +129,11 @@ mod tests {
         let state = |kind, question: &str| StateFile::<u32>::of(Some(path.clone()), kind, question.to_owned());
         let fixity = state(AuditKind::Fixity, "all");
         assert_eq!(fixity.read().unwrap(), None);
-        fixity.write(7, false).unwrap();
+        fixity.write(false, || 7).unwrap();
         assert_eq!(fixity.read().unwrap(), Some(7));
         assert!(state(AuditKind::Fixity, "share=1/2").read().is_err());
         assert!(state(AuditKind::Chain, "all").read().is_err());
-        fixity.write(8, true).unwrap();
+        fixity.write(true, || 8).unwrap();
         assert_eq!(fixity.read().unwrap(), None);
         std::fs::write(&path, "something else").unwrap();
         assert!(matches!(fixity.read(), Err(StateError::Foreign { .. })));

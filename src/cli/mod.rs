@@ -37,8 +37,8 @@ pub use progress::ProgressArg;
 pub use run::RunArgs;
 pub use source::{FormatArg, FormatArgs, OnlyArg, SourceArgs};
 
-use crate::audit::drive::AuditError;
 use crate::audit::reconcile::inventory::InventoryError;
+use crate::audit::runner::AuditError;
 use crate::audit::state::StateError;
 use crate::config::{Config, ConfigError, Environment, Sources};
 use crate::error::{Code, Exit};

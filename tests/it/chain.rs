@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use veriff_archive::audit::chain::ChainAudit;
-use veriff_archive::audit::state::StateFile;
+use veriff_archive::audit::runner::Question;
 use veriff_archive::audit::{AuditKind, AuditSummary, Finding, FindingCode, Severity};
 use veriff_archive::clock::SystemClock;
 use veriff_archive::model::digest::Sha256Digest;
@@ -22,6 +22,7 @@ use veriff_archive::store::dir::DirStore;
 use veriff_archive::store::{ReadStore, Store, StoreError};
 use veriff_sim::Simulator;
 
+use super::support::audited::{begun_with, question};
 use super::support::evidence::small_world;
 use super::support::faulty::{Fault, FaultyStore, Verb};
 use super::support::program::{Deployment, ended};
@@ -55,22 +56,16 @@ impl Asked {
     async fn of_store(&self, store: &dyn ReadStore) -> Answered {
         let audit = ChainAudit {
             store,
-            clock: &SystemClock,
-            stop: self.stop.clone(),
             keys: self.keys.clone(),
             groups: self.groups.iter().map(|group| (*group).to_owned()).collect(),
             heads: self.heads.clone(),
             manifests: self.manifests,
             known: None,
         };
-        let found = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&found);
-        let sink = Box::new(move |finding: &Finding| {
-            into.lock().unwrap().push(finding.clone());
-            Ok(())
-        });
-        let state = StateFile::of(self.state.clone(), AuditKind::Chain, "test".to_owned());
-        let summary = audit.run(&state, sink).await.unwrap();
+        let question = Question { state: self.state.clone(), text: "test".to_owned(), ..question(AuditKind::Chain) };
+        let (mut runner, found) = begun_with(question, self.stop.clone());
+        let end = audit.run(&mut runner).await.unwrap();
+        let (summary, _) = runner.finish(end).unwrap();
         let found = std::mem::take(&mut *found.lock().unwrap());
         (summary, found)
     }

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use veriff_archive::audit::FindingCode as Code;
-use veriff_archive::audit::drive::{AuditError, Drive, Feed, Part, Question, listed};
-use veriff_archive::audit::fixity::{Fixity, FixityTally, Mode};
+use veriff_archive::audit::fixity::{Fixity, FixityMode, FixityTally};
+use veriff_archive::audit::runner::{AuditEnd, AuditError, Question};
 use veriff_archive::audit::scope::Scope;
+use veriff_archive::audit::sessions::{Checked, Feed, SessionsRunner, listed};
 use veriff_archive::audit::walk::{Walk, WalkedSession};
 use veriff_archive::audit::{AuditKind, Severity};
-use veriff_archive::clock::SystemClock;
 use veriff_archive::model::SessionId;
 use veriff_archive::stop::Stop;
 use veriff_archive::stop::Stopped;
 
-use crate::support::audited::{Audited, codes, collected, flipped, names, serious, session_of};
+use crate::support::audited::{Audited, begun_with, codes, flipped, names, serious, session_of};
 use crate::support::evidence::{Evidence, Object};
 use crate::support::program::Ended;
 use crate::support::s3::READER;
@@ -40,28 +40,28 @@ async fn an_untouched_archive_has_nothing_to_say_in_a_directory_and_in_a_bucket(
     let in_directory = Audited::in_directory(501).await;
     let in_bucket = Audited::in_bucket(502).await;
     for (audited, is_bucket) in [(&in_directory, false), (&in_bucket, true)] {
-        for mode in [Mode::Head, Mode::Read] {
+        for mode in [FixityMode::Head, FixityMode::Read] {
             let (findings, tally) = audited.fixity_of_all(mode, Scope::All).await;
             assert_eq!(serious(&findings), Vec::<&_>::new(), "{is_bucket} {mode:?}");
             // A directory says once that it keeps no checksums.
-            assert_eq!(findings.len(), usize::from(!is_bucket && mode == Mode::Head));
+            assert_eq!(findings.len(), usize::from(!is_bucket && mode == FixityMode::Head));
             assert_eq!(tally.sessions, 32);
             assert!(tally.manifests >= 33 && tally.objects > 100, "{tally:?}");
-            assert_eq!(tally.reread_objects, if mode == Mode::Read { tally.objects } else { 0 });
-            assert_eq!(tally.reread_bytes, if mode == Mode::Read { tally.bytes } else { 0 });
+            assert_eq!(tally.reread_objects, if mode == FixityMode::Read { tally.objects } else { 0 });
+            assert_eq!(tally.reread_bytes, if mode == FixityMode::Read { tally.bytes } else { 0 });
             assert_eq!(tally.unchecked, if is_bucket { 0 } else { tally.objects });
             assert_eq!(tally.composite, u64::from(is_bucket));
             assert_eq!(tally.unvouched_manifests, 0);
             assert_eq!(tally.hidden_locks, 0);
         }
         // Without a ledger nothing tells the digest of the newest manifests of a directory, and the summary says so.
-        let alone = Fixity { ledger: None, ..audited.fixity(Mode::Head) };
+        let alone = Fixity { ledger: None, ..audited.fixity(FixityMode::Head) };
         let mut tally = FixityTally::default();
         for id in &audited.ids {
             let walked = listed(&*audited.store, &SessionId::parse(id).unwrap()).await.unwrap();
             let part = alone.check(walked).await.unwrap();
             assert_eq!(part.findings, []);
-            veriff_archive::audit::drive::Tally::add(&mut tally, part.tally);
+            veriff_archive::audit::sessions::AuditTally::add(&mut tally, part.tally);
         }
         assert_eq!(tally.unvouched_manifests, if is_bucket { 0 } else { 32 });
     }
@@ -80,9 +80,9 @@ async fn flip_everywhere(audited: &Audited, every: usize) {
         let places = places.into_iter().take(if bytes.len() > 1_000_000 { 2 } else { 5 });
         for at in places {
             audited.tamperer.write(key, version, &flipped(bytes, at));
-            let read = audited.fixity_of(Mode::Read, session_of(key)).await;
+            let read = audited.fixity_of(FixityMode::Read, session_of(key)).await;
             assert!(names(&read.findings, key), "byte {at} of {key} was flipped: {:?}", read.findings);
-            let head = audited.fixity_of(Mode::Head, session_of(key)).await;
+            let head = audited.fixity_of(FixityMode::Head, session_of(key)).await;
             assert_eq!(names(&head.findings, key), is_document(key), "byte {at} of {key}: {:?}", head.findings);
             let expected = codes(&read.findings, key);
             assert!(expected.contains(&Code::ObjectDigest), "{key}: {expected:?}");
@@ -100,7 +100,7 @@ async fn flip_everywhere(audited: &Audited, every: usize) {
         assert!(names(&findings, "archive.json"), "byte {at}: {findings:?}");
     }
     audited.tamperer.write("archive.json", own.version_id.as_deref(), &own.bytes);
-    let (findings, _) = audited.fixity_of_all(Mode::Read, Scope::All).await;
+    let (findings, _) = audited.fixity_of_all(FixityMode::Read, Scope::All).await;
     assert_eq!(serious(&findings), Vec::<&_>::new(), "all was put back");
     assert!(tried > 60, "{tried}");
     eprintln!("{tried} bits were flipped, each alone");
@@ -130,7 +130,7 @@ async fn every_single_byte_of_a_sidecar_and_of_manifests_counts() {
         let bytes = &evidence.object(key).unwrap().bytes;
         for at in 0..bytes.len() {
             audited.tamperer.write(key, None, &flipped(bytes, at));
-            let part = audited.fixity_of(Mode::Head, session_of(key)).await;
+            let part = audited.fixity_of(FixityMode::Head, session_of(key)).await;
             assert!(names(&part.findings, key), "byte {at} of {key}: {:?}", part.findings);
         }
         audited.tamperer.write(key, None, bytes);
@@ -144,7 +144,7 @@ async fn move_everywhere(audited: &Audited, every: usize) {
         let (version, session) = (object.version_id.as_deref(), session_of(key));
         // The only object of a session: then nothing of it is in the store, and only the ledger can tell.
         audited.tamperer.hide(key, version);
-        for mode in [Mode::Head, Mode::Read] {
+        for mode in [FixityMode::Head, FixityMode::Read] {
             let part = audited.fixity_of(mode, session).await;
             assert!(names(&part.findings, key), "{key} is gone: {:?}", part.findings);
         }
@@ -154,11 +154,11 @@ async fn move_everywhere(audited: &Audited, every: usize) {
         let renamed =
             if key.contains("/manifest/") { format!("{folder}/0009.json") } else { format!("{folder}/x{name}") };
         audited.tamperer.rename(key, version, &renamed);
-        let part = audited.fixity_of(Mode::Head, session).await;
+        let part = audited.fixity_of(FixityMode::Head, session).await;
         assert!(names(&part.findings, key) && names(&part.findings, &renamed), "{key}: {:?}", part.findings);
         audited.tamperer.rename(&renamed, version, key);
     }
-    let (findings, _) = audited.fixity_of_all(Mode::Head, Scope::All).await;
+    let (findings, _) = audited.fixity_of_all(FixityMode::Head, Scope::All).await;
     assert_eq!(serious(&findings), Vec::<&_>::new(), "all was put back");
 }
 
@@ -198,20 +198,20 @@ async fn what_is_exchanged_for_something_of_the_same_length_is_found() {
             };
             swap(a, of_a, b, of_b);
             let session = session_of(a);
-            let read = audited.fixity_of(Mode::Read, session).await;
+            let read = audited.fixity_of(FixityMode::Read, session).await;
             assert!(names(&read.findings, a) && names(&read.findings, b), "{a}: {:?}", read.findings);
-            let head = audited.fixity_of(Mode::Head, session).await;
+            let head = audited.fixity_of(FixityMode::Head, session).await;
             let shows = audited.bucket.is_some() || is_document(a);
             assert_eq!(names(&head.findings, a) && names(&head.findings, b), shows, "{a}: {:?}", head.findings);
             swap(a, of_b, b, of_a);
-            assert_eq!(serious(&audited.fixity_of(Mode::Read, session).await.findings), Vec::<&_>::new());
+            assert_eq!(serious(&audited.fixity_of(FixityMode::Read, session).await.findings), Vec::<&_>::new());
         }
         // The bytes exchanged, and in a bucket everything else left as it was.
         let [(a, of_a), (b, of_b)] = &of(&audited.twins, |key| !is_document(key))[..] else { panic!("twins") };
         let bytes = |key: &str| evidence.object(key).unwrap().bytes.clone();
         audited.tamperer.write(a, of_a.as_deref(), &bytes(b));
         audited.tamperer.write(b, of_b.as_deref(), &bytes(a));
-        let read = audited.fixity_of(Mode::Read, &audited.twins).await;
+        let read = audited.fixity_of(FixityMode::Read, &audited.twins).await;
         assert!(names(&read.findings, a) && names(&read.findings, b), "{:?}", read.findings);
     }
 }
@@ -225,7 +225,7 @@ async fn what_is_added_is_found_and_what_is_cut_or_grown_too() {
         let place = audited.deployment.store().join(&key);
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
         std::fs::write(&place, b"added").unwrap();
-        let part = audited.fixity_of(Mode::Head, session).await;
+        let part = audited.fixity_of(FixityMode::Head, session).await;
         assert_eq!(codes(&part.findings, &key), BTreeSet::from([Code::ObjectUnknown]));
         let manifest = evidence.manifest(session);
         let is_finished = manifest["complete"] == true && manifest["settled"] == true;
@@ -236,7 +236,7 @@ async fn what_is_added_is_found_and_what_is_cut_or_grown_too() {
     for (key, object) in objects(&evidence) {
         for bytes in [&object.bytes[..object.bytes.len() - 1], &[&object.bytes[..], b" "].concat(), b""] {
             audited.tamperer.write(key, None, bytes);
-            let part = audited.fixity_of(Mode::Head, session_of(key)).await;
+            let part = audited.fixity_of(FixityMode::Head, session_of(key)).await;
             assert!(names(&part.findings, key), "{key} has {} bytes: {:?}", bytes.len(), part.findings);
         }
         audited.tamperer.write(key, None, &object.bytes);
@@ -247,7 +247,7 @@ async fn what_is_added_is_found_and_what_is_cut_or_grown_too() {
     std::fs::write(store.join("sessions/no session/x"), b"x").unwrap();
     let own = std::fs::read(store.join("archive.json")).unwrap();
     audited.tamperer.write("archive.json", None, &own[..own.len() / 2]);
-    let (findings, _) = audited.fixity_of_all(Mode::Head, Scope::All).await;
+    let (findings, _) = audited.fixity_of_all(FixityMode::Head, Scope::All).await;
     assert_eq!(codes(&findings, "sessions/no session/x"), BTreeSet::from([Code::ObjectUnknown]));
     assert_eq!(codes(&findings, "archive.json"), BTreeSet::from([Code::ArchiveInvalid]));
 }
@@ -263,7 +263,7 @@ async fn whatever_lies_over_an_object_in_a_bucket_is_found() {
         let full = format!("archive/{key}");
         let look = async || match key {
             "archive.json" => audited.archive_findings().await,
-            key => audited.fixity_of(Mode::Head, session_of(key)).await.findings,
+            key => audited.fixity_of(FixityMode::Head, session_of(key)).await.findings,
         };
         let later = bucket.put_over(&full, b"later").await.unwrap();
         let found = look().await;
@@ -281,14 +281,14 @@ async fn whatever_lies_over_an_object_in_a_bucket_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_together_are_everything_once() {
     let audited = Audited::in_directory(512).await;
-    let (_, all) = audited.fixity_of_all(Mode::Read, Scope::All).await;
+    let (_, all) = audited.fixity_of_all(FixityMode::Read, Scope::All).await;
     let mut sum = FixityTally::default();
     for part in 1..=7 {
         let (findings, tally) =
-            audited.fixity_of_all(Mode::Read, Scope::Share(format!("{part}/7").parse().unwrap())).await;
+            audited.fixity_of_all(FixityMode::Read, Scope::Share(format!("{part}/7").parse().unwrap())).await;
         assert_eq!(serious(&findings), Vec::<&_>::new());
         assert!(tally.sessions < all.sessions);
-        veriff_archive::audit::drive::Tally::add(&mut sum, tally);
+        veriff_archive::audit::sessions::AuditTally::add(&mut sum, tally);
     }
     assert_eq!(sum, all);
 }
@@ -311,30 +311,32 @@ async fn an_audit_that_is_stopped_goes_on_where_it_was() {
         ..crate::support::audited::question(AuditKind::Fixity)
     };
     let (mut seen, mut starts, mut ids) = (BTreeMap::<String, usize>::new(), 0, BTreeSet::new());
-    let fixity = audited.fixity(Mode::Head);
+    let fixity = audited.fixity(FixityMode::Head);
     let (counts, tally) = loop {
         starts += 1;
-        let (mut findings, told) = collected();
         let stop = Stop::default();
-        let mut drive = Drive::<FixityTally>::begin(question(), &mut findings, &SystemClock, stop.clone()).unwrap();
-        ids.insert(drive.progress.audit_id.clone());
-        let from = drive.progress.mark.clone();
-        let steps = Feed::Walk(Walk::of(&*audited.store, from.after.as_deref()), Scope::All).steps(&from);
+        let (mut runner, told): (SessionsRunner<FixityTally>, _) = begun_with(question(), stop.clone());
+        ids.insert(runner.audit_id.clone());
+        let after = runner.progress.mark.after.clone();
+        let steps = Feed::Walk(Walk::of(&*audited.store, after.as_deref()), Scope::All).steps(0);
         let begun = AtomicUsize::new(0);
-        let check = async |walked: WalkedSession| -> Result<Part<FixityTally>, AuditError> {
+        let check = async |walked: WalkedSession| -> Result<Checked<FixityTally>, AuditError> {
             if begun.fetch_add(1, Ordering::SeqCst) == 11 {
                 stop.terminate();
             }
             fixity.check(walked).await
         };
-        let stopped = drive.run(steps, 2, check, &mut findings).await.unwrap();
+        runner.run(steps, 2, check).await.unwrap();
         for finding in told.lock().unwrap().iter() {
             *seen.entry(finding.key.as_ref().unwrap().to_string()).or_default() += 1;
         }
-        match stopped {
-            Some(Stopped::Terminated) => assert!(starts < 10, "it gets on"),
+        match runner.stopped {
+            Some(Stopped::Terminated) => {
+                assert!(starts < 10, "it gets on");
+                runner.finish(AuditEnd::default()).unwrap();
+            }
             Some(other) => panic!("{other:?}"),
-            None => break (findings.counts, drive.progress.tally),
+            None => break (runner.findings.counts, runner.progress.tally),
         }
     };
     assert!(starts > 2, "{starts}");
@@ -444,7 +446,7 @@ async fn what_was_expired_by_plan_is_noted_and_what_is_left_is_still_compared() 
     let (sidecar, _) = items.iter().rfind(|(key, _)| key.ends_with(".meta.json")).unwrap();
     let document = audited.expire(&audited.twins, |key| [*bytes, *sidecar].contains(&key)).await;
     let whole = audited.expire(&audited.long, |_| false).await;
-    for mode in [Mode::Head, Mode::Read] {
+    for mode in [FixityMode::Head, FixityMode::Read] {
         let (findings, _) = audited.fixity_of_all(mode, Scope::All).await;
         assert_eq!(serious(&findings), Vec::<&_>::new(), "{mode:?}");
         let noted: Vec<_> = findings.iter().filter(|finding| finding.code == Code::SessionExpired).collect();
@@ -454,11 +456,11 @@ async fn what_was_expired_by_plan_is_noted_and_what_is_left_is_still_compared() 
     }
 
     audited.tamperer.write(bytes, None, &flipped(&object.bytes, 0));
-    let read = audited.fixity_of(Mode::Read, &audited.twins).await;
+    let read = audited.fixity_of(FixityMode::Read, &audited.twins).await;
     assert_eq!(codes(&read.findings, bytes), [Code::ObjectDigest].into());
     // A manifest does not go by plan.
     let manifest = evidence.manifest_keys(&audited.long)[0];
     audited.tamperer.hide(manifest, None);
-    let head = audited.fixity_of(Mode::Head, &audited.long).await;
+    let head = audited.fixity_of(FixityMode::Head, &audited.long).await;
     assert_eq!(codes(&head.findings, manifest), [Code::ManifestInvalid].into());
 }

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use veriff_archive::audit::drive::{Drive, Mark, SESSIONS_IN_FLIGHT, listed};
-use veriff_archive::audit::reconcile::merge::{Merge, Pair, StoreListing};
+use veriff_archive::audit::reconcile::merge::Pair;
 use veriff_archive::audit::reconcile::{
-    Reconcile, ReconcileMode, ReconcileTally, ReportedRuns, RunLines, SessionLines, elsewhere,
+    Reconcile, ReconcileMode, ReconcileTally, ReportedRuns, RunLines, SessionLines,
 };
-use veriff_archive::audit::walk::Walk;
-use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Findings};
-use veriff_archive::clock::SystemClock;
+use veriff_archive::audit::sessions::listed;
+use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code};
 use veriff_archive::model::SessionId;
-use veriff_archive::stop::Stop;
 
-use crate::support::audited::{Audited, codes, collected, flipped, names, question, serious, session_of};
+use crate::support::audited::{Audited, begun, codes, flipped, names, serious, session_of};
 use crate::support::program::Ended;
 use crate::support::s3::READER;
 
@@ -31,55 +28,31 @@ fn reconcile(audited: &Audited, mode: ReconcileMode, runs: ReportedRuns) -> Reco
 
 /// Looks at everything.
 pub(crate) async fn everything(audited: &Audited, mode: ReconcileMode) -> (Vec<Finding>, ReconcileTally) {
-    let (mut findings, told) = collected();
-    let (mut lines, runs) = lines_of_runs(audited, mode, &mut findings).await;
-    let reconcile = reconcile(audited, mode, runs);
-    let mut drive = Drive::begin(question(AuditKind::Reconcile), &mut findings, &SystemClock, Stop::default()).unwrap();
-    let merge = Merge::of(StoreListing::Walk(Walk::of(&*audited.store, None)), reconcile.ledger, None);
-    let steps = merge.with(lines.as_mut()).steps();
-    let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |pair| reconcile.check(pair), &mut findings).await;
-    assert_eq!(stopped.unwrap(), None);
-    let others = elsewhere(&*audited.store, &Mark::default());
-    drive.run(others, SESSIONS_IN_FLIGHT, |other| reconcile.check_other(other), &mut findings).await.unwrap();
-    let mark = Mark::default();
-    let runs = Reconcile::runs(reconcile.ledger, &mark);
-    drive.run(runs, SESSIONS_IN_FLIGHT, |run| reconcile.check_run(run), &mut findings).await.unwrap();
-    (told.lock().unwrap().clone(), drive.progress.tally)
+    let (mut runner, found) = begun(AuditKind::Reconcile);
+    reconcile(audited, mode, ReportedRuns::default()).run(&mut runner).await.unwrap();
+    assert_eq!(runner.stopped, None);
+    (found.lock().unwrap().clone(), runner.progress.tally)
 }
 
 /// How long the deployment's integration keeps media.
 pub(crate) const HORIZON: Duration = Duration::from_hours(36_500 * 24);
 
-/// Reads what run records say, where manifests are read.
-async fn lines_of_runs(
-    audited: &Audited,
-    mode: ReconcileMode,
-    findings: &mut Findings,
-) -> (Option<RunLines>, ReportedRuns) {
-    if mode != ReconcileMode::Manifests {
-        return (None, ReportedRuns::default());
-    }
-    let (lines, runs, found) = RunLines::read(&audited.reach(), &*audited.ledger).await.unwrap();
-    for finding in &found {
-        findings.add(finding).unwrap();
-    }
-    (Some(lines), runs)
-}
-
 /// Looks at one session.
 pub(crate) async fn of_session(audited: &Audited, mode: ReconcileMode, session: &str) -> Vec<Finding> {
     let session = SessionId::parse(session).unwrap();
-    let (mut findings, _) = collected();
-    let (mut lines, runs) = lines_of_runs(audited, mode, &mut findings).await;
-    let mut told = SessionLines::default();
-    while let Some((of, lines)) = lines.as_mut().and_then(|lines| lines.next_session().unwrap()) {
-        if of == session {
-            told = lines;
+    let (mut reported, mut runs) = (SessionLines::default(), ReportedRuns::default());
+    if mode == ReconcileMode::Manifests {
+        let (mut lines, read, _) = RunLines::read(&audited.reach(), &*audited.ledger).await.unwrap();
+        runs = read;
+        while let Some((of, lines)) = lines.next_session().unwrap() {
+            if of == session {
+                reported = lines;
+            }
         }
     }
     let walked = listed(&*audited.store, &session).await.unwrap();
     let surveyed = audited.ledger.survey_session(&session).await.unwrap();
-    reconcile(audited, mode, runs).check(Pair::of(walked, surveyed, told)).await.unwrap().findings
+    reconcile(audited, mode, runs).check(Pair::of(walked, surveyed, reported)).await.unwrap().findings
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,25 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use veriff_archive::audit::drive::{Drive, Feed, Mark, Part, SESSIONS_IN_FLIGHT, Tally as _, listed};
-use veriff_archive::audit::fixity::{Fixity, FixityTally, Mode as FixityMode, closing_findings};
+use veriff_archive::audit::fixity::{Fixity, FixityMode, FixityTally, closing_findings};
 use veriff_archive::audit::reach::Reach;
 use veriff_archive::audit::retention::{Retention, RetentionTally};
 use veriff_archive::audit::scope::Scope;
+use veriff_archive::audit::sessions::{AuditTally as _, Checked, Feed, Mark, SESSIONS_IN_FLIGHT, listed};
 use veriff_archive::audit::walk::Walk;
 use veriff_archive::audit::{AuditKind, Finding, FindingCode as Code, Severity};
-use veriff_archive::clock::{SystemClock, Timestamp};
+use veriff_archive::clock::Timestamp;
 use veriff_archive::model::SessionId;
 use veriff_archive::model::key::{ObjectKey, SessionObject, StoreObject};
 use veriff_archive::model::retention::{Class, Lock, Mode, RetentionPolicy};
 use veriff_archive::session::budget::Budget;
-use veriff_archive::stop::Stop;
 use veriff_archive::store::versions::list_all;
 use veriff_archive::store::{
     Features, ListPage, ObjectBody, ObjectHead, PageToken, ReadStore, StoreError, StoreReport,
 };
 
-use crate::support::audited::{Audited, codes, collected, question, serious, session_of};
+use crate::support::audited::{Audited, begun, codes, serious, session_of};
 use crate::support::s3::READER;
 
 fn class(mode: Mode, period: &str, max_period: &str) -> Class {
@@ -68,7 +67,7 @@ impl<'a> Auditor<'a> {
         }
     }
 
-    async fn session(&self, session: &str) -> Part<RetentionTally> {
+    async fn session(&self, session: &str) -> Checked<RetentionTally> {
         let retention = self.retention();
         // As the program does, which reads archive.json first: so it knows that it is shown locks.
         veriff_archive::audit::archive::read(&retention.reach, None).await.unwrap();
@@ -88,20 +87,15 @@ impl<'a> Auditor<'a> {
     }
 
     async fn all(&self, scope: Scope) -> (Vec<Finding>, RetentionTally) {
-        let (mut findings, told) = collected();
+        let (mut runner, found) = begun(AuditKind::Retention);
         let retention = self.retention();
         veriff_archive::audit::archive::read(&retention.reach, None).await.unwrap();
-        let mut drive =
-            Drive::begin(question(AuditKind::Retention), &mut findings, &SystemClock, Stop::default()).unwrap();
-        let steps = Feed::Walk(Walk::of(self.store, None), scope.clone()).steps(&Mark::default());
-        drive.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked), &mut findings).await.unwrap();
+        let steps = Feed::Walk(Walk::of(self.store, None), scope.clone()).steps(0);
+        runner.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked)).await.unwrap();
         let steps = Retention::documents(self.store, &scope, &Mark::default());
-        drive.run(steps, 4, |version| retention.check_document(version), &mut findings).await.unwrap();
-        let tally = drive.progress.tally;
-        for finding in retention.closing_findings(&tally) {
-            findings.add(&finding).unwrap();
-        }
-        (told.lock().unwrap().clone(), tally)
+        runner.run(steps, 4, |version| retention.check_document(version)).await.unwrap();
+        runner.conclude(retention.closing_findings(&runner.progress.tally)).unwrap();
+        (found.lock().unwrap().clone(), runner.progress.tally)
     }
 }
 

@@ -15,29 +15,23 @@ mod stray;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use group::GroupSummary;
+pub use report::ChainProgress;
 
 use self::group::{OpenChain, Pending};
 use self::manifests::AT_ONCE;
 use self::record::Against;
-use self::report::{ChainReport, RunMark, mark};
+use self::report::{ChainReport, RunMark};
 use self::seal::Seals;
-use super::drive::AuditError;
 use super::reach::Reach;
-use super::state::StateFile;
-use super::{
-    AUDIT_SCHEMA, AuditKind, AuditSummary, Finding, FindingCode, Findings, Severity, SeverityCounts, Sink, archive,
-    shadow,
-};
-use crate::clock::{Clock, Timestamp};
+use super::runner::{AuditEnd, AuditError, Runner};
+use super::{Finding, FindingCode, Severity, archive, shadow};
 use crate::ledger::Survey;
-use crate::model::RunId;
 use crate::model::digest::Sha256Digest;
 use crate::model::key::{ObjectKey, StoreObject};
 use crate::model::signature::PublicKey;
-use crate::stop::Stop;
 use crate::store::ReadStore;
 use crate::store::versions::{KeyVersions, KeyWalk};
 
@@ -49,10 +43,6 @@ const CHAINS: &str = "runs/chain/";
 pub struct ChainAudit<'a> {
     /// The store.
     pub store: &'a dyn ReadStore,
-    /// Tells when the audit began and ended.
-    pub clock: &'a dyn Clock,
-    /// Tells when to stop.
-    pub stop: Stop,
     /// The keys that may have signed; without one no signature is checked.
     pub keys: Vec<PublicKey>,
     /// Only these chains and their runs; all if there is none.
@@ -63,19 +53,6 @@ pub struct ChainAudit<'a> {
     pub manifests: bool,
     /// The ledger, where there is one, and the chain that this deployment adds to: the heads it knows must stand, too.
     pub known: Option<(&'a dyn Survey, String)>,
-}
-
-/// How far an audit came.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Progress {
-    audit_id: String,
-    started_at: Timestamp,
-    /// The last entry that was looked at with its run.
-    after: Option<ObjectKey>,
-    checked: BTreeMap<String, u64>,
-    counts: SeverityCounts,
-    codes: BTreeMap<String, u64>,
-    writers: BTreeSet<String>,
 }
 
 /// What only this audit tells.
@@ -107,64 +84,47 @@ struct HeadPlace {
 struct ChainWalk<'a> {
     audit: &'a ChainAudit<'a>,
     against: Against<'a>,
-    state: &'a StateFile<Progress>,
-    findings: Findings,
-    progress: Progress,
+    runner: &'a mut Runner<ChainProgress>,
     /// What was looked at before.
     resumed_after: Option<ObjectKey>,
-    writers: HashSet<RunMark>,
     /// The folders of the runs that a chain names.
     entered: HashSet<RunMark>,
     /// The same by run id, for the runs of manifests.
-    recorded: HashSet<RunMark>,
+    recorded: BTreeSet<RunMark>,
     details: Details,
 }
 
 impl ChainAudit<'_> {
-    /// Looks at everything, passes findings on as they come and returns how it ended.
+    /// Checks everything.
     ///
     /// # Errors
-    /// As the store's; retryable: findings or progress cannot be written; fatal: the state is another audit's.
-    pub async fn run(&self, state: &StateFile<Progress>, sink: Sink) -> Result<AuditSummary, AuditError> {
-        let started_at = self.clock.now();
-        let progress = state.read()?.unwrap_or_else(|| Progress {
-            audit_id: RunId::new(started_at).to_string(),
-            started_at,
-            after: None,
-            checked: BTreeMap::new(),
-            counts: SeverityCounts::default(),
-            codes: BTreeMap::new(),
-            writers: BTreeSet::new(),
-        });
-        let mut findings = Findings::to(sink);
-        (findings.counts, findings.codes) = (progress.counts, progress.codes.clone());
+    /// As the store's and the ledger's; retryable: findings or progress cannot be written.
+    pub async fn run(&self, runner: &mut Runner<ChainProgress>) -> Result<AuditEnd, AuditError> {
         let reach = Reach::of(self.store, AT_ONCE, false);
         let (archive, found) = archive::read(&reach, None).await?;
-        for finding in found.iter().filter(|_| progress.after.is_none()) {
-            findings.add(finding)?;
-        }
+        runner.add_at_first(found)?;
         let mut walk = ChainWalk {
             audit: self,
             against: Against { reach, archive, seals: Seals::of(self.keys.clone()), manifests: self.manifests },
-            state,
-            findings,
-            resumed_after: progress.after.clone(),
-            writers: progress.writers.iter().filter_map(|text| hex_mark(text)).collect(),
-            progress,
+            resumed_after: runner.progress.after.clone(),
+            runner,
             entered: HashSet::new(),
-            recorded: HashSet::new(),
+            recorded: BTreeSet::new(),
             details: Details {
                 keys: self.keys.iter().map(PublicKey::id).collect(),
                 heads: self.heads.iter().map(|sha256| HeadPlace::unknown(*sha256)).collect(),
                 ..Details::default()
             },
         };
-        let complete = walk.chains().await? && walk.strays().await?;
-        if complete {
+        walk.chains().await?;
+        if walk.runner.stopped.is_none() {
+            walk.strays().await?;
+        }
+        if walk.runner.stopped.is_none() {
             walk.conclude()?;
             walk.compare_ledger().await?;
         }
-        walk.summary(complete)
+        Ok(walk.end())
     }
 
     fn is_asked(&self, group: &str) -> bool {
@@ -183,16 +143,17 @@ impl ChainWalk<'_> {
         self.resumed_after.as_ref().is_some_and(|after| key <= after)
     }
 
-    /// Walks all chains; false if it was told to stop.
-    async fn chains(&mut self) -> Result<bool, AuditError> {
+    /// Walks all chains, unless the audit is to stop.
+    async fn chains(&mut self) -> Result<(), AuditError> {
         let prefixes: Vec<String> = if self.audit.groups.is_empty() {
             vec![CHAINS.to_owned()]
         } else {
             self.audit.groups.iter().map(|group| ObjectKey::chain_prefix(group)).collect()
         };
         for prefix in prefixes {
-            if !self.chain(prefix).await? {
-                return Ok(false);
+            self.chain(prefix).await?;
+            if self.runner.stopped.is_some() {
+                return Ok(());
             }
         }
         for group in &self.audit.groups {
@@ -200,14 +161,14 @@ impl ChainWalk<'_> {
                 let repair = "check the name of the group; if it existed, restore it from a copy of the bucket";
                 let finding = Finding::of(Severity::Error, FindingCode::ChainGap, repair);
                 let finding = finding.object(&ObjectKey::chain_entry(group, 1), None);
-                self.findings.add(&finding.differs("entry 1", "no chain with that name"))?;
+                self.runner.findings.add(&finding.differs("entry 1", "no chain with that name"))?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Walks the chains under a prefix, which follow one another; false if it was told to stop.
-    async fn chain(&mut self, prefix: String) -> Result<bool, AuditError> {
+    /// Walks the chains under a prefix, which follow one another, unless the audit is to stop.
+    async fn chain(&mut self, prefix: String) -> Result<(), AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, prefix);
         let mut group: Option<OpenChain> = None;
         let mut pending: Option<Pending> = None;
@@ -222,8 +183,8 @@ impl ChainWalk<'_> {
                 continue;
             }
             if let Some(entry) = pending.take() {
-                if self.audit.stop.is_requested() {
-                    return Ok(false);
+                if self.runner.is_stopping().await {
+                    return Ok(());
                 }
                 self.enter(entry, &mut group).await?;
             }
@@ -239,7 +200,7 @@ impl ChainWalk<'_> {
         if let Some(group) = group {
             self.close(group)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn stray(&mut self, listed: &KeyVersions, code: FindingCode, found: &str) -> Result<(), AuditError> {
@@ -248,11 +209,10 @@ impl ChainWalk<'_> {
         }
         let version = listed.own_id();
         let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
-        self.findings.add(&finding.object(&listed.key, version).differs("entries and their signatures", found))?;
-        for finding in shadow::findings(listed) {
-            self.findings.add(&finding)?;
-        }
-        Ok(())
+        self.runner
+            .findings
+            .add(&finding.object(&listed.key, version).differs("entries and their signatures", found))?;
+        Ok(self.runner.findings.add_all(shadow::findings(listed))?)
     }
 
     /// Looks at an entry and the run it names.
@@ -265,7 +225,7 @@ impl ChainWalk<'_> {
         let Some(group) = group else { return Ok(()) };
         let key = entry.entry.key.clone();
         let is_muted = self.is_muted(&key);
-        let mut report = ChainReport::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, is_muted);
+        let mut report = ChainReport::to(self.runner, is_muted);
         let entered = group.enter(entry, &self.against, &mut report).await?;
         if let Some(sha256) = entered.sha256
             && let Some(head) = self.details.heads.iter_mut().find(|head| head.sha256 == sha256)
@@ -273,15 +233,17 @@ impl ChainWalk<'_> {
             (head.group, head.number) = (Some(group.name().to_owned()), Some(entered.number));
         }
         if let Some((run_id, run_key)) = entered.run {
-            self.recorded.insert(mark(run_id.as_str()));
-            if !self.entered.insert(mark(record::folder_of(&run_key))) && !is_muted {
+            self.recorded.insert(RunMark::of(run_id.as_str()));
+            if !self.entered.insert(RunMark::of(record::folder_of(&run_key))) && !is_muted {
                 let finding = Finding::of(Severity::Error, FindingCode::ChainTwice, "find out who entered it again");
-                self.findings.add(&finding.run(&run_id).object(&key, None).differs("a run once", "a run again"))?;
+                self.runner
+                    .findings
+                    .add(&finding.run(&run_id).object(&key, None).differs("a run once", "a run again"))?;
             }
         }
         if !is_muted {
-            self.progress.after = Some(key);
-            self.note(false)?;
+            self.runner.progress.after = Some(key);
+            self.runner.note()?;
         }
         Ok(())
     }
@@ -291,21 +253,10 @@ impl ChainWalk<'_> {
         let (summary, finding) = group.close(self.against.seals.are_checked());
         // Where it stopped before, this chain was not at its end, or the run after it had not begun.
         if let Some(finding) = finding {
-            self.findings.add(&finding)?;
+            self.runner.findings.add(&finding)?;
         }
         self.details.groups.insert(name, summary);
         Ok(())
-    }
-
-    /// Writes down how far it is.
-    fn note(&mut self, finished: bool) -> Result<(), AuditError> {
-        if !self.state.is_kept() {
-            return Ok(());
-        }
-        self.progress.counts = self.findings.counts;
-        self.progress.codes.clone_from(&self.findings.codes);
-        self.progress.writers = self.writers.iter().map(hex_of).collect();
-        Ok(self.state.write(self.progress.clone(), finished)?)
     }
 
     /// Says what follows from all that was seen together.
@@ -315,11 +266,11 @@ impl ChainWalk<'_> {
         if !checks_keys {
             let repair = "pass the public key, from outside the archive: --public-key FILE";
             let finding = Finding::of(Severity::Warn, FindingCode::ChainUnchecked, repair);
-            self.findings.add(&finding.differs("a key", "none: no signature was checked"))?;
+            self.runner.findings.add(&finding.differs("a key", "none: no signature was checked"))?;
         } else if summaries.is_empty() && self.audit.groups.is_empty() {
             let repair = "configure signing.private_key; if there were runs, restore runs/ from a copy of the bucket";
             let finding = Finding::of(Severity::Error, FindingCode::ChainUnsigned, repair);
-            self.findings.add(&finding.differs("runs signed by the given key", "no chain at all"))?;
+            self.runner.findings.add(&finding.differs("runs signed by the given key", "no chain at all"))?;
         }
         for head in &mut self.details.heads {
             let last = head.group.as_ref().and_then(|group| summaries.get(group)).map(|group| group.last);
@@ -328,11 +279,13 @@ impl ChainWalk<'_> {
                 let repair =
                     "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";
                 let finding = Finding::of(Severity::Error, FindingCode::ChainHead, repair);
-                self.findings.add(&finding.differs(format!("an entry with {}", head.sha256), "no such entry"))?;
+                self.runner
+                    .findings
+                    .add(&finding.differs(format!("an entry with {}", head.sha256), "no such entry"))?;
             }
         }
         if self.audit.manifests {
-            self.details.runs_without_record = Some(self.writers.difference(&self.recorded).count());
+            self.details.runs_without_record = Some(self.runner.progress.writers.difference(&self.recorded).count());
         }
         Ok(())
     }
@@ -357,52 +310,23 @@ impl ChainWalk<'_> {
                     "restore the newest entries from a copy of the bucket; find out who removed or rewrote them";
                 let finding = Finding::of(Severity::Error, FindingCode::ChainHead, repair).object(&key, None);
                 let found = found.map_or("nothing".to_owned(), |found| found.to_string());
-                self.findings.add(&finding.differs(format!("{}, as the ledger has it", head.sha256), found))?;
+                self.runner.findings.add(&finding.differs(format!("{}, as the ledger has it", head.sha256), found))?;
             }
         }
         Ok(())
     }
 
-    fn summary(mut self, complete: bool) -> Result<AuditSummary, AuditError> {
-        self.note(complete)?;
+    /// Says what only this audit knows, and which heads to note.
+    fn end(self) -> AuditEnd {
         let groups = self.details.groups.values();
         let heads: Vec<String> =
             groups.filter_map(|group| group.head_sha256).map(|head| format!("--expect-head {head}")).collect();
-        let next = if !complete {
-            "the same command with the same --state".to_owned()
-        } else if self.findings.counts.error > 0 {
-            "look up the codes in docs/runbook.md; each finding names its repair".to_owned()
-        } else if heads.is_empty() {
-            "nothing".to_owned()
-        } else {
-            format!("note it outside the archive, and pass it next time: {}", heads.join(" "))
-        };
-        Ok(AuditSummary {
-            schema: AUDIT_SCHEMA.to_owned(),
-            audit_id: self.progress.audit_id,
-            audit: AuditKind::Chain,
-            mode: self.audit.manifests.then(|| "manifests".to_owned()),
-            share: (!self.audit.groups.is_empty())
-                .then(|| self.audit.groups.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
+        let next = format!("note it outside the archive, and pass it next time: {}", heads.join(" "));
+        AuditEnd {
             archive_id: self.against.archive.id,
-            started_at: self.progress.started_at,
-            finished_at: self.audit.clock.now(),
-            complete,
-            checked: self.progress.checked,
-            findings: self.findings.counts,
-            codes: self.findings.codes,
             details: serde_json::to_value(&self.details).unwrap_or_default(),
-            next,
-        })
+            next: (!heads.is_empty()).then_some(next),
+            ..AuditEnd::default()
+        }
     }
-}
-
-fn hex_of(mark: &RunMark) -> String {
-    hex::encode(mark)
-}
-
-fn hex_mark(text: &str) -> Option<RunMark> {
-    let mut mark = RunMark::default();
-    hex::decode_to_slice(text, &mut mark).ok()?;
-    Some(mark)
 }

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::report::{ChainReport, RESTORE};
-use crate::audit::drive::AuditError;
 use crate::audit::reach::{Reach, Told, refused};
+use crate::audit::runner::AuditError;
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::model::digest::Sha256Digest;
 use crate::model::key::ObjectKey;

@@ -3,9 +3,9 @@
 //! A record that no chain names, chunks of a run that is not closed yet, and whatever this program does not write.
 
 use super::record::folder_of;
-use super::report::{ChainReport, mark};
+use super::report::{ChainReport, RunMark};
 use super::{CHAINS, ChainWalk};
-use crate::audit::drive::AuditError;
+use crate::audit::runner::AuditError;
 use crate::audit::{Finding, FindingCode, Severity, shadow};
 use crate::model::RunId;
 use crate::model::key::{ObjectKey, StoreObject};
@@ -16,8 +16,8 @@ use crate::store::versions::{KeyVersions, KeyWalk};
 const RUNS: &str = "runs/";
 
 impl ChainWalk<'_> {
-    /// Walks the folders of all runs; false if it was told to stop.
-    pub(super) async fn strays(&mut self) -> Result<bool, AuditError> {
+    /// Walks the folders of all runs, unless the audit is to stop.
+    pub(super) async fn strays(&mut self) -> Result<(), AuditError> {
         let mut keys = KeyWalk::of(self.audit.store, RUNS);
         let mut folder: Vec<KeyVersions> = Vec::new();
         loop {
@@ -28,15 +28,15 @@ impl ChainWalk<'_> {
                 folder.push(listed.clone());
                 continue;
             }
-            if self.audit.stop.is_requested() {
-                return Ok(false);
+            if self.runner.is_stopping().await {
+                return Ok(());
             }
             self.stray_folder(std::mem::take(&mut folder)).await?;
-            let Some(listed) = listed else { return Ok(true) };
+            let Some(listed) = listed else { return Ok(()) };
             if listed.key.as_str().starts_with(CHAINS) {
                 // A slash is followed by 0: behind everything below it.
                 keys.skip_to(ObjectKey::from_store(format!("{}0", CHAINS.trim_end_matches('/'))));
-            } else if !self.entered.contains(&mark(folder_of(&listed.key))) {
+            } else if !self.entered.contains(&RunMark::of(folder_of(&listed.key))) {
                 folder.push(listed);
             }
         }
@@ -67,7 +67,8 @@ impl ChainWalk<'_> {
                  who wrote it";
             let finding =
                 Finding::of(Severity::Warn, FindingCode::RecordOpen, repair).run(run).object(&listed.key, None);
-            self.findings.add(&finding.differs("a run record", format!("{} chunks without one", chunks.len())))?;
+            let finding = finding.differs("a run record", format!("{} chunks without one", chunks.len()));
+            self.runner.findings.add(&finding)?;
         }
         for listed in &folder {
             let (code, found) = match listed.key.read() {
@@ -78,12 +79,9 @@ impl ChainWalk<'_> {
             };
             let version = listed.own_id();
             let finding = Finding::of(Severity::Error, code, "find out who wrote it, or what is missing next to it");
-            self.findings.add(&finding.object(&listed.key, version).differs("run records", found))?;
+            self.runner.findings.add(&finding.object(&listed.key, version).differs("run records", found))?;
         }
-        for finding in folder.iter().flat_map(shadow::findings) {
-            self.findings.add(&finding)?;
-        }
-        Ok(())
+        Ok(self.runner.findings.add_all(folder.iter().flat_map(shadow::findings))?)
     }
 
     async fn stray_record(&mut self, listed: &KeyVersions, run: &RunId) -> Result<(), AuditError> {
@@ -94,7 +92,7 @@ impl ChainWalk<'_> {
         if group.as_ref().is_some_and(|group| !self.audit.is_asked(group)) {
             return Ok(());
         }
-        self.recorded.insert(mark(run.as_str()));
+        self.recorded.insert(RunMark::of(run.as_str()));
         if let Some(group) = &group
             && self.was_entered_since(group, &listed.key).await?
         {
@@ -106,11 +104,12 @@ impl ChainWalk<'_> {
         let repair = "run once more: the next run enters one whose end was cut off. If it was entered, restore the \
                       entry from a copy of the bucket";
         let finding = Finding::of(severity, FindingCode::RecordUnchained, repair).run(run);
-        self.findings.add(&finding.object(&listed.key, version).differs("an entry of a chain", "none names it"))?;
+        let finding = finding.object(&listed.key, version).differs("an entry of a chain", "none names it");
+        self.runner.findings.add(&finding)?;
         if is_fresh {
             return Ok(());
         }
-        let mut report = ChainReport::to(&mut self.findings, &mut self.progress.checked, &mut self.writers, false);
+        let mut report = ChainReport::to(self.runner, false);
         self.against.check(&listed.key, run, None, &mut report).await?;
         Ok(())
     }

@@ -7,7 +7,8 @@ use futures_util::{Stream, stream};
 
 use super::words::{REBUILD, UNREADABLE};
 use super::{Reconcile, ReconcileTally};
-use crate::audit::drive::{AuditError, Mark, Part, Step};
+use crate::audit::runner::AuditError;
+use crate::audit::sessions::{AuditStep, Checked, Mark};
 use crate::audit::{Finding, FindingCode, Severity, shadow};
 use crate::ledger::{LedgerError, RecordState, Survey};
 use crate::model::RunId;
@@ -22,7 +23,7 @@ const BEHIND_SESSIONS: &str = "sessions0";
 pub fn elsewhere<'s>(
     store: &'s dyn ReadStore,
     from: &Mark,
-) -> impl Stream<Item = Result<Step<Other>, AuditError>> + 's {
+) -> impl Stream<Item = Result<AuditStep<Other>, AuditError>> + 's {
     let mut walk = KeyWalk::of(store, "");
     if let Some(after) = from.after.as_deref().filter(|_| from.past_sessions) {
         walk.skip_to(ObjectKey::from_store(after));
@@ -40,7 +41,7 @@ pub fn elsewhere<'s>(
                 continue;
             }
             let mark = Mark { past_sessions: true, after: Some(listed.key.to_string()), records: 0 };
-            return Some((Ok(Step { mark, work: Some(Other(listed)) }), Some(walk)));
+            return Some((Ok(AuditStep { mark, work: Some(Other(listed)) }), Some(walk)));
         }
     })
 }
@@ -54,10 +55,11 @@ impl Reconcile<'_> {
     ///
     /// # Errors
     /// As the ledger's.
-    pub async fn check_other(&self, other: Other) -> Result<Part<ReconcileTally>, AuditError> {
+    pub async fn check_other(&self, other: Other) -> Result<Checked<ReconcileTally>, AuditError> {
         let Other(listed) = other;
         let versions = listed.all().count() as u64;
-        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { versions, ..ReconcileTally::default() } };
+        let mut part =
+            Checked { findings: Vec::new(), tally: ReconcileTally { versions, ..ReconcileTally::default() } };
         part.findings.extend(shadow::findings(&listed));
         match listed.key.read() {
             StoreObject::Unknown => {

@@ -10,7 +10,8 @@ use futures_util::Stream;
 use super::inventory::{Inventory, InventoryError};
 use super::lines::{RunLines, SessionLines};
 use super::order::{KeyOrder, begin_behind};
-use crate::audit::drive::{AuditError, Mark, Step};
+use crate::audit::runner::AuditError;
+use crate::audit::sessions::{AuditStep, Mark};
 use crate::audit::walk::{Walk, WalkedSession, place_of};
 use crate::ledger::{DamagedRow, LedgerError, Survey, Surveyed, SurveyedSession};
 use crate::model::SessionId;
@@ -138,13 +139,13 @@ impl<'a> Merge<'a> {
     }
 
     /// Turns it into steps.
-    pub fn steps(self) -> impl Stream<Item = Result<Step<Pair>, AuditError>> + 'a {
+    pub fn steps(self) -> impl Stream<Item = Result<AuditStep<Pair>, AuditError>> + 'a {
         futures_util::stream::unfold(Some(self), |merge| async move {
             let mut merge = merge?;
             match merge.next().await {
                 Ok(Some(pair)) => {
                     let mark = Mark { after: Some(pair.walked.folder.clone()), ..Mark::default() };
-                    Some((Ok(Step { mark, work: Some(pair) }), Some(merge)))
+                    Some((Ok(AuditStep { mark, work: Some(pair) }), Some(merge)))
                 }
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),

@@ -8,6 +8,7 @@
 
 mod compare;
 mod elsewhere;
+mod flow;
 pub mod inventory;
 mod lines;
 pub mod merge;
@@ -32,9 +33,10 @@ use self::lines::RunStanding;
 use self::merge::Pair;
 use self::signed::{RowContext, Word};
 use self::words::{CHAIN, FIXITY, LOOK, REBUILD, UNREADABLE};
-use super::drive::{AuditError, Part, Tally, listed};
 use super::evidence::{Evidence, FIND_OUT};
 use super::reach::Reach;
+use super::runner::AuditError;
+use super::sessions::{AuditTally, Checked, listed};
 use super::walk::WalkedSession;
 use super::{Finding, FindingCode, Severity};
 use crate::ledger::{DamagedRow, LedgerError, State, Survey, SurveyedSession};
@@ -86,7 +88,7 @@ pub struct ReconcileTally {
     pub untold: u64,
 }
 
-impl Tally for ReconcileTally {
+impl AuditTally for ReconcileTally {
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.versions += other.versions;
@@ -97,16 +99,15 @@ impl Tally for ReconcileTally {
         self.untold += other.untold;
     }
 
-    fn checked(&self) -> BTreeMap<String, u64> {
-        let counts = [
+    fn checked(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("sessions", self.sessions),
             ("versions", self.versions),
             ("items", self.items),
             ("manifests", self.manifests),
             ("runs", self.runs),
             ("lines", self.lines),
-        ];
-        counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+        ]
     }
 }
 
@@ -132,11 +133,11 @@ impl Reconcile<'_> {
     ///
     /// # Errors
     /// As the store's and the ledger's.
-    pub async fn check(&self, pair: Pair) -> Result<Part<ReconcileTally>, AuditError> {
+    pub async fn check(&self, pair: Pair) -> Result<Checked<ReconcileTally>, AuditError> {
         let Some(session) = pair.walked.session_id() else {
-            let mut findings = super::drive::foreign_folder(&pair.walked);
+            let mut findings = super::sessions::foreign_folder(&pair.walked);
             findings.extend(pair.damaged.as_ref().map(|damaged| damaged_row(damaged, None)));
-            return Ok(Part { findings, tally: tally_of(&pair) });
+            return Ok(Checked { findings, tally: tally_of(&pair) });
         };
         let part = self.look(&session, &pair).await?;
         if part.findings.is_empty() || self.mode == ReconcileMode::Inventory {
@@ -152,8 +153,8 @@ impl Reconcile<'_> {
         self.look(&session, &again).await
     }
 
-    async fn look(&self, session: &SessionId, pair: &Pair) -> Result<Part<ReconcileTally>, AuditError> {
-        let mut part = Part { findings: Vec::new(), tally: tally_of(pair) };
+    async fn look(&self, session: &SessionId, pair: &Pair) -> Result<Checked<ReconcileTally>, AuditError> {
+        let mut part = Checked { findings: Vec::new(), tally: tally_of(pair) };
         let surveyed = pair.surveyed.as_ref();
         if self.mode == ReconcileMode::Manifests {
             let row = surveyed.map(|surveyed| &surveyed.row);
@@ -236,7 +237,7 @@ impl Reconcile<'_> {
 }
 
 /// Adds what is wrong with a row by itself.
-fn with_row(mut part: Part<ReconcileTally>, surveyed: Option<&SurveyedSession>) -> Part<ReconcileTally> {
+fn with_row(mut part: Checked<ReconcileTally>, surveyed: Option<&SurveyedSession>) -> Checked<ReconcileTally> {
     if let Some(surveyed) = surveyed {
         part.findings.extend(row::contradictions(surveyed).into_iter().map(|(expected, found)| {
             let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, FIXITY);

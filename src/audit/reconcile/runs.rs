@@ -6,7 +6,8 @@ use futures_util::{Stream, stream};
 
 use super::words::{RECORD, RESTORE, UNREADABLE};
 use super::{Other, Reconcile, ReconcileTally};
-use crate::audit::drive::{AuditError, Mark, Part, Step};
+use crate::audit::runner::AuditError;
+use crate::audit::sessions::{AuditStep, Checked, Mark};
 use crate::audit::{Finding, FindingCode, Severity};
 use crate::ledger::{ClosedRun, DamagedRow, Survey, Surveyed};
 use crate::model::RunId;
@@ -32,12 +33,12 @@ impl ListedRuns {
 
     /// Holds a run of the ledger against what is listed: its record and its entry are there.
     #[must_use]
-    pub fn check(&self, run: &Surveyed<ClosedRun>) -> Part<ReconcileTally> {
+    pub fn check(&self, run: &Surveyed<ClosedRun>) -> Checked<ReconcileTally> {
         let run = match run {
             Ok(run) => run,
             Err(damaged) => return damaged_run(damaged),
         };
-        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
+        let mut part = Checked { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
         let entry = ObjectKey::chain_entry(&run.record.group, run.record.number);
         for (key, what) in [(&run.record.key, "the run record"), (&entry, "the entry of its chain")] {
             if !self.0.contains(key) {
@@ -54,7 +55,7 @@ impl Reconcile<'_> {
     pub fn runs<'s>(
         ledger: &'s dyn Survey,
         mark: &'s Mark,
-    ) -> impl Stream<Item = Result<Step<Surveyed<ClosedRun>>, AuditError>> + 's {
+    ) -> impl Stream<Item = Result<AuditStep<Surveyed<ClosedRun>>, AuditError>> + 's {
         let begin = (Vec::<Surveyed<ClosedRun>>::new().into_iter(), None, false);
         stream::unfold(begin, move |(mut page, mut after, is_at_end)| async move {
             if page.len() == 0 && !is_at_end {
@@ -65,7 +66,7 @@ impl Reconcile<'_> {
             }
             let run = page.next()?;
             after = Some(run_id_of(&run).to_owned());
-            Some((Ok(Step { mark: mark.clone(), work: Some(run) }), (page, after, false)))
+            Some((Ok(AuditStep { mark: mark.clone(), work: Some(run) }), (page, after, false)))
         })
     }
 
@@ -73,12 +74,12 @@ impl Reconcile<'_> {
     ///
     /// # Errors
     /// As the store's.
-    pub async fn check_run(&self, run: Surveyed<ClosedRun>) -> Result<Part<ReconcileTally>, AuditError> {
+    pub async fn check_run(&self, run: Surveyed<ClosedRun>) -> Result<Checked<ReconcileTally>, AuditError> {
         let run = match run {
             Ok(run) => run,
             Err(damaged) => return Ok(damaged_run(&damaged)),
         };
-        let mut part = Part { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
+        let mut part = Checked { findings: Vec::new(), tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } };
         let finding = |code, repair: &str| {
             Finding::of(Severity::Error, code, repair).run(&run.run_id).object(&run.record.key, None)
         };
@@ -147,12 +148,12 @@ pub(super) fn run_id_of(run: &Surveyed<ClosedRun>) -> &str {
 }
 
 /// Tells of a row that cannot be read. An id that is none is not repeated.
-fn damaged_run(damaged: &DamagedRow) -> Part<ReconcileTally> {
+fn damaged_run(damaged: &DamagedRow) -> Checked<ReconcileTally> {
     let finding = Finding::of(Severity::Error, FindingCode::LedgerContradicts, UNREADABLE);
     let finding = finding.differs(format!("a {} that this program writes", damaged.column), "another value");
     let finding = match RunId::parse(&damaged.id) {
         Ok(run) => finding.run(&run),
         Err(_) => finding,
     };
-    Part { findings: vec![finding], tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } }
+    Checked { findings: vec![finding], tally: ReconcileTally { runs: 1, ..ReconcileTally::default() } }
 }

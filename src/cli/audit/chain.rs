@@ -1,24 +1,20 @@
 //! `audit chain`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 
-use super::sessions::{Need, open_ledger};
-use super::{finish, printer};
+use super::Kind;
+use super::desk::{AuditDesk, StateArgs};
 use crate::audit::AuditKind;
-use crate::audit::chain::ChainAudit;
-use crate::audit::state::StateFile;
-use crate::cli::connect::open_store_to_read;
+use crate::audit::chain::{ChainAudit, ChainProgress};
+use crate::audit::runner::{AuditEnd, Question, Runner};
 use crate::cli::prove::{read_file, read_key};
-use crate::cli::{GlobalArgs, StoreArgs, signals};
-use crate::clock::{Clock, SystemClock};
-use crate::error::Exit;
+use crate::cli::{GlobalArgs, StoreArgs};
+use crate::config::{Config, ConfigError};
 use crate::model::digest::Sha256Digest;
 use crate::model::signature::PublicKey;
-use crate::stop::Stop;
-use crate::stop::Stopped;
 
 /// A document that is longer than this is no head.
 const MAX_HEAD_BYTES: u64 = 1024 * 1024;
@@ -47,58 +43,70 @@ pub(in crate::cli) struct ChainArgs {
     /// Also read each manifest that a run record names, so that the signatures cover every item
     #[arg(long)]
     manifests: bool,
-    /// Save progress in this file, and resume from it
-    #[arg(long, value_name = "FILE")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
 }
 
-pub(super) async fn run(args: &ChainArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let Some((keys, heads)) = given(args) else { return Ok(Exit::Usage) };
-    let config = global.load_config_to_read(args.store.store.as_deref())?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = open_store_to_read(&config, &clock).await?;
-    let ledger = open_ledger(&config, Need::Helpful).await?;
-    let stop = Stop::default();
-    signals::listen(stop.clone())?;
-    let mut question = vec![format!("store={}", config.require_store()?.url())];
-    question.extend(args.group.iter().map(|group| format!("group={group}")));
-    question.extend(keys.iter().map(|key| format!("key={}", key.id().short(16))));
-    question.extend(args.manifests.then(|| "manifests".to_owned()));
-    let state = StateFile::of(args.state.clone(), AuditKind::Chain, question.join(" "));
-    let audit = ChainAudit {
-        store: &*store,
-        clock: clock.as_ref(),
-        stop: stop.clone(),
-        keys,
-        groups: args.group.iter().cloned().collect(),
-        heads,
-        manifests: args.manifests,
-        known: ledger.as_deref().map(|ledger| (ledger, config.signing.group.clone())),
-    };
-    let summary = audit.run(&state, printer(global.format(), &config)).await?;
-    if let Some(ledger) = &ledger {
-        ledger.close().await;
-    }
-    let exit = finish(&summary, &config, global).await?;
-    if summary.complete {
-        return Ok(exit);
-    }
-    Ok(exit.min(match stop.requested().await {
-        Stopped::Terminated => Exit::Terminated,
-        _ => Exit::Interrupted,
-    }))
+/// The arguments with the keys and heads that they name.
+#[derive(Debug)]
+pub(super) struct AskedChain<'a> {
+    args: &'a ChainArgs,
+    keys: Vec<PublicKey>,
+    heads: Vec<Sha256Digest>,
 }
 
-/// Reads the keys and heads; nothing, with a word about it, if one of them is none.
-fn given(args: &ChainArgs) -> Option<(Vec<PublicKey>, Vec<Sha256Digest>)> {
-    let keys: Result<Vec<PublicKey>, String> = args.public_key.iter().map(|path| read_key(path)).collect();
-    let heads: Result<Vec<Sha256Digest>, String> = args.expect_head.iter().map(|text| read_head(text)).collect();
-    match (keys, heads) {
-        (Ok(keys), Ok(heads)) => Some((keys, heads)),
-        (Err(reason), _) | (_, Err(reason)) => {
-            eprintln!("error: {reason}");
-            None
+impl ChainArgs {
+    /// Reads the keys and heads; nothing, with a word about it, if one of them is none.
+    pub(super) fn read(&self) -> Option<AskedChain<'_>> {
+        let keys: Result<Vec<PublicKey>, String> = self.public_key.iter().map(|path| read_key(path)).collect();
+        let heads: Result<Vec<Sha256Digest>, String> = self.expect_head.iter().map(|text| read_head(text)).collect();
+        match (keys, heads) {
+            (Ok(keys), Ok(heads)) => Some(AskedChain { args: self, keys, heads }),
+            (Err(reason), _) | (_, Err(reason)) => {
+                eprintln!("error: {reason}");
+                None
+            }
         }
+    }
+}
+
+impl Kind for AskedChain<'_> {
+    type Progress = ChainProgress;
+
+    fn store(&self) -> &StoreArgs {
+        &self.args.store
+    }
+
+    fn config(&self, global: &GlobalArgs) -> Result<Config, ConfigError> {
+        global.load_config_to_read(self.args.store.store.as_deref())
+    }
+
+    fn question(&self, config: &Config) -> Result<Question, ConfigError> {
+        let mut text = vec![format!("store={}", config.require_store()?.url())];
+        text.extend(self.args.group.iter().map(|group| format!("group={group}")));
+        text.extend(self.keys.iter().map(|key| format!("key={}", key.id().short(16))));
+        text.extend(self.args.manifests.then(|| "manifests".to_owned()));
+        let groups: BTreeSet<&str> = self.args.group.iter().map(String::as_str).collect();
+        Ok(Question {
+            kind: AuditKind::Chain,
+            mode: self.args.manifests.then(|| "manifests".to_owned()),
+            share: (!groups.is_empty()).then(|| groups.into_iter().collect::<Vec<_>>().join(",")),
+            text: text.join(" "),
+            state: self.args.state.state.clone(),
+            seed: None,
+        })
+    }
+
+    async fn go(&self, desk: &AuditDesk, runner: &mut Runner<ChainProgress>) -> anyhow::Result<AuditEnd> {
+        let audit = ChainAudit {
+            store: &*desk.store,
+            keys: self.keys.clone(),
+            groups: self.args.group.iter().cloned().collect(),
+            heads: self.heads.clone(),
+            manifests: self.args.manifests,
+            known: desk.ledger.as_deref().map(|ledger| (ledger, desk.config.signing.group.clone())),
+        };
+        Ok(audit.run(runner).await?)
     }
 }
 

@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicU32;
 
 use clap::{ArgGroup, Args};
 
-use super::sessions::{Desk, GoingOnArgs, Need};
+use super::Kind;
+use super::desk::{AuditDesk, Need, StateArgs};
 use crate::audit::AuditKind;
 use crate::audit::coverage::{self, Coverage, CoverageTally, Expected};
-use crate::audit::drive::{AuditError, End, Part, Question};
+use crate::audit::runner::{AuditEnd, Question};
+use crate::audit::sessions::{Checked, SessionsProgress, SessionsRunner};
+use crate::cli::StoreArgs;
 use crate::cli::connect::open_file;
 use crate::cli::source::FormatArgs;
-use crate::cli::{GlobalArgs, StoreArgs};
-use crate::config::ConfigError;
-use crate::error::Exit;
+use crate::config::{Config, ConfigError};
 use crate::metrics::Meter;
 use crate::veriff::VeriffClient;
 use crate::veriff::settings::IntegrationSettings;
@@ -62,67 +63,22 @@ pub(in crate::cli) struct CoverageArgs {
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
-    going_on: GoingOnArgs,
+    state: StateArgs,
 }
 
-pub(super) async fn run(args: &CoverageArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let need = if args.sessions.is_some() { Need::Helpful } else { Need::Needed };
-    let desk = Desk::open(global, &args.store, need).await?;
-    let config = &desk.config;
-    if let Some(name) = &args.integration {
-        config.integration_of(Some(name), None)?;
-    }
-    let clients = if args.without_veriff { None } else { Some(connect(&desk).await?) };
-    let (mut drive, mut findings) = desk.begin::<CoverageTally>(args.question(&desk)?, global)?;
-    let from = drive.progress.mark.clone();
-    let archive = desk.archive(&desk.reach(1), drive.is_gone_on_with, &mut findings).await?;
-    let integration_of = Box::new(|expected: &Expected| {
-        let named = expected.record.integration.as_deref().or(expected.integration.as_deref());
-        config.integration_of(named, args.integration.as_deref()).ok().map(|settings| settings.name.clone())
-    });
-    let coverage = Coverage {
-        store: &*desk.store,
-        ledger: desk.ledger.clone(),
-        archive,
-        clients,
-        integration_of,
-        now: desk.clock.now(),
-        unasked_in_a_row: AtomicU32::new(0),
-    };
-    let check = async |expected: Option<Expected>| match expected {
-        Some(expected) => coverage.check(expected).await,
-        None => Ok(Part { tally: CoverageTally { bad_lines: 1, ..CoverageTally::default() }, findings: Vec::new() }),
-    };
-    let in_flight = config.limits.sessions_in_flight;
-    let stopped = if let Some(path) = &args.sessions {
-        let source = open_file(path, &args.format, config, &desk.clock).await?;
-        drive.run(coverage::listed(source, &from), in_flight, check, &mut findings).await?
-    } else {
-        let ledger = desk.ledger.clone().ok_or_else(no_ledger)?;
-        drive.run(coverage::known(ledger, args.backlog, &from), in_flight, check, &mut findings).await?
-    };
-    let tally = drive.progress.tally;
-    if stopped.is_none() {
-        for finding in Coverage::closing_findings(&tally) {
-            findings.add(&finding).map_err(AuditError::from)?;
-        }
-    }
-    let is_at_end = stopped.is_none();
-    let end = End {
-        is_complete: is_at_end && tally.unasked == 0,
-        is_at_end,
-        share: None,
-        archive_id: coverage.archive.clone(),
-        details: serde_json::to_value(tally)?,
-    };
-    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
-    let exit = desk.finish(&summary, stopped, global).await?;
-    Ok(if tally.unasked > 0 { exit.min(Exit::TryLater) } else { exit })
-}
+impl Kind for CoverageArgs {
+    type Progress = SessionsProgress<CoverageTally>;
 
-impl CoverageArgs {
-    fn question(&self, desk: &Desk) -> anyhow::Result<Question> {
-        let mut text = vec![format!("store={}", desk.config.require_store()?.url())];
+    fn store(&self) -> &StoreArgs {
+        &self.store
+    }
+
+    fn need(&self) -> Need {
+        if self.sessions.is_some() { Need::Helpful } else { Need::Needed }
+    }
+
+    fn question(&self, config: &Config) -> Result<Question, ConfigError> {
+        let mut text = vec![format!("store={}", config.require_store()?.url())];
         text.extend(self.sessions.as_ref().map(|path| format!("sessions={path}")));
         let flags = [("backlog", self.backlog), ("ledger", self.ledger), ("without-veriff", self.without_veriff)];
         text.extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned()));
@@ -130,15 +86,56 @@ impl CoverageArgs {
         Ok(Question {
             kind: AuditKind::Coverage,
             mode: self.without_veriff.then(|| "without-veriff".to_owned()),
+            share: None,
             text: text.join(" "),
-            state: self.going_on.state.clone(),
+            state: self.state.state.clone(),
             seed: None,
         })
+    }
+
+    async fn go(&self, desk: &AuditDesk, runner: &mut SessionsRunner<CoverageTally>) -> anyhow::Result<AuditEnd> {
+        let config = &desk.config;
+        if let Some(name) = &self.integration {
+            config.integration_of(Some(name), None)?;
+        }
+        let clients = if self.without_veriff { None } else { Some(connect(desk).await?) };
+        let archive = desk.archive(&desk.reach(1), runner).await?;
+        let integration_of = Box::new(|expected: &Expected| {
+            let named = expected.record.integration.as_deref().or(expected.integration.as_deref());
+            config.integration_of(named, self.integration.as_deref()).ok().map(|settings| settings.name.clone())
+        });
+        let coverage = Coverage {
+            store: &*desk.store,
+            ledger: desk.ledger.clone(),
+            archive,
+            clients,
+            integration_of,
+            now: desk.clock.now(),
+            unasked_in_a_row: AtomicU32::new(0),
+        };
+        let check = async |expected: Option<Expected>| match expected {
+            Some(expected) => coverage.check(expected).await,
+            None => {
+                Ok(Checked { tally: CoverageTally { bad_lines: 1, ..CoverageTally::default() }, findings: Vec::new() })
+            }
+        };
+        let (from, in_flight) = (runner.progress.mark.clone(), config.limits.sessions_in_flight);
+        if let Some(path) = &self.sessions {
+            let source = open_file(path, &self.format, config, &desk.clock).await?;
+            runner.run(coverage::listed(source, &from), in_flight, check).await?;
+        } else {
+            let ledger = desk.ledger.clone().ok_or_else(no_ledger)?;
+            runner.run(coverage::known(ledger, self.backlog, &from), in_flight, check).await?;
+        }
+        let tally = runner.progress.tally;
+        runner.conclude(Coverage::closing_findings(&tally))?;
+        let (details, is_partial) = (serde_json::to_value(tally)?, tally.unasked > 0);
+        Ok(AuditEnd { archive_id: coverage.archive, details, is_partial, next: None })
     }
 }
 
 /// Makes a client for each integration; one that asks for lists and nothing else.
-async fn connect(desk: &Desk) -> anyhow::Result<BTreeMap<String, VeriffClient>> {
+async fn connect(desk: &AuditDesk) -> anyhow::Result<BTreeMap<String, VeriffClient>> {
     let meter = Arc::new(Meter::starting(desk.clock.instant()));
     let mut clients = BTreeMap::new();
     for (name, settings) in desk.config.require_integrations()? {

@@ -2,12 +2,15 @@
 
 use clap::Args;
 
-use super::sessions::{Desk, Need, SessionsArgs};
+use super::Kind;
+use super::desk::AuditDesk;
+use super::sessions::SessionsArgs;
 use crate::audit::AuditKind;
-use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
-use crate::audit::fixity::{Fixity, FixityTally, Mode, closing_findings};
-use crate::cli::GlobalArgs;
-use crate::error::Exit;
+use crate::audit::fixity::{Fixity, FixityMode, FixityTally, closing_findings};
+use crate::audit::runner::{AuditEnd, Question};
+use crate::audit::sessions::{SESSIONS_IN_FLIGHT, SessionsProgress, SessionsRunner};
+use crate::cli::StoreArgs;
+use crate::config::{Config, ConfigError};
 use crate::session::budget::Budget;
 
 const AFTER_HELP: &str = "\
@@ -50,7 +53,7 @@ enum ModeArg {
     Read,
 }
 
-impl From<ModeArg> for Mode {
+impl From<ModeArg> for FixityMode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::Head => Self::Head,
@@ -59,42 +62,39 @@ impl From<ModeArg> for Mode {
     }
 }
 
-pub(super) async fn run(args: &FixityArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let mode = Mode::from(args.mode);
-    let desk = Desk::open(global, &args.sessions.store, Need::Helpful).await?;
-    let question = args.sessions.question(AuditKind::Fixity, Some(mode.as_str()), desk.config.require_store()?);
-    let (mut drive, mut findings) = desk.begin::<FixityTally>(question, global)?;
-    let from = drive.progress.mark.clone();
-    let reach = desk.reach(args.sessions.concurrency);
-    let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
-    let budget = Budget::of_memory(desk.config.limits.memory_bytes);
-    let fixity = Fixity { reach, ledger: desk.ledger.as_deref(), archive, mode, budget };
-    let scope = args.sessions.scope(&drive.progress.seed);
-    let share = args.sessions.part(&scope);
-    let steps = args.sessions.feed(&desk, scope, &from).await?.steps(&from);
-    let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked), &mut findings).await?;
-    let tally = drive.progress.tally;
-    if stopped.is_none() {
-        for finding in closing_findings(&fixity.reach, mode, &tally) {
-            findings.add(&finding).map_err(AuditError::from)?;
-        }
+impl Kind for FixityArgs {
+    type Progress = SessionsProgress<FixityTally>;
+
+    fn store(&self) -> &StoreArgs {
+        &self.sessions.store
     }
-    let details =
-        details(&tally, drive.progress.seen, args.sessions.sample.is_some().then_some(drive.progress.seed.as_str()));
-    let is_at_end = stopped.is_none();
-    let end = End { is_complete: is_at_end, is_at_end, share, archive_id: fixity.archive.clone(), details };
-    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
-    desk.finish(&summary, stopped, global).await
+
+    fn question(&self, config: &Config) -> Result<Question, ConfigError> {
+        self.sessions.question(AuditKind::Fixity, Some(FixityMode::from(self.mode).as_str()), config)
+    }
+
+    async fn go(&self, desk: &AuditDesk, runner: &mut SessionsRunner<FixityTally>) -> anyhow::Result<AuditEnd> {
+        let reach = desk.reach(self.sessions.concurrency);
+        let archive = desk.archive(&reach, runner).await?;
+        let budget = Budget::of_memory(desk.config.limits.memory_bytes);
+        let fixity = Fixity { reach, ledger: desk.ledger.as_deref(), archive, mode: self.mode.into(), budget };
+        let steps = self.sessions.feed(desk, &runner.progress).await?.steps(runner.progress.mark.records);
+        runner.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked)).await?;
+        runner.conclude(closing_findings(&fixity.reach, fixity.mode, &runner.progress.tally))?;
+        let details = details(&runner.progress, self.sessions.seed(&runner.progress));
+        Ok(AuditEnd { archive_id: fixity.archive, details, ..AuditEnd::default() })
+    }
 }
 
 /// What only this audit reports.
-fn details(tally: &FixityTally, sessions_seen: u64, seed: Option<&str>) -> serde_json::Value {
+fn details(progress: &SessionsProgress<FixityTally>, seed: Option<&str>) -> serde_json::Value {
+    let tally = &progress.tally;
     serde_json::json!({
         "objects": tally.objects,
         "bytes": tally.bytes,
         "reread_objects": tally.reread_objects,
         "reread_bytes": tally.reread_bytes,
-        "total_sessions_seen": sessions_seen,
+        "total_sessions_seen": progress.seen,
         "composite": tally.composite,
         "unchecked": tally.unchecked,
         "unvouched_manifests": tally.unvouched_manifests,

@@ -1,12 +1,14 @@
 //! `audit`: read-only checks that end in findings.
 //!
 //! Findings go to standard output as they are found, one line of JSON each (or a paragraph for people), the summary is the
-//! last line. An audit can be stopped and resumed by `--state`; its summary is also kept in the ledger where that can
-//! be written, for the report.
+//! last line. An audit that was stopped resumes by `--state`; its summary is also kept in the ledger where that can be
+//! written, for the report. All kinds take one path; what differs is a small [`Kind`].
 
 mod chain;
 mod coverage;
+mod desk;
 mod fixity;
+mod inventory;
 mod reconcile;
 mod retention;
 mod sessions;
@@ -16,11 +18,13 @@ use std::io::{self, Write as _};
 
 use clap::Subcommand;
 
+use self::desk::{AuditDesk, Need};
 use self::undo::Undo;
-use super::GlobalArgs;
 use super::output::OutputFormat;
+use super::{GlobalArgs, StoreArgs};
+use crate::audit::runner::{AuditEnd, AuditError, AuditProgress, Question, Runner};
 use crate::audit::{AuditSummary, Finding, Severity, Sink};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::error::Exit;
 use crate::ledger::{self, AuditRow};
 
@@ -36,12 +40,77 @@ pub(super) enum AuditCommand {
 
 pub(super) async fn run(command: &AuditCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
     match command {
-        AuditCommand::Coverage(args) => Box::pin(coverage::run(args, global)).await,
-        AuditCommand::Reconcile(args) => Box::pin(reconcile::run(args, global)).await,
-        AuditCommand::Fixity(args) => Box::pin(fixity::run(args, global)).await,
-        AuditCommand::Retention(args) => Box::pin(retention::run(args, global)).await,
-        AuditCommand::Chain(args) => Box::pin(chain::run(args, global)).await,
+        AuditCommand::Coverage(args) => Box::pin(conduct(args, global)).await,
+        AuditCommand::Reconcile(args) => Box::pin(conduct(args, global)).await,
+        AuditCommand::Fixity(args) => Box::pin(conduct(args, global)).await,
+        AuditCommand::Retention(args) => Box::pin(conduct(args, global)).await,
+        AuditCommand::Chain(args) => match args.read() {
+            Some(asked) => Box::pin(conduct(&asked, global)).await,
+            None => Ok(Exit::Usage),
+        },
     }
+}
+
+/// What is an audit's own.
+trait Kind {
+    /// How far it is.
+    type Progress: AuditProgress;
+
+    /// Returns the store that is named.
+    fn store(&self) -> &StoreArgs;
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// As [`GlobalArgs::load_config`].
+    fn config(&self, global: &GlobalArgs) -> Result<Config, ConfigError> {
+        global.load_config(self.store().store.as_deref())
+    }
+
+    /// Returns what the ledger is to it.
+    fn need(&self) -> Need {
+        Need::Helpful
+    }
+
+    /// Says all that it is asked.
+    ///
+    /// # Errors
+    /// Fatal: configuration.
+    fn question(&self, config: &Config) -> Result<Question, ConfigError>;
+
+    /// Goes through all that is left.
+    ///
+    /// # Errors
+    /// As the store's, the ledger's and the runner's.
+    async fn go(&self, desk: &AuditDesk, runner: &mut Runner<Self::Progress>) -> anyhow::Result<AuditEnd>;
+}
+
+/// Takes an audit from its arguments to its last line.
+async fn conduct<K: Kind>(kind: &K, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let desk = AuditDesk::open(kind.config(global)?, kind.need()).await?;
+    let (question, sink) = (kind.question(&desk.config)?, printer(global.format(), &desk.config));
+    let mut runner = Runner::begin(question, sink, desk.clock.clone(), desk.stop.clone()).map_err(AuditError::from)?;
+    let end = match kind.go(&desk, &mut runner).await {
+        Ok(end) => end,
+        Err(error) => {
+            runner.save(false).map_err(AuditError::from)?;
+            return Err(error);
+        }
+    };
+    let (summary, exit) = runner.finish(end).map_err(AuditError::from)?;
+    if let Some(ledger) = &desk.ledger {
+        ledger.close().await;
+    }
+    note(&summary, &desk.config).await;
+    let mut out = io::stdout().lock();
+    match global.format() {
+        OutputFormat::Json => {
+            serde_json::to_writer(&mut out, &summary)?;
+            out.write_all(b"\n")?;
+        }
+        OutputFormat::Text => write_summary(&mut out, &summary)?,
+    }
+    Ok(exit)
 }
 
 /// Returns what prints findings as they come.
@@ -81,20 +150,6 @@ fn write_text(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
         writeln!(out, "      found    {found}")?;
     }
     writeln!(out, "      repair   {}", finding.repair)
-}
-
-/// Prints how the audit ended and keeps it in the ledger, where there is one that can be written; says how the process ends.
-async fn finish(summary: &AuditSummary, config: &Config, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    note(summary, config).await;
-    let mut out = io::stdout().lock();
-    match global.format() {
-        OutputFormat::Json => {
-            serde_json::to_writer(&mut out, summary)?;
-            out.write_all(b"\n")?;
-        }
-        OutputFormat::Text => write_summary(&mut out, summary)?,
-    }
-    Ok(if summary.findings.error > 0 { Exit::Findings } else { Exit::Success })
 }
 
 fn write_summary(out: &mut impl io::Write, summary: &AuditSummary) -> io::Result<()> {

@@ -4,12 +4,15 @@ use std::sync::Mutex;
 
 use clap::Args;
 
-use super::sessions::{Desk, Need, SessionsArgs};
+use super::Kind;
+use super::desk::AuditDesk;
+use super::sessions::SessionsArgs;
 use crate::audit::AuditKind;
-use crate::audit::drive::{AuditError, End, SESSIONS_IN_FLIGHT};
 use crate::audit::retention::{Retention, RetentionTally};
-use crate::cli::GlobalArgs;
-use crate::error::Exit;
+use crate::audit::runner::{AuditEnd, Question};
+use crate::audit::sessions::{SESSIONS_IN_FLIGHT, SessionsProgress, SessionsRunner};
+use crate::cli::StoreArgs;
+use crate::config::{Config, ConfigError};
 
 const AFTER_HELP: &str = "\
 Compares the lock of every object version with what its sidecar promised and with the retention policy in the \
@@ -34,41 +37,38 @@ pub(in crate::cli) struct RetentionArgs {
     sessions: SessionsArgs,
 }
 
-pub(super) async fn run(args: &RetentionArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
-    let desk = Desk::open(global, &args.sessions.store, Need::Helpful).await?;
-    let settings = desk.config.require_store()?;
-    let question = args.sessions.question(AuditKind::Retention, None, settings);
-    let (mut drive, mut findings) = desk.begin::<RetentionTally>(question, global)?;
-    let from = drive.progress.mark.clone();
-    let reach = desk.reach(args.sessions.concurrency);
-    let archive = desk.archive(&reach, drive.is_gone_on_with, &mut findings).await?;
-    let kms_key_id = settings.kms_key_id();
-    let policy = &desk.config.retention;
-    let retention =
-        Retention { reach, ledger: desk.ledger.as_deref(), archive, policy, kms_key_id, keys_tried: Mutex::default() };
-    let scope = args.sessions.scope(&drive.progress.seed);
-    let share = args.sessions.part(&scope);
-    let mut stopped = None;
-    if !from.past_sessions {
-        let steps = args.sessions.feed(&desk, scope.clone(), &from).await?.steps(&from);
-        stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked), &mut findings).await?;
+impl Kind for RetentionArgs {
+    type Progress = SessionsProgress<RetentionTally>;
+
+    fn store(&self) -> &StoreArgs {
+        &self.sessions.store
     }
-    if stopped.is_none() && !args.sessions.is_list() {
-        let steps = Retention::documents(&*desk.store, &scope, &from);
-        let in_flight = usize::from(args.sessions.concurrency);
-        stopped = drive.run(steps, in_flight, |version| retention.check_document(version), &mut findings).await?;
+
+    fn question(&self, config: &Config) -> Result<Question, ConfigError> {
+        self.sessions.question(AuditKind::Retention, None, config)
     }
-    let tally = drive.progress.tally.clone();
-    if stopped.is_none() {
-        for finding in retention.closing_findings(&tally) {
-            findings.add(&finding).map_err(AuditError::from)?;
+
+    async fn go(&self, desk: &AuditDesk, runner: &mut SessionsRunner<RetentionTally>) -> anyhow::Result<AuditEnd> {
+        let reach = desk.reach(self.sessions.concurrency);
+        let archive = desk.archive(&reach, runner).await?;
+        let kms_key_id = desk.config.require_store()?.kms_key_id();
+        let (ledger, policy) = (desk.ledger.as_deref(), &desk.config.retention);
+        let retention = Retention { reach, ledger, archive, policy, kms_key_id, keys_tried: Mutex::default() };
+        if !runner.progress.mark.past_sessions {
+            let steps = self.sessions.feed(desk, &runner.progress).await?.steps(runner.progress.mark.records);
+            runner.run(steps, SESSIONS_IN_FLIGHT, |walked| retention.check(walked)).await?;
         }
+        if !self.sessions.is_list() {
+            let (from, scope) = (runner.progress.mark.clone(), self.sessions.scope(&runner.progress.seed));
+            let in_flight = usize::from(self.sessions.concurrency);
+            let steps = Retention::documents(&*desk.store, &scope, &from);
+            runner.run(steps, in_flight, |version| retention.check_document(version)).await?;
+        }
+        let tally = &runner.progress.tally;
+        let details = details(tally, self.sessions.seed(&runner.progress));
+        runner.conclude(retention.closing_findings(tally))?;
+        Ok(AuditEnd { archive_id: retention.archive, details, ..AuditEnd::default() })
     }
-    let details = details(&tally, args.sessions.sample.is_some().then_some(drive.progress.seed.as_str()));
-    let is_at_end = stopped.is_none();
-    let end = End { is_complete: is_at_end, is_at_end, share, archive_id: retention.archive.clone(), details };
-    let summary = drive.finish(end, &findings, &*desk.clock).map_err(AuditError::from)?;
-    desk.finish(&summary, stopped, global).await
 }
 
 /// What only this audit reports.

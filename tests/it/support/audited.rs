@@ -8,12 +8,13 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
-use veriff_archive::audit::drive::{Drive, Feed, Mark, Part, Question, SESSIONS_IN_FLIGHT, listed};
-use veriff_archive::audit::fixity::{Fixity, FixityTally, Mode, closing_findings};
+use veriff_archive::audit::fixity::{Fixity, FixityMode, FixityTally, closing_findings};
 use veriff_archive::audit::reach::Reach;
+use veriff_archive::audit::runner::{AuditProgress, Question, Runner};
 use veriff_archive::audit::scope::Scope;
+use veriff_archive::audit::sessions::{Checked, Feed, SESSIONS_IN_FLIGHT, listed};
 use veriff_archive::audit::walk::Walk;
-use veriff_archive::audit::{AuditKind, Finding, FindingCode, Findings, Severity, archive};
+use veriff_archive::audit::{AuditKind, Finding, FindingCode, Severity, archive};
 use veriff_archive::clock::SystemClock;
 use veriff_archive::ledger::{self, Ledger};
 use veriff_archive::model::{ArchiveId, SessionId};
@@ -186,7 +187,7 @@ impl Audited {
     }
 
     /// Returns the audit.
-    pub(crate) fn fixity(&self, mode: Mode) -> Fixity<'_> {
+    pub(crate) fn fixity(&self, mode: FixityMode) -> Fixity<'_> {
         Fixity {
             reach: self.reach(),
             ledger: Some(&*self.ledger),
@@ -197,7 +198,7 @@ impl Audited {
     }
 
     /// Looks at one session.
-    pub(crate) async fn fixity_of(&self, mode: Mode, session: &str) -> Part<FixityTally> {
+    pub(crate) async fn fixity_of(&self, mode: FixityMode, session: &str) -> Checked<FixityTally> {
         let session = SessionId::parse(session).unwrap();
         let walked = listed(&*self.store, &session).await.unwrap();
         self.fixity(mode).check(walked).await.unwrap()
@@ -209,40 +210,40 @@ impl Audited {
     }
 
     /// Looks at everything, or a share of it.
-    pub(crate) async fn fixity_of_all(&self, mode: Mode, scope: Scope) -> (Vec<Finding>, FixityTally) {
-        let (mut findings, told) = collected();
+    pub(crate) async fn fixity_of_all(&self, mode: FixityMode, scope: Scope) -> (Vec<Finding>, FixityTally) {
+        let (mut runner, found) = begun(AuditKind::Fixity);
         let fixity = self.fixity(mode);
-        let (_, found) = archive::read(&fixity.reach, Some(&self.archive)).await.unwrap();
-        for finding in &found {
-            findings.add(finding).unwrap();
-        }
-        let mut drive =
-            Drive::begin(question(AuditKind::Fixity), &mut findings, &SystemClock, Stop::default()).unwrap();
-        let steps = Feed::Walk(Walk::of(&*self.store, None), scope).steps(&Mark::default());
-        let stopped = drive.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked), &mut findings).await;
-        assert_eq!(stopped.unwrap(), None);
-        let tally = drive.progress.tally;
-        for finding in closing_findings(&fixity.reach, mode, &tally) {
-            findings.add(&finding).unwrap();
-        }
-        (told.lock().unwrap().clone(), tally)
+        runner.findings.add_all(archive::read(&fixity.reach, Some(&self.archive)).await.unwrap().1).unwrap();
+        let steps = Feed::Walk(Walk::of(&*self.store, None), scope).steps(0);
+        runner.run(steps, SESSIONS_IN_FLIGHT, |walked| fixity.check(walked)).await.unwrap();
+        assert_eq!(runner.stopped, None);
+        runner.conclude(closing_findings(&fixity.reach, mode, &runner.progress.tally)).unwrap();
+        (found.lock().unwrap().clone(), runner.progress.tally)
     }
 }
 
 /// A question without a state.
 pub(crate) fn question(kind: AuditKind) -> Question {
-    Question { kind, mode: None, text: String::new(), state: None, seed: None }
+    Question { kind, mode: None, share: None, text: String::new(), state: None, seed: None }
 }
 
 /// Findings that are kept.
-pub(crate) fn collected() -> (Findings, Arc<Mutex<Vec<Finding>>>) {
-    let told: Arc<Mutex<Vec<Finding>>> = Arc::default();
-    let kept = Arc::clone(&told);
-    let findings = Findings::to(Box::new(move |finding| {
-        kept.lock().unwrap().push(finding.clone());
+pub(crate) type Collected = Arc<Mutex<Vec<Finding>>>;
+
+/// An audit that is begun, and what it will find.
+pub(crate) fn begun<P: AuditProgress>(kind: AuditKind) -> (Runner<P>, Collected) {
+    begun_with(question(kind), Stop::default())
+}
+
+/// The same with a question and a stop of its own.
+pub(crate) fn begun_with<P: AuditProgress>(question: Question, stop: Stop) -> (Runner<P>, Collected) {
+    let found = Collected::default();
+    let into = Arc::clone(&found);
+    let sink = Box::new(move |finding: &Finding| {
+        into.lock().unwrap().push(finding.clone());
         Ok(())
-    }));
-    (findings, told)
+    });
+    (Runner::begin(question, sink, Arc::new(SystemClock), stop).unwrap(), found)
 }
 
 /// Those that are more than good to know.
