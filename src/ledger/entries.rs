@@ -27,7 +27,7 @@ pub trait SessionLog: Send + Sync + fmt::Debug {
     /// entry is taken with it, once.
     ///
     /// May be repeated, and by several workers at once: what is known from a later manifest never goes back, see
-    /// [`Standing::after`].
+    /// [`Standing::after`](crate::ledger::Standing::after).
     ///
     /// # Errors
     /// As [`SessionLog::adopt_archive`]; then nothing of the entry was taken, or all of it. [`LedgerError::RunClosed`]: the

@@ -63,7 +63,7 @@ impl<'a> ChainReport<'a> {
     /// Passes a finding on.
     ///
     /// # Errors
-    /// As [`Findings::add`].
+    /// As [`Findings::add`](crate::audit::Findings::add).
     #[expect(clippy::needless_pass_by_value, reason = "findings are created where they are reported")]
     pub(super) fn add(&mut self, finding: Finding) -> io::Result<()> {
         if self.is_muted { Ok(()) } else { self.runner.findings.add(&finding) }
